@@ -1,0 +1,56 @@
+# Two commands: `make demo` shows nbopt at work, `make test` checks it. Both make `.venv` and fill it once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/constraints.txt
+# What an environment is made from; sources are not in it, because the install is editable.
+RECIPE := pyproject.toml constraints/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format install clean
+# Two installs into one environment must not run at once, so neither may the targets that need them.
+.NOTPARALLEL:
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+
+demo: $(VENV)/.installed-demo ## run the quickstart on real data and print its table
+	$(BIN)/nbopt demo
+
+test: lint ## everything that CI checks
+	@# Set-up ends here: with the data in its cache, no test needs a network.
+	$(BIN)/python -c 'from nbopt import datasets as d; d.fashion_mnist(); d.adult()'
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test ## style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-test ## rewrite the sources in the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+install: $(VENV)/.installed-test ## the environment of a developer, and nothing else
+
+clean: ## remove the environment and what the tools left; keeps runs and caches of data
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find nbopt tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "expected: CPython 3.11 or newer" >&2; \
+	  echo "came: $$($(PYTHON) --version 2>&1) as '$(PYTHON)'" >&2; \
+	  echo "do: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: $(RECIPE) | $(BIN)/python
+	@echo "installing nbopt and what the demo needs into $(VENV) (once, some minutes)"
+	$(PIP_INSTALL) -e '.[torch,notebook]'
+	@touch $@
+
+$(VENV)/.installed-test: $(RECIPE) | $(BIN)/python
+	@echo "installing nbopt, both frameworks and the test tools into $(VENV) (once, some minutes)"
+	$(PIP_INSTALL) -e '.[all,test,lint]'
+	@touch $(VENV)/.installed-demo $@

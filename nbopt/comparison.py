@@ -1,0 +1,301 @@
+"""Comparison: runs as rows, the Pareto front, and the best run under constraints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nbopt.errors import ArtifactError, NbOptError, OptionError, nearest
+from nbopt.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "run", "recipe", "framework", "runtime", "dtype", "metric", "quality", "quality_low", "quality_high",
+    "quality_delta", "quality_p", "size_bytes", "params", "nonzero_params", "latency_ms", "latency_low_ms",
+    "latency_high_ms", "latency_p90_ms", "cpu_ms", "contention", "speedup", "speedup_low", "speedup_high",
+    "speedup_runtime", "speedup_technique", "throughput", "peak_memory_bytes", "train_seconds", "search_seconds",
+    "epochs", "cost_usd", "verdict", "reason", "artifact",
+)  # fmt: skip
+
+AXES: dict[str, Callable[[Run], float | None]] = {
+    # Speedups are paired against one baseline, so they compare across runs where bare milliseconds may not.
+    "latency": lambda run: None if not run.speedup else 1 / run.speedup,
+    "size": lambda run: run.size_bytes,
+    "memory": lambda run: run.peak_memory_bytes,
+    "cpu": lambda run: run.cpu_ms,
+}
+FORMAT = "nbopt.comparison"
+FORMAT_VERSION = 1
+
+
+def allowed_drop(run: Run, max_drop: float) -> float:
+    """Return `max_drop` in the metric's units: as it is for metrics in [0, 1], else a share of the baseline's."""
+    if run.bounded or run.quality is None:
+        return max_drop
+    return max_drop * abs(run.quality - (run.quality_delta or 0.0))
+
+
+def loss_bound(run: Run) -> float | None:
+    """Return the largest loss of quality that the interval allows, 0 or more; None where it was not measured."""
+    if run.is_baseline and run.quality_delta is None:
+        return 0.0
+    bound = run.quality_delta_low if run.greater_is_better else run.quality_delta_high
+    if bound is None:
+        return None
+    return max(0.0, -bound if run.greater_is_better else bound)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hold what the user demands of a result; None demands nothing.
+
+    Args:
+        max_drop: Quality that may be lost at the interval's bound, as in `Comparison.best`, 0 or more.
+        min_speedup: Least speedup at the interval's lower bound, above 0.
+        max_size: Largest file in bytes.
+        max_latency: Longest median latency of one row in milliseconds.
+        max_memory: Highest peak memory in bytes.
+
+    Raises:
+        OptionError: A limit is negative.
+    """
+
+    max_drop: float | None = None
+    min_speedup: float | None = None
+    max_size: float | None = None
+    max_latency: float | None = None
+    max_memory: float | None = None
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+                raise OptionError(f"{spec.name} as a number of 0 or more", repr(value))
+
+    def reasons(self, run: Run) -> list[str]:
+        """Return how a run breaks the limits, figure by figure; nothing where it keeps within them."""
+        reasons = []
+        if self.max_drop is not None and not within(run, self.max_drop):
+            bound = loss_bound(run)
+            lost = "not measured" if bound is None else f"may have lost {bound:.4g}"
+            reasons.append(f"{run.metric} {lost}")
+        if self.min_speedup is not None and (run.speedup_low or run.speedup or 0.0) < self.min_speedup:
+            reasons.append(f"speedup {run.speedup_low or run.speedup or 0.0:.3g} at the bound")
+        amounts = (
+            (self.max_size, run.size_bytes, "bytes"),
+            (self.max_latency, run.latency_ms, "ms"),
+            (self.max_memory, run.peak_memory_bytes, "bytes of memory"),
+        )
+        reasons += [
+            f"{value or 0:,.6g} {unit}" for limit, value, unit in amounts if limit is not None and (value or 0) > limit
+        ]
+        return reasons
+
+    def broken_by(self, comparison: Comparison) -> str:
+        """Return why no variant of a comparison keeps within the limits, "" where one does or nothing is demanded."""
+        if all(getattr(self, spec.name) is None for spec in dataclasses.fields(self)):
+            return ""
+        variants = [run for run in comparison if not run.is_baseline]
+        if any(not run.failed and not self.reasons(run) for run in variants):
+            return ""
+        told = [f"{run.name}: {run.reason if run.failed else ', '.join(self.reasons(run))}" for run in variants]
+        return "; ".join(told) or "no variant was measured"
+
+    def __str__(self) -> str:
+        names = {"max_latency": "max_latency (ms)", "max_size": "max_size (bytes)", "max_memory": "max_memory (bytes)"}
+        given = [(spec.name, getattr(self, spec.name)) for spec in dataclasses.fields(self)]
+        return "a run within " + ", ".join(f"{names.get(n, n)} {v:g}" for n, v in given if v is not None)
+
+
+class Comparison:
+    """Hold runs of one workload, and choose among them.
+
+    A notebook shows it as a table; `frame()` gives pandas, `best()` and `pareto()` choose, `cmp[name]` gives a run.
+
+    Args:
+        runs: Rows in order. Equal names are made unique by `#2`.
+    """
+
+    renderer: ClassVar[Callable[[Comparison], dict[str, Any]] | None] = None
+    """Set by nbopt.render when it is imported: this module lies below it."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self.runs = tuple(_unique(runs))
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __add__(self, other: Comparison) -> Comparison:
+        """Return both comparisons as one; a run that stands in both stands once."""
+        seen: dict[str, Run] = {run.id: run for run in (*self.runs, *other.runs)}
+        bare = [dataclasses.replace(run, name=run.name.split("#")[0]) for run in seen.values()]
+        return Comparison(bare)
+
+    def __getitem__(self, name: str) -> Run:
+        """Return the run of a name, such as "quantize/openvino".
+
+        Raises:
+            OptionError: There is none; the nearest is suggested.
+        """
+        for run in self.runs:
+            if run.name == name:
+                return run
+        names = [run.name for run in self.runs]
+        raise OptionError("the name of a run in this comparison", repr(name), nearest(name, names))
+
+    def frame(self) -> pd.DataFrame:
+        """Return a pandas DataFrame, a row a run, with the columns of `COLUMNS`; units are in their names."""
+        import pandas as pd
+
+        rows = [
+            {"run": r.name, **{c: getattr(r, c) for c in COLUMNS if c != "run"}}
+            for r in self.runs
+        ]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    @property
+    def baseline(self) -> Run | None:
+        """Return the untouched model on its own framework."""
+        return next((r for r in self.runs if r.is_baseline and not r.failed), None)
+
+    def best(
+        self,
+        *,
+        max_drop: float = 0.01,
+        minimize: str = "latency",
+        max_size: float | None = None,
+        max_latency_ms: float | None = None,
+        max_memory: float | None = None,
+        runtime: str | None = None,
+    ) -> Run:
+        """Return the best run whose loss of quality stays within `max_drop` at the interval's bound.
+
+        Where nothing wins the baseline is returned. Runs whose intervals of speed overlap the fastest's are
+        not ranked by speed; among them the smaller file wins.
+
+        Args:
+            max_drop: Quality that may be lost, 0 or more: absolute for metrics in [0, 1] (0.01 is one point),
+                else a share of the baseline's value. The bound of the 95% interval counts, not the estimate.
+            minimize: "latency", "size", "memory" or "cpu".
+            max_size: Largest file in bytes.
+            max_latency_ms: Longest latency in milliseconds.
+            max_memory: Highest peak memory in bytes.
+            runtime: Take runs of this runtime only.
+
+        Raises:
+            OptionError: `minimize` is no axis, or `max_drop` is negative.
+            NbOptError: No run was measured, or the limits leave none.
+        """
+        if minimize not in AXES:
+            raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
+        if max_drop < 0:
+            raise OptionError("max_drop of 0 or more", str(max_drop), "max_drop=0.01 is one point")
+        fit = [
+            run
+            for run in self.runs
+            if not run.failed
+            and within(run, max_drop)
+            and (runtime is None or run.runtime == runtime)
+            and (max_size is None or (run.size_bytes or 0) <= max_size)
+            and (max_latency_ms is None or (run.latency_ms or 0.0) <= max_latency_ms)
+            and (max_memory is None or (run.peak_memory_bytes or 0) <= max_memory)
+        ]
+        scored = [(run, value) for run in fit if (value := AXES[minimize](run)) is not None]
+        if not scored:
+            raise NbOptError(
+                "a run within the limits", f"none of {len(self.runs)} is", "allow a larger max_drop, size or latency"
+            )
+        best, _ = min(scored, key=lambda pair: pair[1])
+        if minimize == "latency" and best.speedup_low is not None:
+            floor = best.speedup_low
+            ties = [run for run, _ in scored if (run.speedup_high or run.speedup or 0.0) >= floor]
+            best = min(ties, key=lambda run: (run.size_bytes or 0, run.latency_ms or 0.0))
+        return best
+
+    def pareto(self, minimize: str = "latency") -> Comparison:
+        """Return the runs that no other beats on both quality and `minimize`."""
+        if minimize not in AXES:
+            raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
+        sign = 1 if all(r.greater_is_better for r in self.runs) else -1
+        points = [
+            (run, sign * run.quality, cost)
+            for run in self.runs
+            if not run.failed and run.quality is not None and (cost := AXES[minimize](run)) is not None
+        ]
+        front = [
+            run
+            for run, quality, cost in points
+            if not any(q >= quality and c <= cost and (q > quality or c < cost) for _, q, c in points)
+        ]
+        return Comparison(front)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data with its format's name and version."""
+        return {"format": FORMAT, "version": FORMAT_VERSION, "runs": [run.to_dict() for run in self.runs]}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the comparison's data as JSON (artifacts stay in the store), or its page where `path` ends in .html.
+
+        Returns:
+            The path written.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".html":
+            html = str(self._repr_mimebundle_()["text/html"])
+            path.write_text(f"<!doctype html><meta charset='utf-8'><title>nbopt</title>{html}", encoding="utf-8")
+        elif path.suffix == ".csv":
+            self.frame().to_csv(path, index=False)
+        else:
+            homes = {run.id: run.home for run in self.runs}
+            path.write_text(json.dumps({**self.to_dict(), "homes": homes}, indent=1), encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> Comparison:
+        """Read what `save` wrote as JSON.
+
+        Raises:
+            ArtifactError: The file is not a comparison, or is of a newer nbopt.
+        """
+        try:
+            body = json.loads(Path(path).read_text(encoding="utf-8"))
+            version = body["version"] if body["format"] == FORMAT else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError("a comparison that cmp.save(path) wrote", f"{path}: {error}") from error
+        if version is None or version > FORMAT_VERSION:
+            raise ArtifactError(
+                f"a comparison of version {FORMAT_VERSION} or older", f"version {version}", "pip install --upgrade nbopt"
+            )
+        homes = body.get("homes", {})
+        return cls(Run.from_dict(run, homes.get(run["id"], "")) for run in body["runs"])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        if Comparison.renderer is None:
+            return {"text/plain": self.frame().to_string()}
+        return Comparison.renderer(self)
+
+    def __repr__(self) -> str:
+        return str(self._repr_mimebundle_()["text/plain"])
+
+
+def within(run: Run, max_drop: float) -> bool:
+    """Tell whether a run's loss of quality is within `max_drop` at the interval's bound."""
+    bound = loss_bound(run)
+    return bound is not None and bound <= allowed_drop(run, max_drop) + 1e-12
+
+
+def _unique(runs: Iterable[Run]) -> Iterator[Run]:
+    counts: dict[str, int] = {}
+    for run in runs:
+        count = counts[run.name] = counts.get(run.name, 0) + 1
+        yield run if count == 1 else dataclasses.replace(run, name=f"{run.name}#{count}")

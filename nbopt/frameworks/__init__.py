@@ -1,0 +1,186 @@
+"""The verbs of torch and Keras that at least two techniques need."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from nbopt.data import Inputs, Leaf, Split
+from nbopt.errors import ModelError
+from nbopt.training import ProgressCallback, TrainingPlan, TrainingRecord, silent
+
+OutputKind = Literal[
+    "logits",
+    "probabilities",
+    "log_probabilities",
+    "binary_logits",
+    "binary_probabilities",
+    "multilabel_logits",
+    "multilabel_probabilities",
+    "regression",
+]
+"""What a model's output means, and so how it becomes a score."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Describe a model's inputs for an export.
+
+    Args:
+        leaves: An entry for each input; axes that vary are None, the first (batch) always.
+        keyed: The model is called with a mapping of inputs, not with positions.
+        example: One row of real data, batch of 1.
+    """
+
+    leaves: tuple[Leaf, ...]
+    keyed: bool
+    example: Inputs = field(repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the inputs' names in order."""
+        return [leaf.name for leaf in self.leaves]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Say what a training trains against, beside its plan.
+
+    Args:
+        split: Training data.
+        loss: The framework's own loss object or function, as `Framework.loss` gave it.
+        score: Quality of the model on validation; None to validate nothing.
+        greater_is_better: Direction of `score`.
+        hold: Called with the model after each step (masks that must hold).
+        progress: Told after every few steps.
+    """
+
+    split: Split
+    loss: Any
+    score: Callable[[Any], float] | None = None
+    greater_is_better: bool = True
+    hold: tuple[Callable[[Any], None], ...] = ()
+    progress: ProgressCallback = silent
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Say what an export wrote.
+
+    Args:
+        path: The file (for OpenVINO the .xml, whose .bin lies beside it).
+        batch: Rows that the file takes at a time, None for any number.
+        notes: What a reader must know, such as "exported for batch 1 only: REASON".
+    """
+
+    path: Path
+    batch: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Framework(Protocol):
+    """What nbopt asks of a framework. Models passed in are never mutated, except by `fit` and `load_state`."""
+
+    name: str
+    native_runtime: str
+    """Runtime on which a user runs the model today: what the baseline is."""
+
+    def owns(self, model: Any) -> bool:
+        """Tell whether `model` is of this framework; must not import it."""
+        ...
+
+    def in_training_mode(self, model: Any) -> bool:
+        """Tell whether calling the model now would drop out or update statistics."""
+        ...
+
+    def device(self, model: Any) -> str:
+        """Return where the weights lie: "cpu", "cuda:0", "mps"."""
+        ...
+
+    def float_dtype(self, model: Any) -> str:
+        """Return the NumPy name of the dtype that floating inputs should have."""
+        ...
+
+    def clone(self, model: Any) -> Any:
+        """Return an independent copy in evaluation mode, weights and architecture."""
+        ...
+
+    def predict(self, model: Any, inputs: Inputs) -> np.ndarray[Any, Any]:
+        """Return the primary output in evaluation mode for one batch of NumPy inputs."""
+        ...
+
+    def weights(self, model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+        """Yield name and value of every parameter and buffer, for hashing and counting."""
+        ...
+
+    def count(self, model: Any) -> tuple[int, int]:
+        """Return the number of parameters, and of those that are not zero."""
+        ...
+
+    def declared_output(self, model: Any, loss: Any) -> OutputKind | None:
+        """Return what the loss or the last layer's activation says of the output, None where neither tells."""
+        ...
+
+    def loss(self, model: Any, loss: Any, kind: OutputKind) -> tuple[Any, str]:
+        """Return the loss to train with (the user's, or inferred from `kind`) and its plain name."""
+        ...
+
+    def fit(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+        """Train `model` in place by the plan; on return it is in evaluation mode with the kept state."""
+        ...
+
+    def state(self, model: Any) -> Any:
+        """Return a copy of all weights and buffers."""
+        ...
+
+    def load_state(self, model: Any, state: Any) -> None:
+        """Put a copy from `state` back into `model`."""
+        ...
+
+    def export(self, model: Any, signature: Signature, path: Path, form: str) -> Exported:
+        """Write the model in one form: "torch", "keras", "onnx", "openvino" or "litert".
+
+        Raises:
+            ExportError: The model has an operation or control flow that the form can't hold.
+        """
+        ...
+
+
+def _found() -> list[str]:
+    return [module.name for module in iter_modules(__path__)]
+
+
+def framework_named(name: str) -> Framework:
+    """Return the framework that lives in `nbopt/frameworks/NAME.py`."""
+    module = importlib.import_module(f"nbopt.frameworks.{name}")
+    framework: Framework = module.FRAMEWORK
+    return framework
+
+
+def framework_of(model: Any) -> Framework:
+    """Return the framework of a model, without importing one that the model is not of.
+
+    Keras is asked before torch: a Keras model on the torch backend is a `torch.nn.Module` too.
+
+    Raises:
+        ModelError: It is not a model, or is a class instead of an instance.
+    """
+    for name in sorted(_found()):
+        if name in sys.modules:
+            framework = framework_named(name)
+            if framework.owns(model):
+                return framework
+    came = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    hint = "call it to make an instance" if isinstance(model, type) else "pass the model object itself"
+    if isinstance(model, dict):
+        came, hint = "a dict (a state_dict?)", "load it into the model first: model.load_state_dict(...)"
+    elif isinstance(model, (str, Path)):
+        hint = "load it first: keras.models.load_model(path), or torch.load"
+    raise ModelError("a torch.nn.Module or a keras.Model", came, hint)

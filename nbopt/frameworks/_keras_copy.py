@@ -1,0 +1,246 @@
+"""Independent copies of Keras models, custom and notebook-defined classes included."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nbopt.errors import ModelError
+
+# What `compile` leaves on a model. A copy starts uncompiled: an optimizer's slots belong to the original's
+# weights, and would be saved (twice the model's size) into the file that is measured.
+_COMPILED_STATE = {
+    "compiled": False,
+    "loss": None,
+    "optimizer": None,
+    "_compile_loss": None,
+    "_compile_metrics": None,
+    "_loss_tracker": None,
+    "train_function": None,
+    "test_function": None,
+    "predict_function": None,
+    "stop_training": False,
+}
+_COMPILED_NAMES = {*_COMPILED_STATE, "_compiled_trainable_state"}
+# Closures over the original object that `keras.layers.Layer.__new__` makes afresh for each instance.
+_PER_INSTANCE = ("build", "quantize")
+_tracking = keras.src.utils.tracking
+_TRACKED = (_tracking.TrackedList, _tracking.TrackedDict, _tracking.TrackedSet)
+
+
+def layers_of(model: Any) -> list[Any]:
+    """Return every layer of a model, parents before children, the model itself left out."""
+    return list(model._flatten_layers(include_self=False, recursive=True))
+
+
+def copy_model(model: Any) -> Any:
+    """Return an uncompiled copy with own variables: weights, BatchNorm statistics, seed states, `trainable`.
+
+    Functional and Sequential models are rebuilt from their configuration; of subclassed models the object
+    graph itself is copied.
+
+    Raises:
+        ModelError: The model holds something that can't be copied, or the copy is not equal.
+    """
+    copied = _rebuilt(model) if is_graph(model) else _copied_graph(model)
+    if copied is None:
+        raise _not_copied(model, "its layers can't be made again from their get_config()")
+    if [v.shape for v in copied.variables] != [v.shape for v in model.variables]:
+        raise _not_copied(model, "the copy has other variables than the original")
+    for source, target in zip(model.variables, copied.variables, strict=True):
+        target.assign(source.value)
+    for original, twin in zip(layers_of(model), layers_of(copied), strict=True):
+        twin.trainable = original.trainable
+    return copied
+
+
+def is_graph(model: Any) -> bool:
+    """Tell whether the model is functional or Sequential, with `call` not overridden."""
+    if isinstance(model, keras.Sequential):
+        return type(model).call is keras.Sequential.call
+    functional = keras.src.models.functional.Functional
+    return isinstance(model, functional) and type(model).call is functional.call
+
+
+def symbolic(model: Any, which: str) -> Any:
+    """Return `_inputs_struct` or `_outputs_struct` of a functional or built Sequential model, None of others."""
+    functional = getattr(model, "_functional", None)
+    return getattr(model if functional is None else functional, which, None)
+
+
+def probe(model: Any) -> tuple[Any, ...] | dict[str, Any] | None:
+    """Return two rows that the model should take, made from its symbolic inputs; None where it has none of known shape."""
+    structure = symbolic(model, "_inputs_struct")
+    if structure is None or any(None in tensor.shape[1:] for tensor in keras.tree.flatten(structure)):
+        return None  # a length made up here may be one that the model can't take
+    rng = np.random.default_rng(0)
+
+    def rows(tensor: Any) -> Any:
+        shape = [2, *tensor.shape[1:]]
+        if not str(tensor.dtype).startswith("float"):
+            return np.zeros(shape, str(tensor.dtype))  # a class number or token that every table has
+        return rng.normal(size=shape).astype(str(tensor.dtype))
+
+    values = keras.tree.map_structure(rows, structure)
+    return values if isinstance(values, dict) else tuple(keras.tree.flatten(values))
+
+
+def _rebuilt(model: Any) -> Any:
+    try:
+        with keras.saving.custom_object_scope(_objects_by_name(model)):
+            copied = keras.models.clone_model(model, clone_function=_twin, recursive=True)
+    except (TypeError, ValueError, NotImplementedError, AttributeError):
+        return None
+    same = [v.shape for v in copied.variables] == [v.shape for v in model.variables]
+    return copied if same and len(layers_of(copied)) == len(layers_of(model)) else None
+
+
+def _twin(layer: Any) -> Any:
+    """Return a layer of the same configuration."""
+    if type(layer) is not keras.layers.Lambda:
+        return type(layer).from_config(layer.get_config())
+    # A Lambda's configuration holds its function as bytecode, which Keras refuses to read back; the function
+    # itself is at hand.
+    return keras.layers.Lambda(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
+
+
+def _objects_by_name(model: Any) -> dict[str, Any]:
+    """Return the classes and functions that the layers use, so that Keras finds those of a notebook."""
+    found: dict[str, Any] = {}
+    for layer in layers_of(model):
+        found[type(layer).__name__] = type(layer)
+        for value in vars(layer).values():
+            if isinstance(value, types.FunctionType):
+                found[value.__name__] = value
+            elif hasattr(value, "get_config"):
+                found[type(value).__name__] = type(value)
+    return {name: value for name, value in found.items() if not value.__module__.startswith("keras.")}
+
+
+def _not_copied(model: Any, reason: str) -> ModelError:
+    return ModelError(
+        "a model that can be copied, so that yours stays as it is",
+        f"{type(model).__name__}: {reason}",
+        "keep files, generators and threads out of the model's attributes",
+    )
+
+
+class _GraphPickler(pickle.Pickler):
+    """Pickle a model in memory only. Classes, functions and modules go by reference, so that the copy is of
+    the same classes as the original, wherever they were defined.
+
+    `copy.deepcopy` can't be used: Keras routes it through a .keras file, which needs every class registered
+    and every constructor to take what `get_config` gives.
+    """  # noqa: D205
+
+    def __init__(self, file: io.BytesIO, references: list[Any], root: Any) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.references = references
+        self.root = root
+        self.nested: dict[int, int] = {}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        if isinstance(obj, keras.Model) and obj is not self.root and is_graph(obj) and obj.built:
+            # A functional model knows its nodes by id(): it must be rebuilt, once for all who refer to it.
+            if id(obj) not in self.nested:
+                self.references.append(copy_model(obj))
+                self.nested[id(obj)] = len(self.references) - 1
+            return self.nested[id(obj)]
+        by_reference = (
+            type,
+            types.FunctionType,
+            types.BuiltinFunctionType,
+            types.ModuleType,
+            np.ufunc,
+            tf.DType,
+            tf.TensorSpec,
+            keras.DTypePolicy,
+        )
+        if isinstance(obj, by_reference):
+            self.references.append(obj)
+            return len(self.references) - 1
+        return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, keras.Layer):
+            left_out = {*_PER_INSTANCE, "_compiled_trainable_state"}
+            state = {name: value for name, value in vars(obj).items() if name not in left_out}
+            if isinstance(obj, keras.Model):
+                state |= {name: value for name, value in _COMPILED_STATE.items() if name in state}
+            return _new_layer, (type(obj),), state, None, None, _set_state
+        if isinstance(obj, _TRACKED):
+            items = list(obj.items() if isinstance(obj, dict) else obj)
+            return type(obj), (), (obj.tracker, [i for i in items if not _is_compiled(i)]), None, None, _fill
+        if isinstance(obj, keras.Optimizer):
+            return type(None), ()
+        if isinstance(obj, tf.Variable):
+            name = obj.name.partition(":")[0]
+            return _new_variable, (obj.numpy(), obj.dtype, obj.trainable, name, obj.shape.as_list())
+        if tf.is_tensor(obj) and not isinstance(obj, keras.Variable) and hasattr(obj, "numpy"):
+            return tf.constant, (obj.numpy(), obj.dtype)
+        return NotImplemented
+
+
+class _GraphUnpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, references: list[Any]) -> None:
+        super().__init__(file)
+        self.references = references
+
+    def persistent_load(self, pid: int) -> Any:
+        return self.references[pid]
+
+
+def _is_compiled(item: Any) -> bool:
+    """Tell a checkpoint reference, (name, object), to what `compile` left on a model."""
+    if type(item).__name__ == "TrackableReference":
+        return item.name in _COMPILED_NAMES
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and item[0] in _COMPILED_NAMES
+
+
+def _new_layer(cls: type) -> Any:
+    return cls.__new__(cls)
+
+
+def _set_state(layer: Any, state: dict[str, Any]) -> None:
+    # Past Layer.__setattr__: it would track every attribute a second time.
+    vars(layer).update(state)
+
+
+def _fill(collection: Any, state: tuple[Any, list[Any]]) -> None:
+    # The collections' own methods ask a tracker that does not exist yet while the copy is being put together.
+    base: Any = next(cls for cls in (list, dict, set) if isinstance(collection, cls))
+    (base.extend if base is list else base.update)(collection, state[1])
+    collection.tracker = state[0]
+
+
+def _new_variable(value: Any, dtype: Any, trainable: bool, name: str, shape: list[int | None]) -> Any:
+    return tf.Variable(value, dtype=dtype, trainable=trainable, name=name, shape=shape)
+
+
+def _copied_graph(model: Any) -> Any:
+    buffer = io.BytesIO()
+    references: list[Any] = []
+    try:
+        _GraphPickler(buffer, references, model).dump(model)
+        buffer.seek(0)
+        copied = _GraphUnpickler(buffer, references).load()
+    except (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise _not_copied(model, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+    for layer in (copied, *layers_of(copied)):
+        tracker = layer._tracker
+        # The tracker knows what it stores by id().
+        tracker.stored_ids = {name: {id(item) for item in store} for name, (_, store) in tracker.config.items()}
+    return copied

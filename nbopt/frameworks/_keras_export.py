@@ -1,0 +1,220 @@
+"""Write Keras models as .keras or SavedModel, LiteRT, ONNX and OpenVINO IR."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from nbopt.errors import ExportError, MissingExtra
+from nbopt.frameworks import Exported, Signature
+from nbopt.frameworks._primary import primary_output
+from nbopt.frameworks._quiet import quiet
+
+if TYPE_CHECKING:
+    from nbopt.frameworks.keras import KerasFramework
+
+SAVED_MODEL_SUFFIX = ".savedmodel.zip"
+OUTPUT = "output"
+ONNX_OPSET = 18
+
+
+def export(framework: KerasFramework, model: Any, signature: Signature, path: Path, form: str) -> Exported:
+    """Write `model` in one form; see `Framework.export`.
+
+    Raises:
+        ExportError: The form can't hold an operation of the model; the reason names it.
+        MissingExtra: The converter is not installed.
+    """
+    writers: dict[str, Callable[[Any, Signature, Path], Exported]] = {
+        "litert": _litert,
+        "onnx": _onnx,
+        "openvino": _openvino,
+    }
+    if form != "keras" and form not in writers:
+        raise ExportError(f"a form among keras, {', '.join(writers)}", repr(form))
+    try:
+        with quiet():
+            serving_function(model, signature, None)[0].get_concrete_function()
+    except (tf.errors.OperatorNotAllowedInGraphError, NotImplementedError) as error:
+        raise ExportError(
+            "a model that TensorFlow can trace into a graph",
+            f"Python that depends on values in {type(model).__name__}'s call",
+            "use keras.ops.where or keras.ops.cond in place of `if`, and no .numpy()",
+        ) from error
+    if form == "keras":
+        # A copy is uncompiled: an optimizer's slots would be in the file, and triple its size.
+        return _keras(framework.clone(model), signature, path)
+    return writers[form](model, signature, path)
+
+
+def serving_function(model: Any, signature: Signature, batch: int | None) -> tuple[Any, list[Any]]:
+    """Return a `tf.function` from the signature's inputs to {"output": primary output}, and its specs."""
+    specs = [tf.TensorSpec([batch, *leaf.shape[1:]], leaf.dtype, name=leaf.name) for leaf in signature.leaves]
+    names = signature.names
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        if signature.keyed:
+            arguments: Any = dict(zip(names, tensors, strict=True))
+        else:
+            arguments = tensors[0] if len(tensors) == 1 else list(tensors)
+        output = primary_output(model(arguments, training=False))
+        return {OUTPUT: tf.cast(output, tf.float32) if output.dtype == tf.bfloat16 else output}
+
+    return tf.function(serve, input_signature=specs), specs
+
+
+def frozen_function(model: Any, signature: Signature, batch: int | None) -> Any:
+    """Return the serving function as one graph in which the weights are constants.
+
+    LiteRT's converter must not see variables: TensorFlow 2.21 writes files of half the size that give NaN for
+    `tf.lite.TFLiteConverter.from_saved_model` and for `from_concrete_functions([f], model)` of
+    `keras.Sequential([keras.Input((20,)), keras.layers.Dense(64)])`, and so does `model.export(format="litert")`.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    function, _ = serving_function(model, signature, batch)
+    return convert_variables_to_constants_v2(function.get_concrete_function())
+
+
+def _keras(model: Any, signature: Signature, path: Path) -> Exported:
+    with quiet():
+        model.save(path)
+    custom = sorted(set(_custom_objects(path)))
+    if not custom:
+        return Exported(path)
+    path.unlink()
+    target = path.with_name(path.stem + SAVED_MODEL_SUFFIX)
+    function, _ = serving_function(model, signature, None)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        module = tf.Module()
+        module.model = model
+        module.serve = function
+        tf.saved_model.save(module, folder, signatures={"serving_default": function.get_concrete_function()})
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(Path(folder).rglob("*")):
+                archive.write(file, file.relative_to(folder))
+    names = ", ".join(custom[:3]) + (", ..." if len(custom) > 3 else "")
+    note = f"a zipped SavedModel: a .keras file does not hold the code of {names}"
+    return Exported(target, notes=(note,))
+
+
+def _custom_objects(path: Path) -> Iterator[str]:
+    """Yield the names of classes and functions in a .keras file that are not Keras' own."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+
+    def walk(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            foreign = node.get("registered_name") is not None and "class_name" in node
+            if foreign and not str(node.get("module") or "").startswith("keras."):
+                is_function = node["class_name"] == "function" and isinstance(node.get("config"), str)
+                yield str(node["config"] if is_function else node["class_name"])
+            if node.get("class_name") == "__lambda__":
+                yield "a lambda"
+            for value in node.values():
+                yield from walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from walk(value)
+
+    yield from walk(config)
+
+
+def _litert(model: Any, signature: Signature, path: Path) -> Exported:
+    reasons = []
+    for batch in (None, 1):
+        try:
+            with quiet():
+                converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen_function(model, signature, batch)])
+                content = converter.convert()
+        except Exception as error:  # noqa: BLE001 - the converter's own exception types are not public
+            reasons.append(_reason(error))
+            continue
+        path.write_bytes(content)
+        notes = (f"exported for batch 1 only: {reasons[0]}",) if reasons else ()
+        return Exported(path, batch=batch, notes=notes)
+    raise ExportError("operations that LiteRT has", reasons[-1], "try --runtime openvino or onnxruntime")
+
+
+def _onnx(model: Any, signature: Signature, path: Path) -> Exported:
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise MissingExtra("tf2onnx", "tensorflow", "ONNX files of Keras models") from error
+    import onnx
+
+    try:
+        with quiet():
+            function, specs = serving_function(model, signature, None)
+            proto, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=ONNX_OPSET)
+            onnx.checker.check_model(proto)
+    except Exception as error:
+        # tf2onnx raises what its rewriters happen to raise: KeyError, ValueError, AttributeError.
+        raise ExportError("operations that tf2onnx converts", _reason(error), "try --runtime litert") from error
+    onnx.save(proto, path)
+    return Exported(path)
+
+
+def _openvino(model: Any, signature: Signature, path: Path) -> Exported:
+    import openvino
+
+    notes: tuple[str, ...] = ()
+    try:
+        with quiet():
+            function, _ = serving_function(model, signature, None)
+            converted = openvino.convert_model(function, share_weights=False)
+    except Exception as error:  # noqa: BLE001 - frontends raise RuntimeError's children that have no public name
+        first = _reason(error)
+        with tempfile.TemporaryDirectory() as folder:
+            between = Path(folder) / "model.onnx"
+            _onnx(model, signature, between)
+            try:
+                with quiet():
+                    converted = openvino.convert_model(between, share_weights=False)
+            except Exception as second:
+                raise ExportError("operations that OpenVINO has", _reason(second), "try --runtime litert") from second
+        notes = (f"converted by way of ONNX: {first}",)
+    openvino.save_model(_ordered(converted, signature), path, compress_to_fp16=False)
+    return Exported(path, notes=notes)
+
+
+def _ordered(converted: Any, signature: Signature) -> Any:
+    """Return the model with one output, and its inputs named and in the order of the signature.
+
+    Converting a `tf.function` keeps the ends of branches that lead nowhere (an Embedding's mask) as outputs.
+    """
+    import openvino
+
+    output = next((o for o in converted.outputs if OUTPUT in o.get_names()), converted.outputs[0])
+    parameters = []
+    for name in signature.names:
+        port = next((i for i in converted.inputs if name in {n.partition(":")[0] for n in i.get_names()}), None)
+        if port is not None:  # an input that the model does not use may have been dropped
+            port.get_tensor().set_names({name})
+            parameters.append(port.get_node())
+    output.get_tensor().set_names({OUTPUT})
+    return openvino.Model([output], parameters, "model")
+
+
+def _reason(error: BaseException) -> str:
+    """Return what failed in a few words: the operations by name where the converter gives them."""
+    text = str(error)
+    operations = sorted(set(re.findall(r"'tf\.(\w+)' op", text)))
+    if operations:
+        return f"no conversion for {', '.join(operations[:4])}"
+    unconverted = re.search(r"No conversion rule found for operations: ([^\n]+)", text)
+    if unconverted:
+        return f"no conversion for {unconverted.group(1).strip()}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Check '", "FrontEnd API", "Exception from", "Model"))]
+    return f"{type(error).__name__}: {(telling or lines or ['no message'])[0][:200]}"
+
+
+__all__ = ["OUTPUT", "SAVED_MODEL_SUFFIX", "export", "frozen_function", "serving_function"]

@@ -1,0 +1,206 @@
+"""Train a Keras model by a plan: one loop for every technique."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nbopt.data import Batch, Inputs, leaves, numeric_inputs, to_numpy
+from nbopt.errors import DataError, ModelError, NbOptWarning
+from nbopt.frameworks import Fitting
+from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._primary import primary_output
+from nbopt.training import Progress, TrainingPlan, TrainingRecord
+
+if TYPE_CHECKING:
+    from nbopt.frameworks.keras import KerasFramework
+
+
+def make_optimizer(plan: TrainingPlan, model: Any) -> Any:
+    """Return the plan's optimizer, built over the variables that train.
+
+    Weight decay is decoupled and spares biases, norms and embeddings, which only lose by it.
+
+    Raises:
+        ModelError: Nothing in the model trains.
+    """
+    variables = model.trainable_variables
+    if not variables:
+        raise ModelError("weights to train", "none that are trainable", "set layer.trainable = True on some layers")
+    kinds = {
+        "adamw": keras.optimizers.AdamW,
+        "adam": keras.optimizers.Adam,
+        "sgd": lambda **k: keras.optimizers.SGD(momentum=0.9, **k),
+        "rmsprop": keras.optimizers.RMSprop,
+    }
+    # AdamW insists on a number, and the others would subtract zero from each weight in each step.
+    decay = plan.weight_decay if plan.weight_decay or plan.optimizer == "adamw" else None
+    optimizer = kinds[plan.optimizer](learning_rate=plan.learning_rate, weight_decay=decay)
+    if plan.weight_decay:
+        spared = [v for v in variables if len(v.shape) < 2 or v.name.startswith("embedding")]
+        if spared:
+            optimizer.exclude_from_weight_decay(var_list=spared)
+    if any(layer.dtype_policy.name == "mixed_float16" for layer in (model, *layers_of(model))):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(variables)
+    return optimizer
+
+
+def seed_layers(model: Any, seed: int) -> None:
+    """Set every random layer's own generator from `seed`, so that a training repeats.
+
+    Keras' and TensorFlow's global seeds stay as they are; a layer that draws from those (a `tf.random` call in
+    a user's `call`) is not seeded.
+    """
+    seen: set[int] = set()
+    for layer in (model, *layers_of(model)):
+        for generator in layer._seed_generators:
+            if id(generator) not in seen:
+                generator.state.assign([seed & 0x7FFFFFFF, len(seen)])
+                seen.add(id(generator))
+
+
+def fit(framework: KerasFramework, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+    """Train `model` in place; on return, and on interrupt, it has the best state so far.
+
+    Raises:
+        DataError: The training data has no labels, labels out of range, or the loss is not finite.
+        ModelError: Nothing in the model trains.
+    """
+    start = time.perf_counter()
+    validate = fitting.score is not None and plan.keep_best
+    sign = 1.0 if fitting.greater_is_better else -1.0
+    scores: list[float] = []
+    losses: list[float] = []
+    best, best_epoch, best_state = -np.inf, 0, None
+
+    def score(epoch: int) -> None:
+        nonlocal best, best_epoch, best_state
+        if not validate or fitting.score is None:
+            return
+        value = fitting.score(model)
+        scores.append(value)
+        # A tie goes to the later state: at equal quality the one that saw more data.
+        if sign * value >= best:
+            best, best_epoch, best_state = sign * value, epoch, framework.state(model)
+
+    if type(model).train_step is not keras.Model.train_step:
+        warnings.warn(
+            f"{type(model).__name__} has a train_step of its own, which nbopt does not call: it trains on the loss",
+            NbOptWarning,
+            stacklevel=2,
+        )
+    stopped = ""
+    rng = np.random.default_rng(plan.seed)
+    seed_layers(model, plan.seed)
+    try:
+        score(0)
+        if plan.epochs:
+            loop = _Loop(model, plan, fitting, start)
+            for epoch in range(plan.epochs):
+                mean, stopped = loop.epoch(epoch, rng)
+                losses.append(mean)
+                score(epoch + 1)
+                if stopped:
+                    break
+    finally:
+        if best_state is not None:
+            framework.load_state(model, best_state)
+    kept = best_epoch if validate else len(losses)
+    return TrainingRecord(len(losses), time.perf_counter() - start, kept, tuple(losses), tuple(scores), stopped)
+
+
+class _Loop:
+    """Hold the compiled training step of one training."""
+
+    def __init__(self, model: Any, plan: TrainingPlan, fitting: Fitting, start: float) -> None:
+        self.model, self.plan, self.fitting, self.start = model, plan, fitting, start
+        self.optimizer = make_optimizer(plan, model)
+        self.variables = model.trainable_variables
+        # One trace serves full batches and the last, shorter one.
+        self.step = tf.function(self._step, reduce_retracing=True)
+        self.traced = False
+
+    def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
+        with tf.GradientTape() as tape:
+            output = primary_output(self.model(inputs, training=True))
+            loss = tf.cast(self.fitting.loss(output, target, weight), tf.float32)
+            # Weight penalties and activity regularizers of the user's layers.
+            total = loss + tf.add_n([tf.cast(extra, tf.float32) for extra in self.model.losses] or [0.0])
+            scaled = self.optimizer.scale_loss(total)
+        gradients = tape.gradient(scaled, self.variables)
+        pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if g is not None]
+        if not pairs:
+            raise ModelError("a loss that depends on the weights", "no gradient for any weight")
+        self.optimizer.apply_gradients(pairs)
+        return total
+
+    def epoch(self, epoch: int, rng: np.random.Generator) -> tuple[float, str]:
+        """Train one pass; return the mean loss, and why it stopped early or ""."""
+        fitting, plan = self.fitting, self.plan
+        steps = fitting.split.steps(plan.batch_size)
+        total = 0.0
+        step = 0
+        for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
+            arguments = self._arguments(batch)
+            if not self.traced:
+                self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
+                self.traced = True
+            loss = float(self.step(*arguments))
+            if not np.isfinite(loss):
+                raise DataError(
+                    "a finite training loss",
+                    f"{loss} in epoch {epoch + 1}, step {step}",
+                    f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
+                )
+            for hold in fitting.hold:
+                hold(self.model)
+            total += loss
+            done = epoch + (step / steps if steps else 0.0)
+            fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
+            if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:
+                return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
+        return total / max(step, 1), ""
+
+    def _arguments(self, batch: Batch) -> tuple[Any, Any, Any]:
+        if batch.targets is None:
+            raise DataError("labels in train", "batches without", "give (x, y), or a dict with 'labels'")
+        targets = to_numpy(batch.targets)
+        self._check_labels(targets)
+        dtype = "float32" if targets.dtype.kind == "f" else "int32" if targets.dtype.kind == "b" else targets.dtype
+        weight = None if batch.weight is None else tf.convert_to_tensor(to_numpy(batch.weight), tf.float32)
+        return model_arguments(self.model, batch.inputs), tf.convert_to_tensor(targets.astype(dtype)), weight
+
+    def _check_labels(self, targets: np.ndarray[Any, Any]) -> None:
+        """Name a class number that the output has no column for; TensorFlow would train on zeros or NaN."""
+        shape = getattr(self.model, "output_shape", None) if hasattr(self.model, "_outputs_struct") else None
+        if not isinstance(shape, tuple) or len(shape) != targets.ndim + 1 or targets.dtype.kind not in "iu":
+            return
+        classes = shape[-1]
+        bad = targets[(targets >= classes) | ((targets < 0) & (targets != -100))] if classes and classes > 1 else []
+        if len(bad):
+            raise DataError(
+                f"labels from 0 to {classes - 1}, one for each of the {classes} outputs",
+                f"{bad[0]} in train",
+                "number the classes from 0, or give the model an output for each",
+            )
+
+
+def model_arguments(model: Any, inputs: Inputs) -> Any:
+    """Return what the model is called with, as tensors: one, a list of several, or a dict."""
+    from nbopt.frameworks.keras import float_dtype
+
+    arrays = numeric_inputs(inputs, float_dtype(model))
+    if isinstance(arrays, dict):
+        return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+    tensors = [tf.convert_to_tensor(array) for array in leaves(arrays)]
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _any_rows(tensor: Any) -> Any:
+    return None if tensor is None else tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)

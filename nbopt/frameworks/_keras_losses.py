@@ -1,0 +1,251 @@
+"""What a Keras model's output means, and which loss trains it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nbopt.errors import ModelError
+from nbopt.frameworks import OutputKind
+from nbopt.frameworks._keras_copy import symbolic
+from nbopt.frameworks._primary import primary_output
+
+Loss = Callable[[Any, Any, Any], Any]
+"""loss(output, target, weight or None) -> scalar tensor."""
+
+TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
+IGNORED = -100  # label that padding gives in sequence models
+_REGRESSION = {
+    "meansquarederror", "mse", "meanabsoluteerror", "mae", "huber", "logcosh", "meanabsolutepercentageerror", "mape",
+    "meansquaredlogarithmicerror", "msle", "poisson",
+}  # fmt: skip
+
+
+def declared_output(model: Any, loss: Any) -> OutputKind | None:
+    """Return what the last activation, or else the loss, says of the primary output; None where neither does.
+
+    An activation is a fact and a loss an intention: `from_logits=True` over a softmax head is a common slip,
+    and its outputs are probabilities all the same. A linear head under a loss of probabilities tells nothing
+    certain, so the outputs themselves must.
+    """
+    loss = _for_primary(loss if loss is not None else _compiled_loss(model), model)
+    name = _plain(loss)
+    activation = _last_activation(model)
+    width = _width(model)
+    if activation == "softmax":
+        return "probabilities"
+    if activation == "log_softmax":
+        return "log_probabilities"
+    if activation == "sigmoid":
+        if "categorical" in name:
+            return "probabilities"
+        if name in _REGRESSION:
+            return "regression"
+        return None if width is None else "binary_probabilities" if width == 1 else "multilabel_probabilities"
+    if name in _REGRESSION:
+        return "regression"
+    logits = _from_logits(loss)
+    if "categorical" in name and "crossentropy" in name:
+        return "logits" if logits else None if activation == "linear" else "probabilities"
+    if "binary" in name and "crossentropy" in name and width is not None:
+        if logits:
+            return "binary_logits" if width == 1 else "multilabel_logits"
+        if activation != "linear":
+            return "binary_probabilities" if width == 1 else "multilabel_probabilities"
+    return None
+
+
+def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[Loss, str]:
+    """Return `loss(output, target, weight) -> scalar` and its plain name.
+
+    Args:
+        model: The model, whose compiled loss is taken where `loss` is None.
+        loss: The user's loss: a Keras name, a `keras.losses.Loss`, or a function `f(y_true, y_pred)`.
+        kind: What the output means, from which the loss is inferred where there is none.
+
+    Raises:
+        ModelError: The loss is of a form that Keras does not know.
+    """
+    whose = "yours"
+    if loss is None:
+        loss, whose = _compiled_loss(model), "as compiled"
+    loss = _for_primary(loss, model)
+    if loss is not None:
+        return _users(loss), f"{_shown(loss)} ({whose})"
+    losses: dict[str, tuple[Loss, str]] = {
+        "logits": (_cross_entropy, "cross-entropy of logits (inferred)"),
+        "probabilities": (_nll_of_probabilities, "cross-entropy of probabilities (inferred)"),
+        "log_probabilities": (_nll, "negative log-likelihood (inferred)"),
+        "binary_logits": (_binary_logits, "binary cross-entropy of logits (inferred)"),
+        "multilabel_logits": (_binary_logits, "binary cross-entropy of logits, a label each (inferred)"),
+        "binary_probabilities": (_binary, "binary cross-entropy of probabilities (inferred)"),
+        "multilabel_probabilities": (_binary, "binary cross-entropy of probabilities, a label each (inferred)"),
+        "regression": (_squared, "mean squared error (inferred)"),
+    }
+    return losses[kind]
+
+
+def _compiled_loss(model: Any) -> Any:
+    return getattr(model, "loss", None) if getattr(model, "compiled", False) else None
+
+
+def _for_primary(loss: Any, model: Any) -> Any:
+    """Return the loss of the output that quality is judged on, of a loss for each output."""
+    if isinstance(loss, dict):
+        names = list(loss)
+        return loss.get("logits") or loss.get("output") or loss[_primary_name(model, names)]
+    if isinstance(loss, (list, tuple)):
+        return loss[0] if loss else None
+    return loss
+
+
+def _primary_name(model: Any, names: list[str]) -> str:
+    produced = getattr(model, "output_names", None) or names
+    return next((name for name in produced if name in names), names[0])
+
+
+def _plain(loss: Any) -> str:
+    """Return the loss's name in lower case with no underscores: "sparsecategoricalcrossentropy"."""
+    if isinstance(loss, functools.partial):
+        loss = loss.func
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return str(name).replace("_", "").lower() if loss is not None else ""
+
+
+def _shown(loss: Any) -> str:
+    return loss if isinstance(loss, str) else str(getattr(loss, "__name__", type(loss).__name__))
+
+
+def _from_logits(loss: Any) -> bool:
+    if isinstance(loss, functools.partial):
+        return bool(loss.keywords.get("from_logits", False))
+    return bool(getattr(loss, "from_logits", False))
+
+
+def _outputs(model: Any) -> Any:
+    """Return the symbolic primary output of a functional or built Sequential model, None of others."""
+    structure = symbolic(model, "_outputs_struct")
+    return None if structure is None else primary_output(structure)
+
+
+def _width(model: Any) -> int | None:
+    output = _outputs(model)
+    if output is None:
+        return None
+    return 1 if len(output.shape) == 1 else output.shape[-1]
+
+
+def _last_activation(model: Any) -> str:
+    """Return "softmax", "sigmoid", "linear" and so on for the operation that makes the output, "" if unknown."""
+    tensor = _outputs(model)
+    while tensor is not None:
+        operation = tensor._keras_history.operation
+        if isinstance(operation, keras.Model):
+            tensor = _outputs(operation)
+            continue
+        kind = type(operation).__name__.lower()
+        if kind in ("softmax", "sigmoid", "logsoftmax"):
+            return "log_softmax" if kind == "logsoftmax" else kind
+        activation = getattr(operation, "activation", None)
+        name = str(getattr(activation, "__name__", ""))
+        passes_on = kind in ("reshape", "flatten", "squeeze", "cast", "identity", "dropout")
+        if (passes_on or (kind == "activation" and name == "linear")) and operation.input is not None:
+            inputs = keras.tree.flatten(operation.input)
+            tensor = inputs[0] if len(inputs) == 1 else None
+            continue
+        return name
+    return ""
+
+
+def _mean(rows: Any, weight: Any) -> Any:
+    rows = tf.convert_to_tensor(rows)
+    if weight is None:
+        return tf.reduce_mean(rows)
+    rows = tf.reduce_mean(tf.reshape(rows, [tf.shape(rows)[0], -1]), -1)
+    weight = tf.cast(tf.reshape(weight, [-1]), rows.dtype)
+    return tf.reduce_sum(rows * weight) / tf.maximum(tf.reduce_sum(weight), TINY)
+
+
+def _is_dense(output: Any, target: Any) -> bool:
+    """Tell labels of one column a class from labels that are class numbers."""
+    return len(target.shape) == len(output.shape) and target.shape[-1] == output.shape[-1] and output.shape[-1] != 1
+
+
+def _class_rows(log_probabilities: Any, target: Any, weight: Any) -> Any:
+    if _is_dense(log_probabilities, target):
+        return _mean(-tf.reduce_sum(tf.cast(target, log_probabilities.dtype) * log_probabilities, -1), weight)
+    target = tf.cast(tf.reshape(target, tf.shape(log_probabilities)[:-1]), tf.int32)
+    counted = target != IGNORED
+    rows = -tf.gather(log_probabilities, tf.where(counted, target, 0), batch_dims=target.shape.rank, axis=-1)
+    rows = tf.where(counted, rows, 0.0)
+    if weight is not None:
+        return _mean(rows, weight)
+    return tf.reduce_sum(rows) / tf.maximum(tf.reduce_sum(tf.cast(counted, rows.dtype)), 1.0)
+
+
+def _cross_entropy(output: Any, target: Any, weight: Any) -> Any:
+    return _class_rows(tf.nn.log_softmax(tf.cast(output, tf.float32)), target, weight)
+
+
+def _nll(output: Any, target: Any, weight: Any) -> Any:
+    return _class_rows(tf.cast(output, tf.float32), target, weight)
+
+
+def _nll_of_probabilities(output: Any, target: Any, weight: Any) -> Any:
+    return _class_rows(tf.math.log(tf.maximum(tf.cast(output, tf.float32), TINY)), target, weight)
+
+
+def _alike(output: Any, target: Any) -> tuple[Any, Any]:
+    output = tf.cast(output, tf.float32)
+    return output, tf.cast(tf.reshape(target, tf.shape(output)), tf.float32)
+
+
+def _binary_logits(output: Any, target: Any, weight: Any) -> Any:
+    output, target = _alike(output, target)
+    return _mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=output), weight)
+
+
+def _binary(output: Any, target: Any, weight: Any) -> Any:
+    output, target = _alike(output, target)
+    p = tf.clip_by_value(output, TINY, 1 - TINY)
+    return _mean(-(target * tf.math.log(p) + (1 - target) * tf.math.log(1 - p)), weight)
+
+
+def _squared(output: Any, target: Any, weight: Any) -> Any:
+    output, target = _alike(output, target)
+    return _mean((output - target) ** 2, weight)
+
+
+def _users(loss: Any) -> Loss:
+    """Adapt a user's loss: class numbers and one-hot labels are both taken, whichever it was made for."""
+    name = _plain(loss)
+    try:
+        function = keras.losses.get(loss) if isinstance(loss, (str, dict)) else loss
+    except ValueError as error:
+        raise ModelError(
+            "a loss that Keras knows by name, a keras.losses.Loss, or a function f(y_true, y_pred)", repr(loss)
+        ) from error
+    if not callable(function):
+        raise ModelError("a loss as a Keras name, a keras.losses.Loss, or a function f(y_true, y_pred)", repr(loss))
+
+    def suited(output: Any, target: Any) -> Any:
+        if "sparsecategorical" in name:
+            return tf.argmax(target, -1) if _is_dense(output, target) else target
+        if "categorical" in name and not _is_dense(output, target):
+            numbers = tf.cast(tf.reshape(target, tf.shape(output)[:-1]), tf.int32)
+            return tf.one_hot(numbers, output.shape[-1], dtype=output.dtype)
+        if len(target.shape) + 1 == len(output.shape) and output.shape[-1] == 1:
+            return tf.expand_dims(target, -1)
+        return target
+
+    def value(output: Any, target: Any, weight: Any) -> Any:
+        target = suited(output, target)
+        if isinstance(function, keras.losses.Loss):
+            return function(target, output, sample_weight=weight)
+        return _mean(function(target, output), weight)
+
+    return value

@@ -1,0 +1,214 @@
+"""Write a torch module for a runtime: the module itself, ONNX, or OpenVINO IR."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import sysconfig
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nbopt.data import leaves, map_leaves
+from nbopt.errors import ExportError, MissingExtra
+from nbopt.frameworks import Exported, Signature
+from nbopt.frameworks._primary import primary_output
+
+if TYPE_CHECKING:
+    from nbopt.frameworks.torch import TorchFramework
+
+EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
+
+
+class _Primary(torch.nn.Module):
+    """Give a model positional inputs and one output, so that every exported form has one shape of call.
+
+    torch.export can't mark axes of **named arguments as dynamic, so inputs by name become positions here.
+    """
+
+    def __init__(self, model: torch.nn.Module, names: list[str] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        if self.names is None:
+            return primary_output(self.model(*values))  # type: ignore[no-any-return]
+        return primary_output(self.model(**dict(zip(self.names, values, strict=True))))  # type: ignore[no-any-return]
+
+
+def export(framework: TorchFramework, model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
+    """Write `model` in the given form, for any number of rows where it can be.
+
+    Raises:
+        ExportError: torch.export or the converter refuses; the message has its reason.
+        MissingExtra: The converter is not installed.
+    """
+    if form == "torch":
+        return _write_module(framework, model, path)
+    writers = {"onnx": _write_onnx, "openvino": _write_openvino}
+    if form not in writers:
+        raise ExportError(f"a form among torch, {', '.join(writers)}", form, "a torch model has no way to it here")
+    cpu = framework.clone(model).cpu()
+    program, batch, notes = trace(framework, cpu, signature)
+    with quiet():
+        try:
+            writers[form](program, signature, path)
+        except (MissingExtra, ExportError):
+            raise
+        except Exception as error:
+            # Converters raise types of their own for each op that they lack; what matters is which op.
+            raise ExportError(f"operations that {form} has", reason_of(error), "try another runtime") from error
+    return Exported(path, batch, notes)
+
+
+def trace(
+    framework: TorchFramework, model: torch.nn.Module, signature: Signature
+) -> tuple[torch.export.ExportedProgram, int | None, tuple[str, ...]]:
+    """Return the program of a CPU model, the rows that it is fixed to (None: any), and notes.
+
+    Raises:
+        ExportError: torch.export refuses the model even for one row.
+    """
+    from nbopt.frameworks.torch import tensors
+
+    wrapped = _Primary(model, signature.names if signature.keyed else None).eval()
+    # AUTO instead of DYNAMIC: an axis that the code turns out to fix is told by the program, not by an error.
+    free = torch.export.Dim.AUTO
+    axes = [{axis: free for axis, size in enumerate(leaf.shape) if size is None} for leaf in signature.leaves]
+
+    def attempt(rows: int, dynamic: bool) -> torch.export.ExportedProgram:
+        example = tensors(model, map_leaves(lambda leaf: np.repeat(leaf, rows, axis=0), signature.example))
+        shapes = {"values": tuple(axes)} if dynamic else None
+        with quiet(), torch.no_grad():
+            return torch.export.export(wrapped, tuple(leaves(example)), dynamic_shapes=shapes, strict=False)
+
+    try:
+        program = attempt(EXAMPLE_BATCH, dynamic=True)
+        if _batch_is_free(program):
+            return program, None, ()
+        reason = "its code fixes the number of rows"
+    except Exception as error:  # noqa: BLE001 - torch.export raises dozens of types; the second try decides
+        reason = reason_of(error)
+    try:
+        program = attempt(1, dynamic=False)
+    except Exception as error:
+        raise ExportError(
+            "a model that torch.export can trace",
+            reason_of(error),
+            "replace control flow that depends on values (torch.cond, torch.where), or use --runtime torch",
+        ) from error
+    return program, 1, (f"exported for one row at a time: {reason}",)
+
+
+def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
+    inputs = set(program.graph_signature.user_inputs)
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in inputs:
+            value = node.meta.get("val")
+            if isinstance(value, torch.Tensor) and value.ndim and isinstance(value.shape[0], int):
+                return False
+    return True
+
+
+def _write_module(framework: TorchFramework, model: torch.nn.Module, path: Path) -> Exported:
+    """Write the module itself, code and weights together, as cloudpickle does.
+
+    Not torch.export's program: run eagerly, its graph was 1.3 times slower than the module that it came from
+    (torch 2.13, a small CNN), and as a baseline it would flatter everything measured against it. Classes of the
+    user's own files go by value, so that the file loads where they are not.
+    """
+    import cloudpickle
+
+    own = [module for module in _modules_of(model) if _is_users_own(module)]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        path.write_bytes(cloudpickle.dumps(framework.clone(model)))
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
+    return Exported(path)
+
+
+def _modules_of(model: torch.nn.Module) -> list[ModuleType]:
+    names = {type(part).__module__ for part in model.modules()}
+    return [sys.modules[name] for name in sorted(names) if name in sys.modules and name != "__main__"]
+
+
+def _is_users_own(module: ModuleType) -> bool:
+    """Tell whether a module is a file of the user's, not an installed package."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return False
+    roots = [sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")]
+    return not any(Path(file).is_relative_to(root) for root in roots)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, signature: Signature, path: Path) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - the exporter needs it
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "torch", "export to ONNX") from error
+    with contextlib.redirect_stdout(io.StringIO()):
+        result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)
+    if result is None:
+        raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime openvino")
+    proto = result.model_proto
+    used = {value.name for value in proto.graph.input}
+    if not used:
+        raise ExportError("a model that uses its inputs", "a constant", "check forward")
+    large = proto.ByteSize() > 1 << 30  # protobuf holds 2 GiB at most
+    onnx.save_model(proto, path, save_as_external_data=large, location=path.name + ".data")
+
+
+def _write_openvino(program: torch.export.ExportedProgram, signature: Signature, path: Path) -> None:
+    """Write OpenVINO IR by way of ONNX.
+
+    Straight from the program, OpenVINO 2026.4 unrolls an LSTM to the length of the example: another length gave
+    wrong numbers without a word (0.13 off on logits). From ONNX it becomes one LSTMSequence of any length.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtra("openvino", "torch", "export to OpenVINO") from error
+    with tempfile.TemporaryDirectory(prefix="nbopt-export-") as folder:
+        graph = Path(folder) / "model.onnx"
+        _write_onnx(program, signature, graph)
+        model = openvino.convert_model(graph)
+        # The default writes weights as float16: the baseline would not be the user's model any more.
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep exporters' progress and deprecation notices out of the user's cell; errors still come."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "torch.fx", "torch._dynamo", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def reason_of(error: BaseException, limit: int = 300) -> str:
+    """Return the first telling line of an error, with its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    return f"{type(error).__name__}: {text}"[:limit]

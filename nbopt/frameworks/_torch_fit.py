@@ -1,0 +1,238 @@
+"""Train a torch module by a plan: one loop for every technique."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from nbopt.data import Batch, to_numpy
+from nbopt.errors import DataError, ModelError
+from nbopt.frameworks import Fitting, OutputKind
+from nbopt.training import Progress, TrainingPlan, TrainingRecord
+
+if TYPE_CHECKING:
+    from nbopt.frameworks.torch import TorchFramework
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
+IGNORED = -100  # label that losses of sequence models skip, torch's own default
+
+
+def loss_for(user: Any, kind: OutputKind) -> tuple[Loss, str]:
+    """Return `loss(output, target, weight) -> scalar` and its plain name.
+
+    Args:
+        user: The user's loss, `loss(output, target)`, or None to infer it.
+        kind: What the output means.
+
+    Raises:
+        ModelError: The user's loss can't be called.
+    """
+    if user is not None:
+        if not callable(user):
+            raise ModelError("loss as a function or module loss(output, target)", f"{user!r}")
+        name = getattr(user, "__name__", type(user).__name__)
+        return _weighted(user), f"{name} (yours)"
+    losses: dict[str, tuple[Loss, str]] = {
+        "logits": (_cross_entropy, "cross-entropy of logits (inferred)"),
+        "probabilities": (_nll_of_probabilities, "cross-entropy of probabilities (inferred)"),
+        "log_probabilities": (_nll, "negative log-likelihood (inferred)"),
+        "binary_logits": (_binary_logits, "binary cross-entropy of logits (inferred)"),
+        "multilabel_logits": (_binary_logits, "binary cross-entropy of logits, a label each (inferred)"),
+        "binary_probabilities": (_binary, "binary cross-entropy of probabilities (inferred)"),
+        "multilabel_probabilities": (_binary, "binary cross-entropy of probabilities, a label each (inferred)"),
+        "regression": (_squared, "mean squared error (inferred)"),
+    }
+    return losses[kind]
+
+
+def _mean(rows: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    if weight is None:
+        return rows.mean()
+    rows = rows.reshape(len(rows), -1).mean(1) if rows.ndim > 1 else rows
+    return (rows * weight).sum() / weight.sum().clamp_min(TINY)
+
+
+def _class_rows(log_probabilities: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean negative log-likelihood for class labels (any leading axes) or one-hot labels."""
+    classes = log_probabilities.shape[-1]
+    if target.shape == log_probabilities.shape:
+        return _mean(-(target * log_probabilities).sum(-1), weight)
+    flat_target = target.reshape(-1).long()
+    rows = functional.nll_loss(
+        log_probabilities.reshape(-1, classes), flat_target, reduction="none", ignore_index=IGNORED
+    )
+    if weight is None:
+        return rows.sum() / (flat_target != IGNORED).sum().clamp_min(1)
+    return _mean(rows.reshape(len(target), -1).mean(1), weight)
+
+
+def _cross_entropy(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    return _class_rows(functional.log_softmax(output, -1), target, weight)
+
+
+def _nll(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    return _class_rows(output, target, weight)
+
+
+def _nll_of_probabilities(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    return _class_rows(output.clamp_min(TINY).log(), target, weight)
+
+
+def _binary_logits(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    target = target.reshape(output.shape).to(output.dtype)
+    return _mean(functional.binary_cross_entropy_with_logits(output, target, reduction="none"), weight)
+
+
+def _binary(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    target = target.reshape(output.shape).to(output.dtype)
+    return _mean(functional.binary_cross_entropy(output.clamp(TINY, 1 - TINY), target, reduction="none"), weight)
+
+
+def _squared(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    rows = (output - target.reshape(output.shape).to(output.dtype)) ** 2
+    return _mean(rows, weight)
+
+
+def _weighted(user: Callable[..., torch.Tensor]) -> Loss:
+    """Adapt a user's loss(output, target): row weights apply where it returns a value a row."""
+
+    def loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        value = user(output, _suited(user, output, target))
+        return value if value.ndim == 0 else _mean(value, weight)
+
+    return loss
+
+
+def _suited(user: Any, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Bring labels to the dtype and shape that torch's own losses insist on."""
+    name = getattr(user, "__name__", type(user).__name__)
+    if name in ("CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"):
+        return target if target.shape == output.shape else target.reshape(target.shape[:1] + target.shape[1:]).long()
+    if target.numel() == output.numel():
+        return target.reshape(output.shape).to(output.dtype)
+    return target
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Seed torch for a training, and give the user's random state back afterwards."""
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def make_optimizer(plan: TrainingPlan, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the plan's optimizer over the parameters that train."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ModelError("parameters to train", "none that require gradients", "set requires_grad on some layers")
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+        "sgd": lambda p, **k: torch.optim.SGD(p, momentum=0.9, **k),
+        "rmsprop": torch.optim.RMSprop,
+    }
+    return kinds[plan.optimizer](parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+
+
+def fit(framework: TorchFramework, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+    """Train `model` in place; on return, and on interrupt, it has the best state so far and is in evaluation mode.
+
+    Raises:
+        DataError: The training data has no labels, or the loss is not finite from the first step.
+    """
+    start = time.perf_counter()
+    validate = fitting.score is not None and plan.keep_best
+    sign = 1.0 if fitting.greater_is_better else -1.0
+    scores: list[float] = []
+    losses: list[float] = []
+    best, best_epoch, best_state = -np.inf, 0, None
+
+    def score(epoch: int) -> None:
+        nonlocal best, best_epoch, best_state
+        if not validate or fitting.score is None:
+            return
+        model.eval()
+        value = fitting.score(model)
+        scores.append(value)
+        # A tie goes to the later state: at equal quality the one that saw more data.
+        if sign * value >= best:
+            best, best_epoch, best_state = sign * value, epoch, framework.state(model)
+
+    stopped = ""
+    with seeded(plan.seed, framework.device(model)):
+        rng = np.random.default_rng(plan.seed)
+        optimizer = make_optimizer(plan, model)
+        try:
+            score(0)
+            for epoch in range(plan.epochs):
+                model.train()
+                mean, stopped = _epoch(model, plan, fitting, optimizer, rng, epoch, start)
+                losses.append(mean)
+                score(epoch + 1)
+                if stopped:
+                    break
+        finally:
+            if best_state is not None:
+                framework.load_state(model, best_state)
+            optimizer.zero_grad(set_to_none=True)
+            model.eval()
+    kept = best_epoch if validate else len(losses)
+    return TrainingRecord(len(losses), time.perf_counter() - start, kept, tuple(losses), tuple(scores), stopped)
+
+
+def _epoch(
+    model: torch.nn.Module,
+    plan: TrainingPlan,
+    fitting: Fitting,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    epoch: int,
+    start: float,
+) -> tuple[float, str]:
+    """Train one pass; return the mean loss, and why it stopped early or ""."""
+    from nbopt.frameworks.torch import call, tensors
+
+    steps = fitting.split.steps(plan.batch_size)
+    total = 0.0
+    step = 0
+    for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
+        target, weight = _labels(batch, model)
+        optimizer.zero_grad(set_to_none=True)
+        loss = fitting.loss(call(model, tensors(model, batch.inputs)), target, weight)
+        if not torch.isfinite(loss):
+            raise DataError(
+                "a finite training loss",
+                f"{loss.item()} in epoch {epoch + 1}, step {step}",
+                f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
+            )
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for hold in fitting.hold:
+                hold(model)
+        total += loss.item()
+        done = epoch + (step / steps if steps else 0.0)
+        fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
+        if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
+            return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
+    return total / max(step, 1), ""
+
+
+def _labels(batch: Batch, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if batch.targets is None:
+        raise DataError("labels in train", "batches without", "give (x, y), or a dict with 'labels'")
+    device = next(model.parameters()).device
+
+    def move(part: Any) -> torch.Tensor:
+        return (part if isinstance(part, torch.Tensor) else torch.from_numpy(np.array(to_numpy(part)))).to(device)
+
+    return move(batch.targets), None if batch.weight is None else move(batch.weight).float()

@@ -1,0 +1,212 @@
+"""Keras 3 on TensorFlow: copy, run, count, and what its losses and layers say of the output."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from nbopt.data import Inputs
+from nbopt.errors import DataError, ModelError
+from nbopt.frameworks import Exported, Fitting, OutputKind, Signature
+from nbopt.frameworks._primary import primary_output
+from nbopt.training import TrainingPlan, TrainingRecord
+
+_forwards: weakref.WeakKeyDictionary[Any, tuple[Any, Callable[[Any], Any]]] = weakref.WeakKeyDictionary()
+
+
+class KerasFramework:
+    """Do for `keras.Model` what techniques need. `nbopt.frameworks.keras` is imported once keras is."""
+
+    name = "keras"
+    native_runtime = "keras"
+
+    def owns(self, model: Any) -> bool:
+        """Tell whether `model` is a `keras.Model`.
+
+        Raises:
+            ModelError: It is one, but of Keras 2 or on a backend other than TensorFlow.
+        """
+        if not isinstance(model, keras.Model):
+            modules = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+            if "tf_keras" in modules:
+                raise ModelError(
+                    "a model of Keras 3 (import keras)",
+                    f"a {type(model).__name__} of tf_keras, which is Keras 2",
+                    "build it with keras.layers and copy the weights: new.set_weights(old.get_weights())",
+                )
+            return False
+        backend = keras.backend.backend()
+        if backend != "tensorflow":
+            raise ModelError(
+                "Keras on its TensorFlow backend",
+                f"the {backend} backend",
+                'os.environ["KERAS_BACKEND"] = "tensorflow" before the first import of keras, and load the model again',
+            )
+        if not model.built:
+            raise ModelError(
+                "a model with weights",
+                f"{type(model).__name__} {model.name!r}, which has not been built",
+                "train it, or call it once on a batch: model(x)",
+            )
+        return True
+
+    def in_training_mode(self, model: Any) -> bool:
+        """Return False: a Keras model is told at each call."""
+        return False
+
+    def device(self, model: Any) -> str:
+        """Return where the first weight lies: "cpu", or "cuda:0" for the first GPU."""
+        for variable in model.weights:
+            kind, _, index = str(variable.value.device).rpartition("device:")[2].lower().partition(":")
+            return f"cuda:{index or 0}" if kind == "gpu" else "cpu"
+        return "cpu"
+
+    def float_dtype(self, model: Any) -> str:
+        """Return the NumPy name of the dtype that floating inputs should have."""
+        return float_dtype(model)
+
+    def clone(self, model: Any) -> Any:
+        """Return an independent, uncompiled copy.
+
+        Raises:
+            ModelError: It can't be copied, or the copy's outputs differ.
+        """
+        from nbopt.frameworks import _keras_copy
+
+        copied = _keras_copy.copy_model(model)
+        probe = _keras_copy.probe(model)
+        if probe is not None:
+            ours, theirs = self.predict(copied, probe), self.predict(model, probe)
+            if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True):
+                raise ModelError(
+                    "a model whose copy gives the same outputs",
+                    f"outputs that differ by up to {np.max(np.abs(ours - theirs)):.3g}",
+                    "let get_config() return every argument of the constructor of your own layers",
+                )
+        return copied
+
+    def predict(self, model: Any, inputs: Inputs) -> np.ndarray[Any, Any]:
+        """Return the primary output in evaluation mode for one batch."""
+        from nbopt.frameworks import _keras_fit
+
+        arguments = _keras_fit.model_arguments(model, inputs)
+        output = np.asarray(_run(model, arguments))
+        # NumPy itself has no bfloat16: what came of ml_dtypes can't be compared or saved.
+        return output.astype(np.float32) if output.dtype.name == "bfloat16" else output
+
+    def weights(self, model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+        """Yield each weight and BatchNorm statistic by path; states of random generators are left out."""
+        for index, variable in enumerate(model.weights):
+            yield f"{index}:{variable.path}", variable.numpy()
+
+    def count(self, model: Any) -> tuple[int, int]:
+        """Return the number of weights that train or trained, and of those that are not zero.
+
+        BatchNorm's moving statistics are buffers and don't count, as in torch.
+        """
+        total = nonzero = 0
+        for variable in model.weights:
+            if variable.name.startswith(("moving_mean", "moving_variance")):
+                continue
+            value = variable.numpy()
+            total += value.size
+            nonzero += int(np.count_nonzero(value))
+        return total, nonzero
+
+    def declared_output(self, model: Any, loss: Any) -> OutputKind | None:
+        """Return what the last activation or the loss says of the output."""
+        from nbopt.frameworks import _keras_losses
+
+        return _keras_losses.declared_output(model, loss)
+
+    def loss(self, model: Any, loss: Any, kind: OutputKind) -> tuple[Any, str]:
+        """Return the loss to train with and its plain name: the user's, the compiled one, or an inferred one."""
+        from nbopt.frameworks import _keras_losses
+
+        return _keras_losses.loss_for(model, loss, kind)
+
+    def fit(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+        """Train `model` in place by the plan."""
+        from nbopt.frameworks import _keras_fit
+
+        return _keras_fit.fit(self, model, plan, fitting)
+
+    def state(self, model: Any) -> list[np.ndarray[Any, Any]]:
+        """Return a copy of all weights, BatchNorm statistics and states of random generators."""
+        return [np.array(variable.numpy()) for variable in model.variables]
+
+    def load_state(self, model: Any, state: list[np.ndarray[Any, Any]]) -> None:
+        """Put a copy from `state` back into `model`."""
+        for variable, value in zip(model.variables, state, strict=True):
+            variable.assign(value)
+
+    def export(self, model: Any, signature: Signature, path: Path, form: str) -> Exported:
+        """Write the model as "keras", "onnx", "openvino" or "litert"."""
+        from nbopt.frameworks import _keras_export
+
+        return _keras_export.export(self, model, signature, path, form)
+
+
+def float_dtype(model: Any) -> str:
+    """Return the NumPy name of the dtype that floating inputs should have."""
+    from nbopt.frameworks._keras_copy import symbolic
+
+    name = str(model.dtype_policy.variable_dtype)
+    inputs = symbolic(model, "_inputs_struct")
+    for tensor in [] if inputs is None else keras.tree.flatten(inputs):
+        if str(tensor.dtype).startswith(("float", "bfloat")):
+            name = str(tensor.dtype)
+            break
+    # Keras casts inputs to what it computes in; NumPy has no bfloat16.
+    return name if name in ("float16", "float32", "float64") else "float32"
+
+
+def _run(model: Any, arguments: Any) -> Any:
+    """Return the primary output, eagerly where the model's `call` is Python that TensorFlow can't trace."""
+    import tensorflow as tf
+
+    if not model.run_eagerly:
+        try:
+            return _forward(model)(arguments)
+        except (tf.errors.OperatorNotAllowedInGraphError, NotImplementedError):
+            # `if tensor > 0` and `.numpy()` in a user's call: model.predict needs run_eagerly=True for them too.
+            pass
+    return primary_output(model(arguments, training=False))
+
+
+def _forward(model: Any) -> Callable[[Any], Any]:
+    """Return the model as a compiled function in evaluation mode, kept while the model lives.
+
+    Calling a Keras model eagerly costs a millisecond a layer. As with `model.predict`, a change that is neither
+    of layers, weights, activations nor dtype policies is not seen by a function that was traced before it.
+    """
+    import tensorflow as tf
+
+    from nbopt.frameworks._keras_copy import layers_of
+
+    mark = (
+        *(id(variable) for variable in model.variables),
+        *((id(x), id(x.dtype_policy), id(getattr(x, "activation", None))) for x in layers_of(model)),
+    )
+    kept = _forwards.get(model)
+    if kept is not None and kept[0] == mark:
+        return kept[1]
+    reference = weakref.ref(model)  # the function must not keep its own key alive
+
+    def forward(arguments: Any) -> Any:
+        live = reference()
+        if live is None:
+            raise DataError("a model that still exists")
+        return primary_output(live(arguments, training=False))
+
+    function: Callable[[Any], Any] = tf.function(forward, reduce_retracing=True)
+    _forwards[model] = (mark, function)
+    return function
+
+
+FRAMEWORK = KerasFramework()

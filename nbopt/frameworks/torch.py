@@ -1,0 +1,219 @@
+"""PyTorch: copy, run, count, and what its losses and layers say of the output."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbopt.data import Inputs, map_leaves
+from nbopt.errors import ModelError
+from nbopt.frameworks import Exported, Fitting, OutputKind, Signature
+from nbopt.frameworks._primary import primary_output
+from nbopt.training import TrainingPlan, TrainingRecord
+
+if TYPE_CHECKING:
+    import torch
+
+LOSS_KINDS: dict[str, OutputKind] = {
+    "CrossEntropyLoss": "logits",
+    "NLLLoss": "log_probabilities",
+    "BCEWithLogitsLoss": "binary_logits",
+    "BCELoss": "binary_probabilities",
+    "MultiLabelSoftMarginLoss": "multilabel_logits",
+    "MSELoss": "regression",
+    "L1Loss": "regression",
+    "SmoothL1Loss": "regression",
+    "HuberLoss": "regression",
+    "GaussianNLLLoss": "regression",
+    "PoissonNLLLoss": "regression",
+    "cross_entropy": "logits",
+    "nll_loss": "log_probabilities",
+    "binary_cross_entropy_with_logits": "binary_logits",
+    "binary_cross_entropy": "binary_probabilities",
+    "mse_loss": "regression",
+    "l1_loss": "regression",
+    "smooth_l1_loss": "regression",
+    "huber_loss": "regression",
+}
+
+
+class TorchFramework:
+    """Do for `torch.nn.Module` what techniques need."""
+
+    name = "torch"
+    native_runtime = "torch"
+
+    def owns(self, model: Any) -> bool:
+        """Tell whether `model` is a `torch.nn.Module`, without importing torch."""
+        module = getattr(sys.modules.get("torch"), "nn", None)
+        return module is not None and isinstance(model, module.Module)
+
+    def in_training_mode(self, model: torch.nn.Module) -> bool:
+        """Tell whether any layer is in training mode."""
+        return any(module.training for module in model.modules())
+
+    def device(self, model: torch.nn.Module) -> str:
+        """Return the device of the first parameter, "cpu" where there is none."""
+        return str(next((p.device for p in model.parameters()), "cpu"))
+
+    def float_dtype(self, model: torch.nn.Module) -> str:
+        """Return the NumPy name of the dtype of the first floating parameter."""
+        for parameter in model.parameters():
+            if parameter.dtype.is_floating_point:
+                name = str(parameter.dtype).removeprefix("torch.")
+                # NumPy has no bfloat16: inputs come as float32 and are cast on the way in.
+                return name if name in ("float16", "float32", "float64") else "float32"
+        return "float32"
+
+    def clone(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Return an independent copy in evaluation mode.
+
+        Raises:
+            ModelError: Neither deepcopy nor pickle can copy it.
+        """
+        try:
+            twin = copy.deepcopy(model)
+        except (RuntimeError, TypeError, AttributeError) as first:
+            # Non-leaf tensors (weight norm, pruning masks) defeat deepcopy; pickling detaches nothing either, but
+            # goes through state that such modules define for it.
+            import cloudpickle
+
+            try:
+                twin = cloudpickle.loads(cloudpickle.dumps(model))
+            except Exception as error:
+                raise ModelError(
+                    "a model that can be copied, so that yours stays untouched",
+                    f"copy.deepcopy raised {type(first).__name__}: {first}",
+                    "remove hooks and parametrizations first (torch.nn.utils.prune.remove, remove_weight_norm)",
+                ) from error
+        return twin.eval()
+
+    def predict(self, model: torch.nn.Module, inputs: Inputs) -> np.ndarray[Any, Any]:
+        """Return the primary output in evaluation mode; a model in training mode is copied first."""
+        import torch
+
+        if self.in_training_mode(model):
+            model = self.clone(model)
+        with torch.inference_mode():
+            return output_array(call(model, tensors(model, inputs)))
+
+    def weights(self, model: torch.nn.Module) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+        """Yield each parameter and buffer by name, as NumPy."""
+        import torch
+
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            tensor = value.detach().cpu()
+            yield name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+    def count(self, model: torch.nn.Module) -> tuple[int, int]:
+        """Return parameters, and those that are not zero; a pruned layer's mask counts."""
+        total = nonzero = 0
+        buffers = dict(model.named_buffers())
+        for name, parameter in model.named_parameters():
+            value = parameter.detach()
+            mask = buffers.get(name.removesuffix("_orig") + "_mask") if name.endswith("_orig") else None
+            total += value.numel()
+            nonzero += int(((value if mask is None else value * mask) != 0).sum())
+        return total, nonzero
+
+    def declared_output(self, model: torch.nn.Module, loss: Any) -> OutputKind | None:
+        """Return what the loss or a final activation says of the output."""
+        import torch
+
+        if loss is not None:
+            name = getattr(loss, "__name__", type(loss).__name__)
+            if name in LOSS_KINDS:
+                return self._several_labels(LOSS_KINDS[name], model)
+        last = last_leaf(model)
+        if isinstance(last, torch.nn.LogSoftmax):
+            return "log_probabilities"
+        if isinstance(last, torch.nn.Softmax):
+            return "probabilities"
+        return None
+
+    def _several_labels(self, kind: OutputKind, model: torch.nn.Module) -> OutputKind:
+        """Turn a binary kind into several labels where the last layer has several outputs."""
+        import torch
+
+        last = next((m for m in reversed(list(model.modules())) if isinstance(m, torch.nn.Linear)), None)
+        if last is not None and last.out_features > 1:
+            if kind == "binary_logits":
+                return "multilabel_logits"
+            if kind == "binary_probabilities":
+                return "multilabel_probabilities"
+        return kind
+
+    def loss(self, model: torch.nn.Module, loss: Any, kind: OutputKind) -> tuple[Any, str]:
+        """Return the loss to train with and its plain name."""
+        from nbopt.frameworks import _torch_fit
+
+        return _torch_fit.loss_for(loss, kind)
+
+    def fit(self, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+        """Train `model` in place by the plan."""
+        from nbopt.frameworks import _torch_fit
+
+        return _torch_fit.fit(self, model, plan, fitting)
+
+    def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Return a copy of all weights and buffers."""
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def load_state(self, model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+        """Put a copy from `state` back into `model`."""
+        model.load_state_dict(state)
+
+    def export(self, model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
+        """Write the model as "torch", "onnx" or "openvino"."""
+        from nbopt.frameworks import _torch_export
+
+        return _torch_export.export(self, model, signature, path, form)
+
+
+def last_leaf(model: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the last module without children, which in most models makes the output."""
+    found = None
+    for module in model.modules():
+        if not list(module.children()):
+            found = module
+    return found
+
+
+def tensors(model: torch.nn.Module, inputs: Inputs) -> Inputs:
+    """Return inputs as tensors on the model's device; floating ones in the model's dtype."""
+    import torch
+
+    parameter = next((p for p in model.parameters() if p.dtype.is_floating_point), None)
+
+    def move(leaf: Any) -> torch.Tensor:
+        # torch refuses some NumPy dtypes (uint16) and warns about read-only arrays: a copy settles both.
+        tensor = leaf if isinstance(leaf, torch.Tensor) else torch.from_numpy(np.array(leaf))
+        if parameter is None:
+            return tensor
+        if tensor.dtype.is_floating_point and tensor.dtype != parameter.dtype:
+            tensor = tensor.to(parameter.dtype)
+        return tensor.to(parameter.device)
+
+    return map_leaves(move, inputs)
+
+
+def call(model: torch.nn.Module, inputs: Inputs) -> Any:
+    """Call the model with positional or named inputs, and return its primary output."""
+    result = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    return primary_output(result)
+
+
+def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return an output tensor as NumPy; half precisions as float32."""
+    tensor = output.detach().cpu()
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:  # noqa: PLR2004 - bytes of float32
+        tensor = tensor.float()
+    return np.asarray(tensor.numpy())
+
+
+FRAMEWORK = TorchFramework()

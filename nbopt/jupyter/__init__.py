@@ -1,0 +1,35 @@
+"""The notebook's side: `%optimize`, its completion, its progress.
+
+Only what `%load_ext nbopt` needs is imported here; each verb imports the rest when it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbopt.jupyter.magics import OptimizeMagics
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+_NAME = OptimizeMagics.__name__
+
+
+def load_ipython_extension(ipython: InteractiveShell) -> None:
+    """Register `%optimize` and its completion. Loading it twice changes nothing."""
+    if _NAME not in ipython.magics_manager.registry:
+        magics = OptimizeMagics(ipython)
+        ipython.register_magics(magics)
+        ipython.Completer.custom_matchers.append(magics.matcher)
+
+
+def unload_ipython_extension(ipython: InteractiveShell) -> None:
+    """Take `%optimize` and its completion away again."""
+    magics = ipython.magics_manager.registry.pop(_NAME, None)
+    if magics is not None:
+        ipython.magics_manager.magics["line"].pop("optimize", None)
+        ipython.magics_manager.magics["cell"].pop("optimize", None)
+        ipython.Completer.custom_matchers.remove(magics.matcher)
+
+
+__all__ = ["load_ipython_extension", "unload_ipython_extension"]

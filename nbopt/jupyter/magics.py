@@ -1,0 +1,76 @@
+"""The `%optimize` magic: a thin skin that loads the rest of nbopt when it is first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.completer import context_matcher
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+
+if TYPE_CHECKING:
+    from IPython.core.completer import CompletionContext, SimpleMatcherResult
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from nbopt.jupyter.session import Session
+
+
+@magics_class
+class OptimizeMagics(Magics):
+    """Hold the magic and what it has bound.
+
+    Args:
+        shell: The IPython shell.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self._session: Session | None = None
+
+        # A plain function: the decorator marks it, and a bound method can't be marked.
+        @context_matcher(identifier="nbopt.optimize", priority=100)
+        def matcher(context: CompletionContext) -> SimpleMatcherResult:
+            from nbopt.jupyter.completion import complete
+
+            return complete(context, self.session)
+
+        self.matcher = matcher
+
+    @property
+    def session(self) -> Session:
+        """Return what this shell has bound."""
+        if self._session is None:
+            from nbopt.jupyter.session import Session
+
+            self._session = Session(self.shell)
+        return self._session
+
+    @no_var_expand
+    @line_cell_magic
+    def optimize(self, line: str, cell: str | None = None) -> Any:
+        """Make the model in this notebook smaller, faster or better, and measure it.
+
+        Bind a model and measure its baselines:
+
+            %optimize use model --train train_dl --valid valid_dl --metric accuracy
+
+        Apply one technique, or several in order; the result is a table, in Out[n] and in q8:
+
+            %optimize quantize --dtype int8 -o q8
+            %optimize prune --sparsity 0.5 --structured | quantize
+
+        Read, choose, take away:
+
+            %optimize compare
+            %optimize show quantize/openvino
+            %optimize export quantize/openvino model.onnx
+
+        As a cell, the body is Python and its last expression is the model:
+
+            %%optimize quantize --valid valid_dl
+            model.eval()
+
+        `%optimize help` lists all verbs and techniques, `%optimize help quantize` the options of one.
+        """
+        from nbopt.jupyter.command import run
+
+        return run(self.session, line, cell)

@@ -1,0 +1,57 @@
+"""One file = one verb of the magic. A new verb is one new file here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.session import Session
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Be the base of the verbs: subclasses are frozen dataclasses whose fields are their options.
+
+    Class attributes:
+        word: Word of the magic.
+        summary: What it does, one sentence.
+        takes: Fields that come without `--`, in order; `names...` takes all words that are left.
+        needs: Fields that must be given.
+        shares: Groups of options that it has beside its own: "binding", "running", "output".
+        body: It has a cell form, whose body's value is the model.
+        examples: Lines that can be pasted.
+    """
+
+    word: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    takes: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+    shares: ClassVar[tuple[str, ...]] = ("output",)
+    body: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ()
+
+    # A property would hide behind an instance, and messages need it before there is one.
+    usage: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        places = " ".join(place.removesuffix("...").upper() + "..." * place.endswith("...") for place in cls.takes)
+        cls.usage = f"%optimize {cls.word} {places}".rstrip()
+
+    def run(self, session: Session, command: Command) -> Any:
+        """Do it, and return what the cell's result is."""
+        raise NotImplementedError
+
+
+@cache
+def all_verbs() -> dict[str, type[Verb]]:
+    """Return every verb found in this package, by its word: `compare.py` holds `Compare`."""
+    found: dict[str, type[Verb]] = {}
+    for module in iter_modules(__path__):
+        class_name = module.name.title().replace("_", "")
+        found[module.name] = getattr(importlib.import_module(f"{__name__}.{module.name}"), class_name)
+    return found

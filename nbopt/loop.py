@@ -1,0 +1,272 @@
+"""The only loop: recipe -> candidate -> artifacts -> measurement -> runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nbopt.artifacts import size_of
+from nbopt.comparison import Comparison, Limits
+from nbopt.data import join_ragged
+from nbopt.errors import GateFailed, Interrupted, NbOptError, OptionError
+from nbopt.frameworks import Exported, Fitting
+from nbopt.measurement.predictions import prepare
+from nbopt.measurement.subject import Subject
+from nbopt.recipe import Recipe
+from nbopt.runs import Run, RunStore
+from nbopt.runtimes import Runtime
+from nbopt.stage import Settings, Stage, choose_runtimes
+from nbopt.technique import Context, Draft, Technique
+from nbopt.training import Progress, ProgressCallback, TrainingRecord, silent
+from nbopt.workload import Workload
+
+BUDGETS = ("quick", "full")
+
+
+def optimize(
+    workload: Workload,
+    *techniques: Technique | Recipe | str,
+    seed: int = 0,
+    runtimes: Sequence[str] | str | None = None,
+    measure: str = "quick",
+    threads: int | None = None,
+    max_drop: float | None = None,
+    min_speedup: float | None = None,
+    max_size: int | None = None,
+    max_latency: float | None = None,
+    max_memory: int | None = None,
+    store: RunStore | None = None,
+    progress: ProgressCallback = silent,
+) -> Comparison:
+    """Apply one recipe to a workload, and measure it beside the untouched model on every runtime.
+
+    Each finished run is in the store before the next begins. The user's model is not touched.
+
+    Args:
+        workload: Model, data and metric.
+        techniques: Steps of one recipe, in order; none measures the baselines alone.
+        seed: Seed of everything random, 0 by default.
+        runtimes: Words such as "onnxruntime", "all", or None for those that are on by default here.
+        measure: "quick" (about 1 s a variant) or "full" (until the interval is within 1%, at most 20 s).
+        threads: Threads of one inference, equal for all runtimes; None takes the cores this process may use.
+        max_drop: Quality that may be lost, 0.01 is one point; at the interval's bound.
+        min_speedup: Times faster than the untouched model on its own framework.
+        max_size: Bytes of the exported file.
+        max_latency: Milliseconds of one row.
+        max_memory: Bytes of peak memory.
+        store: Where runs are kept; None takes `NBOPT_HOME` or `.nbopt` beside the notebook.
+        progress: Told how far the work has come.
+
+    Raises:
+        OptionError: An option or runtime is unknown or out of range.
+        DataError: The data can't be used; the message says why.
+        ModelError: A technique can't be used on this model.
+        StoreError: The store can't be written.
+        GateFailed: No variant keeps within the limits; its `comparison` has all rows.
+        Interrupted: The user interrupted; its `comparison` has the rows that were finished.
+    """
+    if not isinstance(workload, Workload):
+        raise OptionError(
+            "a Workload", f"a {type(workload).__name__}", "nbopt.Workload(model, train=..., valid=..., metric=...)"
+        )
+    if measure not in BUDGETS:
+        raise OptionError(f"measure among {', '.join(BUDGETS)}", repr(measure))
+    if threads is not None and threads < 1:
+        raise OptionError("threads of 1 or more", str(threads), "threads=1")
+    recipe = Recipe.of(*techniques, seed=seed)
+    limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
+    settings = Settings(measure, threads, max_drop, seed, progress)
+    chosen = choose_runtimes(workload, runtimes)
+    done: list[Run] = []
+    try:
+        with Stage(workload, store or RunStore(), settings) as stage:
+            for run in _runs(stage, recipe, chosen, explicit=runtimes is not None):
+                done.append(run)
+                progress(Progress("measured", note=run.name))
+    except KeyboardInterrupt as interrupt:
+        stopped = Interrupted(f"{len(done)} rows were finished and are kept")
+        stopped.comparison = Comparison(done)
+        raise stopped from interrupt
+    result = Comparison(done)
+    broken = limits.broken_by(result) if recipe.techniques else ""
+    if broken:
+        failed = GateFailed(str(limits), broken, "allow more, or try another technique or runtime")
+        failed.comparison = result
+        raise failed
+    return result
+
+
+def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], *, explicit: bool) -> Iterator[Run]:
+    """Yield rows as they are finished: first the untouched model on every runtime, then the recipe."""
+    for runtime in runtimes:
+        yield stage.baseline(runtime).run
+    if not recipe.techniques:
+        return
+    candidate = make_candidate(stage, recipe)
+    for runtime in runtimes:
+        reason = candidate.refused(runtime)
+        if reason and not explicit:
+            continue  # a runtime that nobody named and that has no way to this recipe is no news
+        yield measure_candidate(stage, recipe, candidate, runtime)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Hold a recipe's finished model, before export.
+
+    Args:
+        draft: The model after training and finishing, with the steps on the file still to do.
+        record: What the training did.
+        counts: Parameters, and those that are not zero.
+        untouched: The model is the user's own: only the file changes.
+    """
+
+    draft: Draft
+    record: TrainingRecord
+    counts: tuple[int, int]
+    untouched: bool
+
+    def refused(self, runtime: Runtime) -> str:
+        """Return why a runtime has no way to this recipe, "" where it has."""
+        reasons = (step.refuses(runtime) for step in self.draft.lower)
+        return next(filter(None, reasons), "")
+
+
+def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
+    """Apply the techniques, carry out the one training that they ask for, and finish the model.
+
+    Raises:
+        ModelError: A technique can't be used on this model.
+        DataError: There is a training to do and no train data to do it with.
+    """
+    workload, framework = stage.workload, stage.workload.framework
+    context = Context(workload, stage.settings.seed, stage.settings.progress)
+    draft = Draft(workload.model)
+    for step in recipe.techniques:
+        stage.settings.progress(Progress(step.word))
+        draft = step.apply(draft, context)
+    record = TrainingRecord()
+    if draft.plan.epochs:
+        draft, record = _train(stage, draft)
+    for finish in draft.finish:
+        draft = replace(draft, model=finish(draft.model))
+    return Candidate(draft, record, framework.count(draft.model), draft.model is workload.model)
+
+
+def _train(stage: Stage, draft: Draft) -> tuple[Draft, TrainingRecord]:
+    workload = stage.workload
+    if workload.train is None:
+        return draft.noted("not fine-tuned: no train data was given"), TrainingRecord()
+    model = draft.model
+    if model is workload.model:
+        model = workload.framework.clone(model)
+    fitting = Fitting(
+        split=workload.train,
+        loss=workload.loss,
+        score=_score(stage),
+        greater_is_better=stage.metric.greater_is_better,
+        hold=draft.hold,
+        progress=stage.settings.progress,
+    )
+    record = workload.framework.fit(model, replace(draft.plan, seed=stage.settings.seed), fitting)
+    draft = replace(draft, model=model)
+    if record.stopped:
+        draft = draft.noted(f"training ended early: {record.stopped}")
+    if record.epochs and record.kept_epoch == 0 and record.scores:
+        draft = draft.noted("fine-tuning did not help on validation, so its result was not kept")
+    elif record.kept_epoch < record.epochs:
+        draft = draft.noted(f"epoch {record.kept_epoch} of {record.epochs} was the best on validation and is kept")
+    return draft, record
+
+
+def _score(stage: Stage) -> Any:
+    """Return quality on the selection rows, which decides which state of a training is kept."""
+    workload, metric = stage.workload, stage.metric
+    rows = workload.select_rows
+    if rows.targets is None:
+        return None
+
+    def score(model: Any) -> float:
+        raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
+        return metric.of(prepare(rows.targets, raw, metric.output, rows.weight))
+
+    return score
+
+
+def measure_candidate(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Runtime) -> Run:
+    """Export, lower and measure a candidate on one runtime; what goes wrong there is a row with the reason."""
+    stage.settings.progress(Progress(f"{recipe.words} on {runtime.title}"))
+    try:
+        missing = runtime.unavailable(stage.workload.framework.name) or candidate.refused(runtime)
+        if missing:
+            raise NbOptError(missing)
+        with stage.scratch() as folder:
+            run = _measure_on(stage, recipe, candidate, runtime, folder)
+    except NbOptError as error:
+        run = stage.failed(recipe.text(), recipe.label, runtime, error, recipe.words)
+    return stage.store.add(run)
+
+
+def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Runtime, folder: Path) -> Run:
+    draft, record = candidate.draft, candidate.record
+    began = time.perf_counter()
+    exported = _source(stage, candidate, runtime, folder)
+    precision, notes = "float32", [*draft.notes, *exported.notes]
+    context = Context(stage.workload, stage.settings.seed, stage.settings.progress)
+    for index, step in enumerate(draft.lower):
+        target = folder / f"step{index}"
+        target.mkdir()
+        lowered = step(draft.model, stage.workload.signature, exported, runtime, target, context)
+        exported, precision = lowered.exported, lowered.precision
+        notes += [*lowered.notes, *exported.notes]
+    manifest = stage.manifest(runtime, exported, precision)
+    artifact = stage.store.keep(exported.path, manifest, {"recipe": recipe.text(), "workload": stage.workload.name})
+    search_seconds = time.perf_counter() - began
+    path = stage.store.home / artifact[0]
+    native = stage.subject(stage.native)
+    same_runtime = None
+    if runtime.name != stage.native.name and not stage.baseline(runtime).run.failed:
+        same_runtime = stage.subject(runtime)
+    with stage.bench(path, manifest) as bench:
+        outputs = bench.predict(stage.workload.report_rows.folder)
+        subject = Subject(bench, outputs, size_of(path)[0])
+        measured = stage.measure(subject, native, same_runtime)
+        return stage.run(
+            recipe=recipe.text(),
+            label=recipe.label,
+            runtime=runtime,
+            subject=subject,
+            measured=measured,
+            artifact=artifact,
+            notes=tuple(dict.fromkeys(notes)),
+            counts=candidate.counts,
+            words=recipe.words,
+            train_seconds=record.seconds if record.epochs else None,
+            search_seconds=search_seconds,
+            epochs=record.epochs or None,
+            model_artifact=_model_artifact(stage, candidate, folder),
+        )
+
+
+def _source(stage: Stage, candidate: Candidate, runtime: Runtime, folder: Path) -> Exported:
+    """Return the float artifact that lowering starts from; an untouched model's baseline serves again."""
+    if candidate.untouched:
+        kept = stage.baseline(runtime)
+        if kept.exported is None:
+            raise NbOptError(kept.run.reason)
+        return kept.exported
+    return stage.export(candidate.draft.model, runtime, folder)
+
+
+def _model_artifact(stage: Stage, candidate: Candidate, folder: Path) -> str:
+    """Keep the framework's model of the recipe, so that `run.model` works in any later kernel."""
+    native = stage.native
+    if candidate.untouched:
+        return stage.baseline(native).run.artifact
+    scratch = folder / "model"
+    scratch.mkdir()
+    exported = stage.export(candidate.draft.model, native, scratch)
+    return stage.store.keep(exported.path, stage.manifest(native, exported, "float32"))[0]

@@ -1,0 +1,172 @@
+"""Artifacts in processes of their own, asked to predict, or timed against each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbopt.data import join_ragged
+from nbopt.errors import ArtifactError, DataError, ExportError, MissingExtra, NbOptError
+from nbopt.measurement.blocks import Block, Side
+from nbopt.runtimes import Manifest
+
+KINDS: dict[str, type[NbOptError]] = {
+    kind.__name__: kind for kind in (ArtifactError, DataError, ExportError) if kind is not MissingExtra
+}
+CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Hold what loading an artifact cost.
+
+    Args:
+        load_ms: From the file to a session.
+        first_ms: The first inference, with whatever the runtime does lazily.
+        peak_bytes: Peak memory of loading and single inferences, less the process's idle footprint: the same
+            process with the runtime's library imported and nothing loaded.
+    """
+
+    load_ms: float
+    first_ms: float
+    peak_bytes: int
+
+
+class Bench:
+    """Hold one artifact in a fresh process.
+
+    Args:
+        path: The exported file.
+        manifest: How to run it.
+        threads: Threads of one inference.
+        folder: Shards of the reporting rows (`nbopt.data.Frozen.folder`).
+
+    Raises:
+        ExportError: The runtime does not take the model, or its process died.
+        ArtifactError: The file is damaged.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int, folder: Path) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nbopt.measurement.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=_environment(threads),
+            start_new_session=True,  # Ctrl-C in a terminal goes to the whole session: the parent decides here
+            text=True,
+        )
+        try:
+            reply = self._ask(
+                do="load",
+                path=str(path),
+                runtime=manifest.runtime,
+                manifest=asdict(manifest),
+                threads=threads,
+                folder=str(folder),
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.loaded = Loaded(reply["load_ms"], reply["first_ms"], reply["peak_bytes"])
+
+    @property
+    def pid(self) -> int:
+        """Return the process's number, whose load is not foreign."""
+        return self._process.pid
+
+    def predict(self, folder: Path) -> np.ndarray[Any, Any]:
+        """Return the outputs for every row of a frozen split, in order."""
+        with tempfile.TemporaryDirectory(prefix="nbopt-outputs-") as scratch:
+            out = Path(scratch) / "outputs.npz"
+            self._ask(do="predict", folder=str(folder), out=str(out))
+            with np.load(out, allow_pickle=False) as archive:
+                return join_ragged([archive[name] for name in archive.files])
+
+    def side(self, batch: int = 1) -> Side:
+        """Return what `run_rounds` measures: inferences of `batch` rows in that process."""
+
+        def run(iterations: int) -> Block:
+            reply = self._ask(do="block", iterations=iterations, batch=batch)
+            return Block(np.array(reply["wall_ns"]), reply["cpu_ns"], reply["calls"], reply["contention"])
+
+        return run
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # noqa: S101 - PIPE above
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise ExportError(
+                f"{self.manifest.runtime} to run {self.path.name} in a fresh process", self._epitaph(), "see the log above"
+            )
+        reply = json.loads(line)
+        if "error" in reply:
+            expected, came, do = reply["error"]
+            raise KINDS.get(reply["kind"], ExportError)(expected, came, do)
+        body: dict[str, Any] = reply["ok"]
+        return body
+
+    def _epitaph(self) -> str:
+        """Tell how the process died, with the last line that it wrote."""
+        code = self._process.wait(CLOSE_SECONDS)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return f"the process ended with {how}" + (f": {lines[-1][:300]}" if lines else "")
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.poll() is None:
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    try:
+                        stream.close()
+                    except BrokenPipeError:
+                        continue  # the process ended between the check and the flush
+            try:
+                self._process.wait(CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._log.close()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the child's environment: equal threads for every library, and the parent's import path."""
+    count = str(threads)
+    paths = [entry or os.getcwd() for entry in sys.path]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "TF_NUM_INTRAOP_THREADS": count,
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONWARNINGS": "ignore",
+    }

@@ -1,0 +1,43 @@
+"""One measurement at a time on a machine, whatever kernels and jobs run on it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK_NAME = "nbopt-measuring.lock"
+POLL_SECONDS = 0.1
+
+
+@contextmanager
+def measuring(waiting: Callable[[float], None] = lambda _: None) -> Iterator[None]:
+    """Hold the machine's measuring lock; it goes with the process, however that ends.
+
+    Args:
+        waiting: Called every 0.1 s with the seconds waited so far, while another process measures.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        # Windows: measurements of several kernels are not serialised there, contention still shows them.
+        yield
+        return
+    path = Path(tempfile.gettempdir()) / LOCK_NAME
+    # Any user of the machine may take part, so the file must not belong to the first one alone.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        began = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting(time.monotonic() - began)
+                time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)

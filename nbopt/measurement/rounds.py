@@ -1,0 +1,318 @@
+"""Rounds: sides take turns in random order, so that whatever the machine does, it does to all of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbopt.errors import OptionError
+from nbopt.measurement.blocks import Block, Side
+from nbopt.measurement.contention import ContentionSampler
+from nbopt.measurement.statistics import (
+    QUIET,
+    Interval,
+    RatioVerdict,
+    median_interval,
+    median_ratio,
+    verdict_of_ratio,
+)
+
+Mask = NDArray[np.bool_]
+
+LEAST_ROUNDS = 3
+_STEADY = 0.05  # windows whose medians differ by less than this are steady
+_WINDOWS = 10  # windows that the warm-up's time is divided into
+_ROUNDS_WANTED = 30
+_FEWEST_QUIET = 10
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Say how long to measure.
+
+    Args:
+        seconds: Time for warm-up and rounds of all sides together; the first call of each comes on top.
+        precise: Stop once every interval's width over its ratio is below this; None: use the whole time.
+        enough: Rounds below which precision is not judged, since an interval is narrow by chance sometimes.
+        least: Rounds that are made even where they take longer than `seconds`.
+    """
+
+    seconds: float
+    precise: float | None = None
+    enough: int = 20
+    least: int = LEAST_ROUNDS
+
+    @classmethod
+    def of(cls, budget: Literal["quick", "full"] | float | Budget) -> Budget:
+        """Return the budget of a word or a number of seconds.
+
+        quick: 1.2 s, less where the interval is within 1% (width 2%) before. full: until the interval is
+        within 1%, at most 20 s.
+
+        Raises:
+            OptionError: Neither a known word nor a positive number.
+        """
+        if isinstance(budget, Budget):
+            return budget
+        if budget == "quick":
+            return cls(1.2, precise=0.02)
+        if budget == "full":
+            return cls(20.0, precise=0.02, enough=30)
+        if isinstance(budget, str) or not 0 < budget < math.inf:
+            raise OptionError('"quick", "full" or a number of seconds above 0', repr(budget), 'budget="full"')
+        return cls(float(budget))
+
+    def block_ns(self, sides: int) -> float:
+        """Return how long one block should take, 2 to 20 ms."""
+        return float(np.clip(self.seconds / (_ROUNDS_WANTED * sides), 0.002, 0.02)) * 1e9
+
+    def warm_up_ns(self, sides: int) -> float:
+        """Return how long the warm-up of one side may take: a third of all, at most 1 s."""
+        return min(self.seconds / (3 * sides), 1.0) * 1e9
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Hold how a side became steady.
+
+    Args:
+        first_ms: Wall time of the very first call.
+        call_ns: Wall time of one call at the end.
+        calls: Calls made.
+        steady: The medians of three successive windows agreed within 5%.
+    """
+
+    first_ms: float
+    call_ns: float
+    calls: int
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Hold the times of one call of one side, in milliseconds.
+
+    Args:
+        median: Median wall time.
+        low: Lower bound of the median's interval.
+        high: Upper bound.
+        p90: Wall time that 90% of calls stay below.
+        p99: Wall time that 99% of calls stay below.
+        cpu: CPU time over all threads.
+        n: Calls timed.
+    """
+
+    median: float
+    low: float
+    high: float
+    p90: float
+    p99: float
+    cpu: float
+    n: int
+
+
+class Rounds:
+    """Keep the blocks of all complete rounds, whatever ended the measuring.
+
+    Args:
+        names: Names of the sides.
+
+    Attributes:
+        blocks: For each side a block for each complete round.
+        warm_up: For each side that was warmed up, how.
+        seconds: Time spent since the first calls.
+        fraction: Share of the budget that is used, 0 to 1.
+        foreign: Share of the CPUs that other processes used, 0 to 1, or None where not known.
+        complete: The budget was used or the precision reached; False after an interrupt.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.blocks: dict[str, list[Block]] = {name: [] for name in names}
+        self.warm_up: dict[str, WarmUp] = {}
+        self.seconds = 0.0
+        self.fraction = 0.0
+        self.foreign: float | None = None
+        self.complete = False
+
+    def __len__(self) -> int:
+        return min((len(blocks) for blocks in self.blocks.values()), default=0)
+
+    @property
+    def steady(self) -> bool:
+        """Tell whether every side was steady before its rounds."""
+        return bool(self.warm_up) and all(one.steady for one in self.warm_up.values())
+
+    def times(self, name: str) -> NDArray[np.float64]:
+        """Return a side's wall time of one call in nanoseconds for each round: the median of the block."""
+        return np.array([np.median(block.settled) for block in self.blocks[name]])
+
+    def cpu_times(self, name: str) -> NDArray[np.float64]:
+        """Return a side's CPU time of one call in nanoseconds for each round: the mean of the block."""
+        return np.array([block.cpu_ns / block.calls for block in self.blocks[name]])
+
+    def kept(self) -> Mask:
+        """Return which rounds figures come from: the quiet ones where there are enough, else all.
+
+        Rounds are chosen by how long threads waited for a processor, never by their times.
+        """
+        waited = (
+            np.max([self._contentions(name) for name in self.blocks], axis=0) if self.blocks else np.empty(0)
+        )
+        quiet: Mask = waited <= QUIET
+        return quiet if quiet.sum() >= max(_FEWEST_QUIET, len(quiet) / 4) else np.ones(len(quiet), dtype=bool)
+
+    def contention(self, *names: str) -> float:
+        """Return how many times longer the sides took than on an idle machine, over all rounds, >= 1."""
+        return self._contention(names or tuple(self.blocks), np.ones(len(self), dtype=bool))
+
+    def ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
+        """Return how many times faster `variant` is than `baseline`, in wall time."""
+        kept = self.kept()
+        return median_ratio(self.times(baseline)[kept], self.times(variant)[kept], level=level)
+
+    def cpu_ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval | None:
+        """Return how many times less CPU time `variant` takes; None where the clock sees none."""
+        kept = self.kept()
+        base, other = self.cpu_times(baseline)[kept], self.cpu_times(variant)[kept]
+        return median_ratio(base, other, level=level) if (base > 0).all() and (other > 0).all() else None
+
+    def verdict(
+        self, baseline: str, variant: str, *, level: float = 0.95, equivalence: float = 0.02
+    ) -> RatioVerdict:
+        """Return what the ratio says of `variant`; see `verdict_of_ratio`."""
+        contention = self._contention((baseline, variant), self.kept())
+        interval = self.ratio(baseline, variant, level=level)
+        return verdict_of_ratio(interval, contention=contention, equivalence=equivalence)
+
+    def latency(self, name: str, *, level: float = 0.95) -> Latency:
+        """Return a side's times."""
+        kept = self.kept()
+        blocks = [block for block, keep in zip(self.blocks[name], kept, strict=True) if keep]
+        samples = np.concatenate([block.settled for block in blocks]) / 1e6
+        middle = median_interval(np.log(self.times(name)[kept]), level=level)
+        p50, p90, p99 = np.quantile(samples, [0.5, 0.9, 0.99])
+        return Latency(
+            median=float(p50),
+            low=min(float(p50), math.exp(middle.low) / 1e6),
+            high=max(float(p50), math.exp(min(middle.high, 700.0)) / 1e6),
+            p90=float(p90),
+            p99=float(p99),
+            cpu=float(np.median(self.cpu_times(name)[kept])) / 1e6,
+            n=sum(block.calls for block in blocks),
+        )
+
+    def _contentions(self, name: str) -> NDArray[np.float64]:
+        blocks = self.blocks[name]
+        known = [block.contention for block in blocks if block.contention is not None]
+        if len(known) == len(blocks):
+            return np.array(known)
+        # Where the system tells no waiting: wall over CPU time of a block, against the side's best block. A
+        # side that sleeps or has several threads is its own measure; what slows all blocks is not seen.
+        stretch = np.array([block.elapsed_ns / max(block.cpu_ns, 1.0) for block in blocks])
+        return stretch / stretch.min()
+
+    def _contention(self, names: Iterable[str], kept: Mask) -> float:
+        took = alone = 0.0
+        for name in names:
+            for block, contention, keep in zip(self.blocks[name], self._contentions(name), kept, strict=True):
+                if keep:
+                    took += block.elapsed_ns
+                    alone += block.elapsed_ns / contention
+        return took / alone if alone > 0 else 1.0
+
+
+def run_rounds(
+    sides: Mapping[str, Side],
+    budget: Literal["quick", "full"] | float | Budget = "quick",
+    *,
+    rng: np.random.Generator | int = 0,
+    pids: Iterable[int] | None = None,
+    on_round: Callable[[Rounds], None] | None = None,
+    into: Rounds | None = None,
+    level: float = 0.95,
+) -> Rounds:
+    """Measure sides in rounds: in each, every side makes one block of calls, in random order.
+
+    Warm-up comes first: windows of calls until the medians of three in a row agree within 5%, or a third of
+    the budget is used. From it follows how many calls make a block of 2 to 20 ms; a call that takes longer is
+    a block of its own.
+
+    Args:
+        sides: Name and side; the first is the baseline whose ratios decide on precision. A side may time
+            calls in this process (`CallableSide`) or in another.
+        budget: "quick" (1.2 s), "full" (20 s at most), seconds, or a `Budget`.
+        rng: Generator or seed of the order.
+        pids: Processes whose load is not foreign; None is this one alone.
+        on_round: Called after each complete round.
+        into: Where rounds are kept, so that what is done survives an exception such as KeyboardInterrupt,
+            which is passed on.
+        level: Coverage of the intervals that decide on precision.
+
+    Raises:
+        OptionError: There are no sides, or the budget is not one.
+    """
+    plan = Budget.of(budget)
+    if not sides:
+        raise OptionError("at least one side to measure", "none", "pass sides={name: side}")
+    generator = np.random.default_rng(rng)
+    rounds = Rounds() if into is None else into
+    rounds.blocks = {name: [] for name in sides}
+    firsts = {name: side(1) for name, side in sides.items()}
+    machine = ContentionSampler(pids)
+    began = time.perf_counter()
+    try:
+        for name, side in sides.items():
+            rounds.warm_up[name] = _warm_up(side, firsts[name], plan.warm_up_ns(len(sides)))
+        calls = {
+            name: max(1, round(plan.block_ns(len(sides)) / rounds.warm_up[name].call_ns)) for name in sides
+        }
+        names = list(sides)
+        while True:
+            turn = {names[i]: sides[names[i]](calls[names[i]]) for i in generator.permutation(len(names))}
+            for name, block in turn.items():
+                rounds.blocks[name].append(block)
+            rounds.seconds = time.perf_counter() - began
+            rounds.fraction = min(1.0, rounds.seconds / plan.seconds)
+            rounds.complete = _done(rounds, plan, level)
+            if on_round is not None:
+                on_round(rounds)
+            if rounds.complete:
+                return rounds
+    finally:
+        rounds.seconds = time.perf_counter() - began
+        rounds.foreign = machine.stop().foreign
+
+
+def _done(rounds: Rounds, plan: Budget, level: float) -> bool:
+    made = len(rounds)
+    if made < plan.least:
+        return False
+    if rounds.seconds * (made + 0.5) / made > plan.seconds:  # another round would end past the budget
+        return True
+    # Judged every fifth round only: each look is a chance to stop at an interval that is narrow by luck.
+    if plan.precise is None or made < plan.enough or made % 5:
+        return False
+    baseline, *others = rounds.blocks
+    return all(rounds.ratio(baseline, other, level=level).relative_width <= plan.precise for other in others)
+
+
+def _warm_up(side: Side, first: Block, limit_ns: float) -> WarmUp:
+    call_ns = float(np.median(first.wall_ns))
+    medians: list[float] = []
+    spent, calls, steady = 0.0, first.calls, False
+    while not steady and spent + call_ns < limit_ns:
+        block = side(max(1, round(limit_ns / _WINDOWS / call_ns)))
+        spent += block.elapsed_ns
+        calls += block.calls
+        call_ns = float(np.median(block.wall_ns))
+        medians.append(call_ns)
+        recent = medians[-3:]
+        steady = len(recent) == 3 and all(abs(b / a - 1) < _STEADY for a, b in pairwise(recent))
+    return WarmUp(float(first.wall_ns.mean()) / 1e6, call_ns, calls, steady)

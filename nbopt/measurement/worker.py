@@ -1,0 +1,141 @@
+"""The fresh process that loads one artifact and is asked about it, over lines of JSON.
+
+It imports the runtime's own packages and nothing else: a training framework only where the runtime is that
+framework. Its parent is `nbopt.measurement.bench`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from nbopt.data import Inputs, map_leaves, read_shard, rows_of, shard_paths, take_rows
+from nbopt.errors import NbOptError
+from nbopt.measurement.blocks import CallableSide
+from nbopt.runtimes import Manifest, Session, runtime_named
+
+SETTLE_SECONDS = 0.002
+"""Rest after a block: OpenMP and XNNPACK threads spin for about a millisecond after their last work, on the cores
+that the next side is about to use."""
+
+
+class Worker:
+    """Hold the artifact and answer requests."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.row: Inputs | None = None
+        self.idle_bytes = 0
+        self._sides: dict[int, CallableSide] = {}
+
+    def load(self, path: str, runtime: str, manifest: dict[str, Any], threads: int, folder: str) -> dict[str, Any]:
+        """Load an artifact and run it once on the first row."""
+        chosen = runtime_named(runtime)
+        for package in chosen.packages:
+            importlib.import_module(package)
+        self.row = take_rows(read_shard(shard_paths(Path(folder))[0]), slice(0, 1))
+        self.idle_bytes = resident_bytes(peak=False)
+        reset_peak()
+        manifest = {**manifest, **{key: tuple(manifest[key]) for key in ("inputs", "dtypes", "shapes")}}
+        began = time.perf_counter()
+        self.session = chosen.load(Path(path), Manifest(**manifest), threads=threads)
+        loaded = time.perf_counter()
+        output = self.session.run(self.row)
+        first = time.perf_counter()
+        for _ in range(3):
+            self.session.run(self.row)
+        peak = resident_bytes(peak=True)
+        return {
+            "load_ms": (loaded - began) * 1e3,
+            "first_ms": (first - loaded) * 1e3,
+            "peak_bytes": max(0, peak - self.idle_bytes),
+            "shape": list(output.shape),
+        }
+
+    def predict(self, folder: str, out: str) -> dict[str, Any]:
+        """Run a frozen split through the artifact and write the outputs, padded where their length varies."""
+        session = self._open()
+        parts = [session.run(read_shard(path)) for path in shard_paths(Path(folder))]
+        np.savez(out, *parts)
+        return {"rows": sum(map(len, parts))}
+
+    def block(self, iterations: int, batch: int) -> dict[str, Any]:
+        """Time `iterations` inferences of `batch` rows."""
+        if batch not in self._sides:
+            session, row = self._open(), self.row
+            assert row is not None  # noqa: S101 - load came first
+            inputs = map_leaves(lambda leaf: np.repeat(leaf, batch, axis=0), row)
+            self._sides[batch] = CallableSide(lambda: session.run(inputs))
+        block = self._sides[batch](iterations)
+        time.sleep(SETTLE_SECONDS)
+        return {
+            "wall_ns": block.wall_ns.tolist(),
+            "cpu_ns": block.cpu_ns,
+            "calls": block.calls,
+            "contention": block.contention,
+        }
+
+    def _open(self) -> Session:
+        if self.session is None:
+            raise NbOptError("a loaded artifact", "none", "load first")
+        return self.session
+
+
+def resident_bytes(*, peak: bool) -> int:
+    """Return this process's resident memory, or its peak since `reset_peak`, in bytes."""
+    try:
+        key = "VmHWM:" if peak else "VmRSS:"
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux: psutil knows the present size, and the peak is that
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def reset_peak() -> None:
+    """Let the kernel forget the peak so far (Linux 4.0 and newer; elsewhere the present size is the peak)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def serve(requests: TextIO, replies: TextIO) -> None:
+    """Answer requests until the parent closes its end."""
+    worker = Worker()
+    for line in requests:
+        request = json.loads(line)
+        method = getattr(worker, request.pop("do"))
+        try:
+            reply = {"ok": method(**request)}
+        except NbOptError as error:
+            reply = {"error": [error.expected, error.came, error.do], "kind": type(error).__name__}
+        except Exception as error:  # noqa: BLE001 - told to the parent, which makes it the row's reason
+            text = (str(error).strip().splitlines() or [""])[0]
+            reply = {"error": ["an artifact that runs", f"{type(error).__name__}: {text}"[:400], ""], "kind": ""}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+def main() -> None:
+    """Serve on standard input and output; whatever libraries print goes to standard error."""
+    # The user's interrupt is the parent's to handle: it lets a block end and closes this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, replies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What is folded away under the table: every figure of every run, with its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from nbopt.render import figures
+from nbopt.render.figures import NOTHING, finite, one_line
+from nbopt.render.sentences import run_sentence
+from nbopt.render.view import View
+from nbopt.runs import Run
+
+_DOT = " \N{MIDDLE DOT} "
+
+
+def details_of(view: View) -> str:
+    """Return a folded list of the runs, each folded in turn, and the environment that they share."""
+    shared = _shared_environment(view)
+    runs = "".join(_run(view, run, shared) for run in view.runs)
+    if shared:
+        runs += _folded("Environment", [("", _words(shared))])
+    title = "Every figure, run by run" if len(view.runs) > 1 else "Every figure"
+    return f'<details style="margin:4px 0 0 0"><summary>{title}</summary><div style="margin:2px 0 0 16px">{runs}</div></details>'
+
+
+def _run(view: View, run: Run, shared: dict[str, Any]) -> str:
+    baseline = view.baseline if view.baseline is not run else None
+    own = {key: value for key, value in run.environment.items() if key not in shared}
+    lines = [
+        ("", one_line(run_sentence(run, baseline), 600)),
+        ("quality", _DOT.join(_quality(run))),
+        ("time", _DOT.join(_time(run))),
+        ("size", _DOT.join(_size(run))),
+        ("work", _DOT.join(_work(run))),
+        ("environment", _words(own)),
+    ]
+    return _folded(run.name, lines)
+
+
+def _folded(title: str, lines: Iterable[tuple[str, str]]) -> str:
+    body = "".join(
+        f'<div style="font-size:12px">{f"<b>{name}</b> " if name else ""}{escape(text, quote=True)}</div>'
+        for name, text in lines
+        if text
+    )
+    return f'<details><summary>{escape(one_line(title, 120), quote=True)}</summary><div style="margin:0 0 4px 16px">{body}</div></details>'
+
+
+def _quality(run: Run) -> Iterable[str]:
+    if (quality := figures.quality(run)).value != NOTHING.value:
+        unit = "%" if run.bounded else ""
+        yield f"{figures.metric_title(one_line(run.metric, 60))} {quality.value}{unit} {quality.bounds}".strip()
+    if (delta := figures.change(run)).value != NOTHING.value:
+        yield f"change {delta.value}{figures.change_unit(run)} {delta.bounds}".strip()
+    if (p := finite(run.quality_p)) is not None:
+        yield f"p = {p:.2g}"
+    if finite(run.agreement) is not None:
+        yield f"same prediction as the baseline on {figures.percent(run.agreement)} of rows"
+    if finite(run.max_error) is not None:
+        yield f"largest output error {figures.figure(run.max_error).value}"
+    if run.split:
+        yield f"{run.rows:,} rows of {one_line(run.split, 30)}"
+
+
+def _time(run: Run) -> Iterable[str]:
+    latency = figures.latency(run)
+    if latency.value != NOTHING.value:
+        yield f"median {latency.value} ms {latency.bounds}".strip()
+    named = (
+        ("p90", run.latency_p90_ms, " ms"),
+        ("p99", run.latency_p99_ms, " ms"),
+        ("CPU", run.cpu_ms, " ms"),
+        ("load", run.load_ms, " ms"),
+        ("first inference", run.first_inference_ms, " ms"),
+    )
+    for name, value, unit in named:
+        if finite(value) is not None:
+            yield f"{name} {figures.figure(value).value}{unit}"
+    if (speed := figures.speedup(run)).value != NOTHING.value:
+        yield f"speedup {speed.value}x {speed.bounds}".strip()
+    if finite(run.throughput) is not None:
+        batch = f" at batch {run.throughput_batch}" if run.throughput_batch else ""
+        yield f"throughput {figures.figure(run.throughput).value} rows/s{batch}"
+    if (contention := finite(run.contention)) is not None:
+        yield f"wall/CPU {contention:.2f}"
+
+
+def _size(run: Run) -> Iterable[str]:
+    named = (("file", run.size_bytes), ("deflated", run.deflated_bytes), ("peak memory", run.peak_memory_bytes))
+    for name, value in named:
+        if value is not None:
+            yield f"{name} {figures.in_bytes(value)}"
+    if run.params is not None:
+        yield f"{run.params:,} parameters"
+    if run.nonzero_params is not None and run.nonzero_params != run.params:
+        yield f"{run.nonzero_params:,} not zero"
+
+
+def _work(run: Run) -> Iterable[str]:
+    if not run.is_baseline:
+        yield one_line(run.recipe, 200)
+    yield f"seed {run.seed}"
+    for name, value in (("training", run.train_seconds), ("search", run.search_seconds)):
+        if finite(value):
+            yield f"{name} {figures.figure(value).value} s"
+    if run.epochs:
+        yield f"{run.epochs} epochs"
+    if run.cost_usd is not None:
+        yield f"{run.cost_usd:.2f} USD"
+    if run.artifact:
+        yield one_line(run.artifact, 120)
+    if run.created:
+        yield one_line(run.created[:19].replace("T", " "), 30)
+
+
+def _shared_environment(view: View) -> dict[str, Any]:
+    """Return the conditions that all measured runs have in common."""
+    environments = [run.environment for run in view.measured if run.environment]
+    if not environments:
+        return {}
+    first = environments[0]
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in environments)}
+
+
+def _words(environment: dict[str, Any]) -> str:
+    return _DOT.join(f"{one_line(str(key), 40)}: {_value(value)}" for key, value in environment.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return one_line(", ".join(f"{name} {item}" for name, item in value.items()), 500)
+    if isinstance(value, list | tuple):
+        return one_line(", ".join(map(str, value)), 200)
+    return one_line(str(value), 200)

@@ -1,0 +1,225 @@
+"""Figures as text: never more digits than the interval supports, and nothing that is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nbopt.measurement.statistics import decimals
+from nbopt.runs import Run
+
+POINTS = 100.0
+"""Metrics in [0, 1] are written times 100, so that a difference of 0.01 is one point."""
+
+_LARGEST = 1e300  # beyond this, rounding and differences overflow: such a figure is as good as unknown
+_TITLES = {"auc": "AUC", "f1": "F1", "mae": "MAE", "mse": "MSE", "r2": "R2", "rmse": "RMSE"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Hold a figure as text.
+
+    Args:
+        value: The estimate, "-" where there is none.
+        bounds: `[low, high]`, "" where no interval is known.
+    """
+
+    value: str
+    bounds: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.bounds}".rstrip()
+
+
+NOTHING = Figure("-")
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value, or None where it is NaN, infinite or too large to calculate with."""
+    if value is None or not math.isfinite(value) or abs(value) > _LARGEST:
+        return None
+    return float(value)
+
+
+def write(value: float, places: int, *, sign: bool = False) -> str:
+    """Write a number rounded to `places` decimals; negative places round to tens or hundreds."""
+    rounded = round(value, places)
+    if rounded == 0:
+        # Without a sign: a negative number that rounds to zero would read as a loss that is not there.
+        return f"{0:.{max(0, min(places, 4))}f}"
+    plus = "+" if sign else ""
+    if not 1e-4 <= abs(rounded) < 1e7:
+        return f"{rounded:{plus}.{max(0, math.floor(math.log10(abs(rounded))) + places)}e}"
+    return f"{rounded:{plus}{',' if abs(rounded) >= 1e5 else ''}.{max(places, 0)}f}"
+
+
+def figure(
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    scale: float = 1.0,
+    sign: bool = False,
+    digits: int = 2,
+    finest: int = -400,
+    visible: bool = False,
+) -> Figure:
+    """Return a figure with the digits that its interval supports.
+
+    Args:
+        value: The estimate; None gives "-".
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
+        scale: Factor on all three.
+        sign: Write a plus before what is above zero.
+        digits: Significant digits where no interval is known.
+        finest: Decimals kept even where the interval is wider than that; 0 keeps whole points.
+        visible: Keep the first digit of the value however wide the interval is: a ratio is never 0.
+    """
+    estimate = finite(value)
+    if estimate is None:
+        return NOTHING
+    estimate *= scale
+    lower, upper = finite(low), finite(high)
+    if lower is None or upper is None:
+        return Figure(write(estimate, decimals(estimate, 0, digits=digits), sign=sign))
+    lower, upper = lower * scale, upper * scale
+    places = max(decimals(estimate, (upper - lower) / 2, digits=max(3, digits)), finest)
+    if visible and estimate:
+        places = max(places, -math.floor(math.log10(abs(estimate))))
+    return Figure(
+        write(estimate, places, sign=sign),
+        f"[{write(lower, places, sign=sign)}, {write(upper, places, sign=sign)}]",
+    )
+
+
+def quality(run: Run) -> Figure:
+    """Return a run's quality: times 100 where the metric lies in [0, 1], else in its own units."""
+    return figure(
+        run.quality,
+        run.quality_low,
+        run.quality_high,
+        scale=POINTS if run.bounded else 1.0,
+        digits=3,
+        finest=0 if run.bounded else -400,
+    )
+
+
+def change(run: Run) -> Figure:
+    """Return a run's quality less the baseline's: in points where the metric lies in [0, 1]."""
+    return figure(
+        run.quality_delta,
+        run.quality_delta_low,
+        run.quality_delta_high,
+        scale=POINTS if run.bounded else 1.0,
+        sign=True,
+    )
+
+
+def change_unit(run: Run) -> str:
+    """Return the unit of `change`, with a space before it: " pt", or nothing for the metric's own units."""
+    return " pt" if run.bounded else ""
+
+
+def latency(run: Run) -> Figure:
+    """Return a run's latency in milliseconds."""
+    return figure(run.latency_ms, run.latency_low_ms, run.latency_high_ms, visible=True)
+
+
+def speedup(run: Run) -> Figure:
+    """Return how many times faster than the baseline a run is."""
+    return figure(run.speedup, run.speedup_low, run.speedup_high, visible=True)
+
+
+def slowdown(run: Run) -> Figure:
+    """Return how many times slower than the baseline a run is: the inverse of `speedup`."""
+    value, low, high = (finite(x) for x in (run.speedup, run.speedup_low, run.speedup_high))
+    if not value:
+        return NOTHING
+    return figure(1 / value, 1 / high if high else None, 1 / low if low else None, visible=True)
+
+
+def share_of_speedup(run: Run, factor: float | None) -> str:
+    """Return one of the two factors of a speedup, with no more digits than the speedup itself has."""
+    value, low, high = (finite(x) for x in (run.speedup, run.speedup_low, run.speedup_high))
+    part = finite(factor)
+    if part is None:
+        return NOTHING.value
+    if not value or low is None or high is None:
+        return figure(part).value
+    relative = (high - low) / 2 / value
+    places = decimals(part, part * relative, digits=3)
+    whole = max(decimals(value, value * relative, digits=3), -math.floor(math.log10(abs(value))))
+    # A factor below 0.1 of a large speedup still shows its first digit.
+    return write(part, max(min(places, whole), -math.floor(math.log10(abs(part))) if part else 0))
+
+
+def times(ratio: float) -> str:
+    """Write the ratio of two exact figures: two decimals below 2, one below 10, then none."""
+    return write(ratio, 2 if ratio < 2 else 1 if ratio < 10 else 0)
+
+
+def percent(share: float | None) -> str:
+    """Write a share as a percentage, rounded down: 0.9999 is 99.99%, not 100%."""
+    value = finite(share)
+    if value is None:
+        return NOTHING.value
+    return f"{math.floor(value * 1e4 + 1e-6) / 100:g}%"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Hold a unit of bytes.
+
+    Args:
+        name: "B", "kB", "MB" or "GB".
+        size: Bytes in one.
+    """
+
+    name: str
+    size: float
+
+    def number(self, count: float | None) -> str:
+        """Write bytes in this unit, without its name."""
+        value = finite(count)
+        if value is None:
+            return NOTHING.value
+        value /= self.size
+        if value == 0:
+            return "0"
+        if self.size == 1 or value >= 100:
+            return write(value, 0)
+        return write(value, 1 if value >= 10 else 2 if value >= 0.1 else decimals(value, 0, digits=2))
+
+    def text(self, count: float | None) -> str:
+        """Write bytes in this unit."""
+        number = self.number(count)
+        return number if number == NOTHING.value else f"{number} {self.name}"
+
+
+def unit_of(counts: Iterable[float | None]) -> Unit:
+    """Return the unit that suits the largest of these byte counts, so that a table needs only one."""
+    largest = max((value for count in counts if (value := finite(count)) is not None), default=1e6)
+    for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if largest >= size / 5:
+            return Unit(name, size)
+    return Unit("B", 1.0)
+
+
+def in_bytes(count: float | None) -> str:
+    """Write one byte count in the unit that suits it."""
+    return unit_of([count]).text(count)
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric's name as a reader writes it."""
+    return _TITLES.get(metric, metric.replace("_", " "))
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Return text of a user on one line, without control characters, cut at `limit`."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if limit is not None and len(flat) > limit:
+        return flat[: limit - 3].rstrip() + "..."
+    return flat

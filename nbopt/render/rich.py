@@ -1,0 +1,245 @@
+"""The HTML form: readable in a saved notebook with no kernel, no trust and no extension.
+
+JupyterLab's sanitizer keeps tables, details, inline styles and data: images of an untrusted notebook, and
+drops scripts, style blocks and inline svg. Inline styles can't ask for the theme's variables, so text
+inherits the theme's colour, muted text is the same at lower opacity, and the few colours are mid tones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from nbopt.comparison import Comparison
+from nbopt.render import figures
+from nbopt.render.details import details_of
+from nbopt.render.figures import NOTHING, one_line
+from nbopt.render.pictures import COLOURS, Axis, bar, change_axis, speed_axis, whisker
+from nbopt.render.sentences import Headline, Part, headline
+from nbopt.render.view import Tone, View, label_of, notes_of, runtime_title, views
+from nbopt.runs import Run
+
+LIMIT_BYTES = 200_000
+"""A notebook is saved with each of its outputs; beyond this, details and then pictures are left out."""
+
+_TINT = "rgba(31,146,84,0.13)"
+_LINE = "rgba(128,136,144,0.35)"
+_MUTED = "opacity:0.72"
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """Say how much of a comparison is shown.
+
+    Args:
+        details: Every figure of every run.
+        pictures: Whiskers and bars.
+        rows: Rows of each table at most, None for all.
+    """
+
+    details: bool = True
+    pictures: bool = True
+    rows: int | None = None
+
+
+def html(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> str:
+    """Return a comparison as HTML of at most `limit_bytes`; what had to be left out for that is said in it."""
+    shown = views(comparison)
+    if not shown:
+        return _box("No runs yet.")
+    extents = [_Extent(), _Extent(details=False), _Extent(details=False, pictures=False)]
+    extents += [_Extent(details=False, pictures=False, rows=rows) for rows in (200, 100, 50, 20, 10, 5, 1)]
+    page = ""
+    for extent in extents:
+        page = _box("".join(_section(view, extent) for view in shown))
+        if len(page.encode()) <= limit_bytes:
+            return page
+    return _box(f"{len(comparison.runs)} runs of {len(shown)} workloads, too many to show here: cmp.frame()")
+
+
+def typeset(text: str) -> str:
+    """Return figures in ASCII with true signs for minus and times, escaped."""
+    text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+    return escape(re.sub(r"(?<=\d)x\b", "\N{MULTIPLICATION SIGN}", text), quote=True)
+
+
+def safe(text: str, limit: int = 300) -> str:
+    """Return what a user wrote, on one line, cut at `limit` and escaped."""
+    return escape(one_line(text, limit), quote=True)
+
+
+def _box(body: str) -> str:
+    return f'<div style="font-size:13px;line-height:1.45;max-width:1240px">{body}</div>'
+
+
+def _section(view: View, extent: _Extent) -> str:
+    top = headline(view)
+    left_out = []
+    if not extent.details:
+        left_out.append("the details of each run")
+    if not extent.pictures:
+        left_out.append("the pictures")
+    rows = view.runs if extent.rows is None else view.runs[: extent.rows]
+    if len(rows) < len(view.runs):
+        left_out.append(f"{len(view.runs) - len(rows)} of {len(view.runs)} rows")
+    notes: dict[str, int] = {}
+    parts = [
+        _sentence(top.strong, "font-size:18px;line-height:1.3;font-weight:600;margin:4px 0 2px 0"),
+        _sentence(top.second, "margin:0 0 2px 0"),
+        _sentence(top.conditions, f"font-size:12px;{_MUTED};margin:0 0 8px 0"),
+        _table(view, rows, extent, notes),
+        _footnotes(view, notes),
+        _next_step(top, view),
+    ]
+    if left_out:
+        words = f"Left out to keep the notebook small: {', '.join(left_out)}. cmp.frame() has all figures."
+        parts.append(f'<div style="font-size:12px;{_MUTED}">{words}</div>')
+    if extent.details:
+        parts.append(details_of(view))
+    return f'<div style="margin:0 0 14px 0">{"".join(parts)}</div>'
+
+
+def _sentence(parts: Iterable[Part], style: str) -> str:
+    """Return a sentence, its asides smaller; nothing where it is empty."""
+    pieces = []
+    for part in parts:
+        if part.kind == "name":
+            pieces.append(safe(part.text))
+        elif part.kind == "aside":
+            aside = f"font-size:13px;font-weight:400;{_MUTED}"
+            pieces.append(f'<span style="{aside}">{typeset(part.text)}</span>')
+        else:
+            pieces.append(typeset(part.text))
+    return f'<div style="{style}">{"".join(pieces)}</div>' if pieces else ""
+
+
+def _table(view: View, rows: Sequence[Run], extent: _Extent, notes: dict[str, int]) -> str:
+    heads = [("recipe", "left"), ("runtime", "left"), ("realised precision", "left")]
+    if view.metric:
+        heads += [(view.metric + (" %" if view.bounded else ""), "right")]
+        heads += [("change, pt" if view.bounded else "change", "left")]
+    else:
+        heads += [("agreement", "right"), ("max error", "left")]
+    heads += [(f"size, {view.unit.name}", "right"), ("latency, ms", "right")]
+    heads += [("speedup: runtime \N{MIDDLE DOT} technique", "left"), ("verdict", "left")]
+    style = f"padding:4px 8px;font-weight:400;font-size:12px;{_MUTED};white-space:nowrap;vertical-align:bottom"
+    head = "".join(f'<th style="{style};text-align:{side}">{safe(title)}</th>' for title, side in heads)
+    axes = (change_axis(view), speed_axis(view)) if extent.pictures else None
+    body = "".join(_row(view, run, axes, notes) for run in rows)
+    return (
+        '<div style="overflow-x:auto"><table style="table-layout:auto;border-collapse:collapse;margin:0;'
+        f'font-size:13px;width:100%"><thead><tr style="background:transparent;border-bottom:1px solid {_LINE}">'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(view: View, run: Run, axes: tuple[Axis, Axis] | None, notes: dict[str, int]) -> str:
+    best = run is view.best and run is not view.baseline
+    fill = _TINT if best else "transparent"
+    name = safe(label_of(run), 80)
+    cells = [
+        _cell(f"<b>{name}</b>" if best else name, title=run.name),
+        _cell(safe(runtime_title(run.runtime), 40)),
+    ]
+    marks = "".join(f" [{notes.setdefault(note, len(notes) + 1)}]" for note in notes_of(run))
+    if run.failed:
+        reason = f"failed: {safe(run.reason, 400) or 'no reason was recorded'}{marks}"
+        cells.append(_cell(reason, wrap=True, span=7))
+    else:
+        cells.append(_cell(_precision(run), muted=True))
+        cells += _quality_cells(view, run, axes)
+        cells.append(_cell(view.unit.number(run.size_bytes), right=True))
+        cells.append(_cell(typeset(figures.latency(run).value), right=True))
+        cells.append(_cell(_speedup(view, run, axes)))
+        cells.append(_verdict(view, run, marks))
+    opacity = f";{_MUTED}" if run.failed else ""
+    return f'<tr style="background:{fill};border-bottom:1px solid {_LINE}{opacity}">{"".join(cells)}</tr>'
+
+
+def _cell(
+    body: str, *, right: bool = False, muted: bool = False, wrap: bool = False, span: int = 1, title: str = ""
+) -> str:
+    style = f"padding:5px 8px;text-align:{'right' if right else 'left'};vertical-align:middle"
+    style += ";white-space:normal" if wrap else ";white-space:nowrap"
+    style += f";{_MUTED}" if muted else ""
+    attributes = f' colspan="{span}"' if span > 1 else ""
+    attributes += f' title="{safe(title, 120)}"' if title else ""
+    return f'<td style="{style}"{attributes}>{body}</td>'
+
+
+def _quality_cells(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> list[str]:
+    if not view.metric:
+        error = figures.figure(run.max_error).value
+        return [_cell(figures.percent(run.agreement), right=True), _cell(typeset(error))]
+    quality, delta = figures.quality(run), figures.change(run)
+    shown = _cell(typeset(quality.value), right=True, title=f"{quality.value} {quality.bounds}".strip())
+    if view.verdict(run, "quality") == "identical":
+        return [shown, _cell("identical", muted=True)]
+    if delta.value == NOTHING.value:
+        return [shown, _cell("")]
+    picture = whisker(view, run, axes[0], _quality_tone(view, run)) if axes else ""
+    bounds = "" if picture else f" {delta.bounds}"
+    number = f'<span style="display:inline-block;min-width:34px;text-align:right">{typeset(delta.value)}</span>'
+    return [shown, _cell(number + typeset(bounds) + picture)]
+
+
+def _quality_tone(view: View, run: Run) -> Tone:
+    verdict = view.verdict(run, "quality")
+    if view.tone(run) == "bad" and verdict in {"worse", "slightly worse"}:
+        return "bad"
+    tones: dict[str, Tone] = {"same": "good", "better": "good", "slightly worse": "mixed", "worse": "mixed"}
+    return tones.get(verdict, "plain")
+
+
+def _speedup(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> str:
+    ratio = figures.speedup(run)
+    value = "1" if run is view.baseline and run.latency_ms is not None else ratio.value
+    if value == NOTHING.value:
+        return ""
+    number = f'<span style="display:inline-block;min-width:48px;text-align:right">{typeset(value + "x")}</span>'
+    if run is view.baseline:
+        return number
+    if axes:
+        return number + bar(view, run, axes[1])
+    return f"{number} {typeset(ratio.bounds)}"
+
+
+def _precision(run: Run) -> str:
+    words = [safe(run.dtype, 60)] if run.dtype else []
+    if run.precision and run.precision != run.dtype:
+        words.append(f"runs in {safe(run.precision, 30)}")
+    if run.params and run.nonzero_params is not None and run.nonzero_params < 0.99 * run.params:
+        words.append(f"{figures.percent(round(1 - run.nonzero_params / run.params, 2))} zeros")
+    return " \N{MIDDLE DOT} ".join(words)
+
+
+def _verdict(view: View, run: Run, marks: str) -> str:
+    tone, words = view.tone(run), view.words(run)
+    if words == NOTHING.value:
+        return _cell(f"\N{EM DASH}{marks}", muted=True)
+    mark = f'<span style="color:{COLOURS[tone]}">\N{BLACK CIRCLE}</span>&nbsp;'
+    return _cell(f"{mark}{safe(words, 200)}{marks}", wrap=True)
+
+
+def _footnotes(view: View, notes: dict[str, int]) -> str:
+    lines = [f"[{number}] {safe(note, 400)}" for note, number in notes.items()]
+    if view.differing:
+        conditions = safe("; ".join(view.differing))
+        lines.append(f"Measured under different conditions: {conditions}. Compare speedups, not milliseconds.")
+    if not lines:
+        return ""
+    return f'<div style="font-size:12px;{_MUTED};margin:6px 0 0 0">{"<br>".join(lines)}</div>'
+
+
+def _next_step(top: Headline, view: View) -> str:
+    """Return the magic that does the next thing."""
+    if top.run is None:
+        return ""
+    if top.run is view.baseline:
+        line = "%optimize help"
+    else:
+        name = one_line(top.run.name)
+        line = f"%optimize export {name if re.fullmatch(r'[-+/#.=,@:%]*[-+/#.=,@:%0-9A-Za-z_]*', name) else repr(name)} model"
+    return f'<div style="margin:8px 0 4px 0"><code style="font-size:12px">{escape(line, quote=True)}</code></div>'

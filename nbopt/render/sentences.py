@@ -1,0 +1,307 @@
+"""Sentences made from figures: what a reader sees before the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nbopt.comparison import loss_bound, within
+from nbopt.measurement.statistics import EQUIVALENCE, QUIET
+from nbopt.render import figures
+from nbopt.render.figures import NOTHING, finite, one_line
+from nbopt.render.view import MAX_DROP, View, label_of, runtime_title
+from nbopt.runs import Run
+
+Kind = Literal["words", "aside", "name"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Hold a piece of a sentence.
+
+    Args:
+        text: Plain text in ASCII signs, save for what a user wrote.
+        kind: "words"; "aside" for what is set smaller, such as an interval; "name" for what a user wrote,
+            which no renderer may typeset.
+    """
+
+    text: str
+    kind: Kind = "words"
+
+
+Sentence = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Hold what stands above a table.
+
+    Args:
+        run: The run that it is about; None where nothing was measured.
+        strong: The result.
+        second: How it came about, and what else there is; may be empty.
+        conditions: Under which conditions all of it was measured.
+    """
+
+    run: Run | None
+    strong: Sentence
+    second: Sentence
+    conditions: Sentence
+
+
+def plain(sentence: Iterable[Part]) -> str:
+    """Return a sentence as plain text."""
+    return "".join(part.text for part in sentence)
+
+
+def headline(view: View) -> Headline:
+    """Return what stands above the table of one workload."""
+    best, conditions = view.best, tuple(_conditions(view))
+    if best is None:
+        return Headline(None, _nothing_measured(view), (), conditions)
+    if best is view.baseline:
+        if len(view.runs) == 1:
+            return Headline(best, tuple(_baseline_figures(view, best)), (), conditions)
+        strong = (Part("Nothing beats the baseline: keep it"),)
+        return Headline(best, strong, tuple(_why_kept(view)), conditions)
+    strong = tuple(_joined(_phrases(view, best)))
+    return Headline(best, strong, tuple(_second(view, best)), conditions)
+
+
+def run_sentence(run: Run, baseline: Run | None = None) -> str:
+    """Return one plain sentence for one run from its figures.
+
+    Args:
+        run: The run.
+        baseline: The run that sizes are compared with; without it the sentence gives the size alone.
+    """
+    view = View((run,) if baseline is None or baseline is run else (baseline, run))
+    who = f"{label_of(run)} on {runtime_title(run.runtime)}"
+    if run.failed:
+        return f"{who} failed: {one_line(run.reason) or 'no reason was recorded'}."
+    if run is view.baseline:
+        return f"{who}: {plain(_baseline_figures(view, run))}."
+    pieces = [plain(phrase) for phrase in _phrases(view, run, all_axes=True)]
+    if baseline is None and run.size_bytes is not None:
+        pieces.append(figures.in_bytes(run.size_bytes))
+    text = f"{who}: {', '.join(pieces) or 'nothing was measured'}"
+    if split := _split(run):
+        text += f"; {plain(split)}"
+    if reason := one_line(run.reason).rstrip("."):
+        text += f"; {reason}"
+    return f"{text}."
+
+
+def _phrases(view: View, run: Run, *, all_axes: bool = False) -> list[Sentence]:
+    """Return a phrase for each axis, gains first."""
+    speed, size = _speed(view, run), _size(view, run)
+    gained = view.verdict(run, "latency") == "better"
+    order = [speed, size] if gained or all_axes or not size or "smaller" not in plain(size) else [size, speed]
+    if not all_axes and run.is_baseline:
+        order = [speed]
+    phrases = [phrase for phrase in order if phrase]
+    memory = view.memory_ratio(run)
+    if memory is not None and (all_axes or not any(view.verdict(run, a) == "better" for a in ("latency", "size"))):
+        if view.verdict(run, "memory") == "better" and memory > 1:
+            phrases.append((Part(f"{figures.times(memory)}x less memory"),))
+        elif view.verdict(run, "memory") == "worse" and memory < 1:
+            phrases.append((Part(f"{figures.times(1 / memory)}x more memory"),))
+    phrases.append(_quality(view, run))
+    return phrases
+
+
+def _speed(view: View, run: Run) -> Sentence:
+    verdict, ratio = view.verdict(run, "latency"), figures.speedup(run)
+    if ratio.value == NOTHING.value:
+        return () if run.is_baseline else (Part("speed not measured"),)
+    if verdict == "better":
+        return Part(f"{ratio.value}x faster"), *_aside(ratio.bounds)
+    if verdict == "worse":
+        slower = figures.slowdown(run)
+        return Part(f"{slower.value}x slower"), *_aside(slower.bounds)
+    busy = ", machine busy" if (finite(run.contention) or 1.0) > QUIET and verdict == "inconclusive" else ""
+    word = "same speed" if verdict == "same" else "speed inconclusive"
+    return Part(word), *_aside(f"{ratio.value}x {ratio.bounds}".strip()), *((Part(busy),) if busy else ())
+
+
+def _size(view: View, run: Run) -> Sentence:
+    smaller = view.size_ratio(run)
+    if smaller is None:
+        return ()
+    if smaller > 1 + EQUIVALENCE:
+        return (Part(f"{figures.times(smaller)}x smaller"),)
+    if smaller < 1 / (1 + EQUIVALENCE):
+        return (Part(f"{figures.times(1 / smaller)}x larger"),)
+    return (Part("same size"),)
+
+
+def _quality(view: View, run: Run) -> Sentence:
+    verdict, delta = view.verdict(run, "quality"), figures.change(run)
+    if not run.metric:
+        if finite(run.agreement) is not None:
+            return (Part(f"the same prediction on {figures.percent(run.agreement)} of rows"),)
+        return (Part("quality not measured"),)
+    name = Part(figures.metric_title(one_line(run.metric)), "name")
+    if verdict == "identical":
+        return name, Part(" identical")
+    if delta.value == NOTHING.value:
+        return name, Part(" not measured")
+    word = {"same": "the same", "": ""}.get(verdict, verdict)
+    aside = f"{delta.value}{figures.change_unit(run)} {delta.bounds}".strip()
+    return name, Part(f" {word}".rstrip()), *_aside(aside)
+
+
+def _aside(text: str) -> Sentence:
+    return (Part(f" {text}", "aside"),) if text else ()
+
+
+def _joined(phrases: Iterable[Sentence]) -> Iterable[Part]:
+    """Yield phrases with commas between them."""
+    for index, phrase in enumerate(phrases):
+        if index:
+            yield Part(", ")
+        yield from phrase
+
+
+def _baseline_figures(view: View, run: Run) -> Iterable[Part]:
+    phrases: list[Sentence] = []
+    quality, latency = figures.quality(run), figures.latency(run)
+    if quality.value != NOTHING.value:
+        name = Part(figures.metric_title(one_line(run.metric)), "name")
+        phrases.append((name, Part(f" {quality.value}"), *_aside(quality.bounds)))
+    if latency.value != NOTHING.value:
+        phrases.append((Part(f"{latency.value} ms"), *_aside(latency.bounds)))
+    if run.size_bytes is not None:
+        phrases.append((Part(view.unit.text(run.size_bytes)),))
+    return _joined(phrases) if phrases else (Part("not measured"),)
+
+
+def _second(view: View, best: Run) -> Iterable[Part]:
+    if best.is_baseline:
+        yield Part("The same model, run by ")
+        yield Part(runtime_title(best.runtime), "name")
+        yield Part(".")
+    else:
+        yield Part(label_of(best), "name")
+        yield Part(" on ")
+        yield Part(runtime_title(best.runtime), "name")
+        yield Part(".")
+        if split := _split(best):
+            yield Part(" ")
+            first, *rest = split
+            yield Part(first.text[0].upper() + first.text[1:], first.kind)
+            yield from rest
+            yield Part(".")
+    yield from _others(view, best)
+
+
+def _split(run: Run) -> Sentence:
+    """Return what runtime and technique each gave, as a sentence without its full stop; empty where one gave all."""
+    whole, runtime, own = (finite(x) for x in (run.speedup, run.speedup_runtime, run.speedup_technique))
+    if run.is_baseline or whole is None or not runtime or not own or abs(runtime - 1) <= EQUIVALENCE:
+        return ()
+    first = figures.share_of_speedup(run, runtime)
+    second = figures.share_of_speedup(run, own)
+    label = Part(label_of(run), "name")
+    if own < 1 / (1 + EQUIVALENCE):
+        return Part(f"the runtime alone gives {first}x, and "), label, Part(f" makes it {second}x of that")
+    total = figures.speedup(run).value
+    return Part(f"of the {total}x, the runtime gives {first}x and "), label, Part(f" {second}x")
+
+
+def _others(view: View, best: Run) -> Iterable[Part]:
+    faster = view.faster()
+    if len(faster) == 1:
+        (run,) = faster
+        delta = figures.change(run)
+        yield Part(" One variant is faster still: ")
+        yield Part(label_of(run), "name")
+        yield Part(" on ")
+        yield Part(runtime_title(run.runtime), "name")
+        yield Part(f", {figures.speedup(run).value}x")
+        if delta.value != NOTHING.value:
+            yield Part(", ")
+            yield Part(view.metric, "name")
+            yield from _aside(f"{delta.value}{figures.change_unit(run)} {delta.bounds}".strip())
+        yield Part(".")
+    elif faster:
+        yield Part(f" {len(faster)} variants are faster still and may lose more than {_limit(best)}.")
+
+
+def _limit(run: Run) -> str:
+    return "1 pt" if run.bounded else "1% of the baseline's value"
+
+
+def _why_kept(view: View) -> Iterable[Part]:
+    """Yield how the other rows fell short, each counted once."""
+    others = [run for run in view.runs if run is not view.baseline]
+    counts: dict[tuple[str, str], int] = {}
+    for run in others:
+        counts[_shortfall(view, run)] = counts.get(_shortfall(view, run), 0) + 1
+    told = ", ".join(f"{count} {one if count == 1 else many}" for (one, many), count in counts.items())
+    yield Part(f"Of {len(others)} other {'row' if len(others) == 1 else 'rows'} {told}.")
+
+
+def _shortfall(view: View, run: Run) -> tuple[str, str]:
+    """Return why a run was not taken, for one run and for many."""
+    if run.failed:
+        return "failed", "failed"
+    if loss_bound(run) is None:
+        return "has no measured quality", "have no measured quality"
+    if not within(run, MAX_DROP):
+        return (f"may lose more than {_limit(run)}",) * 2
+    if view.verdict(run, "latency") == "inconclusive":
+        return "is inconclusive", "are inconclusive"
+    return "is not faster", "are not faster"
+
+
+def _nothing_measured(view: View) -> Sentence:
+    failed = sum(run.failed for run in view.runs)
+    if failed == len(view.runs):
+        return (Part("The only run failed" if failed == 1 else f"All {failed} runs failed"),)
+    return (Part("Nothing was measured against a baseline"),)
+
+
+def _conditions(view: View) -> Iterable[Part]:
+    """Yield the line of conditions; what is not known is left out."""
+    run = view.sample
+    environment: dict[str, Any] = run.environment
+    pieces: list[Sentence] = []
+    if run.workload:
+        pieces.append((Part(one_line(run.workload, 60), "name"), Part(f" ({one_line(run.framework)})" if run.framework else "")))
+    if run.metric and run.split:
+        rows = f", {run.rows:,} rows" if run.rows else ""
+        missing = " (there is no test split)" if run.split != "test" else ""
+        pieces.append((Part(view.metric, "name"), Part(f" on {one_line(run.split)}{missing}{rows}")))
+    elif run.rows:
+        pieces.append((Part(f"no labels, {run.rows:,} rows"),))
+    if machine := _machine(environment):
+        pieces.append((Part(machine, "name"),))
+    if view.contention is not None:
+        state = "busy" if view.busy else "quiet"
+        pieces.append((Part(f"machine {state} (wall/CPU {view.contention:.2f})"),))
+    shared = environment.get("shared_rows")
+    if isinstance(shared, int | float) and not isinstance(shared, bool):
+        pieces.append((Part(_shared_rows(int(shared))),))
+    for index, piece in enumerate(pieces):
+        if index:
+            yield Part(" \N{MIDDLE DOT} ")
+        yield from piece
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    threads, sets = environment.get("threads"), environment.get("instruction_sets")
+    words = []
+    if isinstance(threads, int):
+        words.append(f"{threads} {'thread' if threads == 1 else 'threads'}")
+    if isinstance(sets, list | tuple):
+        # The strongest stands last; the others are implied by it.
+        words += [one_line(str(name), 20) for name in sets[-1:]]
+    return ", ".join(words)
+
+
+def _shared_rows(count: int) -> str:
+    if count == 0:
+        return "no shared rows"
+    return f"{count:,} {'row' if count == 1 else 'rows'} shared between training and reporting data"

@@ -1,0 +1,245 @@
+"""View: the runs of one workload, with the judgements that every rendering of them shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from nbopt.comparison import Comparison, allowed_drop, within
+from nbopt.errors import NbOptError
+from nbopt.measurement.statistics import (
+    EQUIVALENCE,
+    QUIET,
+    Interval,
+    verdict_of_difference,
+    verdict_of_ratio,
+)
+from nbopt.render.figures import Unit, finite, metric_title, one_line, unit_of
+from nbopt.runs import Run
+from nbopt.runtimes import all_runtimes
+
+Axis = Literal["quality", "latency", "size", "memory"]
+Tone = Literal["good", "mixed", "bad", "plain", "muted"]
+
+MAX_DROP = 0.01
+"""Loss that the headline allows at the bound of the interval: one point."""
+
+LOST = 0.05
+"""A loss beyond five points, or 5% of a metric that has no bounds, is shown in red whatever was gained."""
+
+_ADJECTIVES = {
+    "latency": {"better": "faster", "worse": "slower", "same": "same speed", "inconclusive": "speed inconclusive"},
+    "size": {"better": "smaller", "worse": "larger", "same": "same size", "inconclusive": "size inconclusive"},
+    "memory": {"better": "less memory", "worse": "more memory"},
+}
+
+
+def runtime_title(name: str) -> str:
+    """Return how tables write a runtime; a runtime that this nbopt does not know keeps its word."""
+    runtime = all_runtimes().get(name)
+    return runtime.title if runtime is not None else one_line(name)
+
+
+def label_of(run: Run) -> str:
+    """Return a run's recipe as a table writes it."""
+    return one_line(run.label or run.recipe or run.name)
+
+
+def notes_of(run: Run) -> list[str]:
+    """Return what footnotes say of a run: why its verdict is what it is, and its conditions; each once."""
+    texts = () if run.failed else (run.reason,)
+    return list(dict.fromkeys(note for text in (*texts, *run.notes) if (note := one_line(text))))
+
+
+def ratio(larger: float | None, smaller: float | None) -> float | None:
+    """Return how many times larger one exact figure is than another; None where one is missing."""
+    top, bottom = finite(larger), finite(smaller)
+    return top / bottom if top and bottom and top > 0 and bottom > 0 else None
+
+
+@dataclass(frozen=True)
+class View:
+    """Hold the runs of one workload in order.
+
+    Args:
+        runs: One or more.
+    """
+
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Return the runs as a comparison of their own."""
+        return Comparison(self.runs)
+
+    @cached_property
+    def baseline(self) -> Run | None:
+        """Return the untouched model on its own framework."""
+        return self.comparison.baseline
+
+    @cached_property
+    def best(self) -> Run | None:
+        """Return the run that the headline tells of: the baseline where nothing wins, None where nothing was measured."""
+        try:
+            run: Run | None = self.comparison.best(max_drop=MAX_DROP)
+        except NbOptError:
+            run = self.baseline
+        if run is None or run is self.baseline or self.wins(run):
+            return run
+        return self.baseline or run
+
+    @cached_property
+    def measured(self) -> tuple[Run, ...]:
+        """Return the runs that have an artifact."""
+        return tuple(run for run in self.runs if not run.failed)
+
+    @cached_property
+    def sample(self) -> Run:
+        """Return the run whose conditions stand for all: the headline's, or the first."""
+        return self.best or self.runs[0]
+
+    @cached_property
+    def metric(self) -> str:
+        """Return the metric's title, "" where quality was not measured."""
+        named = next((run.metric for run in self.runs if run.metric), "")
+        return metric_title(one_line(named))
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Tell whether differences read in points."""
+        return self.sample.bounded
+
+    @cached_property
+    def unit(self) -> Unit:
+        """Return the unit of sizes in this table."""
+        return unit_of(run.size_bytes for run in self.runs)
+
+    @cached_property
+    def contention(self) -> float | None:
+        """Return the highest contention of all runs."""
+        values = [value for run in self.measured if (value := finite(run.contention)) is not None]
+        return max(values, default=None)
+
+    def verdict(self, run: Run, axis: Axis) -> str:
+        """Return one word for an axis: the run's own, or what its figures say; "" where it was not measured."""
+        if axis in run.verdicts:
+            return run.verdicts[axis]
+        if run.failed or run is self.baseline:
+            return ""
+        if axis == "latency":
+            if (interval := _interval(run.speedup, run.speedup_low, run.speedup_high)) is None:
+                return ""
+            return verdict_of_ratio(interval, contention=max(1.0, finite(run.contention) or 1.0))
+        if axis == "quality":
+            delta = _interval(run.quality_delta, run.quality_delta_low, run.quality_delta_high)
+            if delta is None:
+                return ""
+            return verdict_of_difference(
+                delta, margin=allowed_drop(run, MAX_DROP), greater_is_better=run.greater_is_better
+            )
+        smaller = self.size_ratio(run) if axis == "size" else self.memory_ratio(run)
+        if smaller is None:
+            return ""
+        return "better" if smaller > 1 + EQUIVALENCE else "worse" if smaller < 1 / (1 + EQUIVALENCE) else "same"
+
+    def size_ratio(self, run: Run) -> float | None:
+        """Return how many times smaller than the baseline a run's file is."""
+        return ratio(self.baseline.size_bytes, run.size_bytes) if self.baseline else None
+
+    def memory_ratio(self, run: Run) -> float | None:
+        """Return how many times less memory than the baseline a run needs."""
+        return ratio(self.baseline.peak_memory_bytes, run.peak_memory_bytes) if self.baseline else None
+
+    def wins(self, run: Run) -> bool:
+        """Tell whether a run is better than the baseline on some axis."""
+        axes: tuple[Axis, ...] = ("latency", "size", "quality", "memory")
+        return not run.failed and any(self.verdict(run, axis) == "better" for axis in axes)
+
+    def faster(self) -> list[Run]:
+        """Return variants that are faster than the headline's and lose more than it allows."""
+        best = self.best
+        floor = finite(best.speedup_high or best.speedup) if best is not None else None
+        if best is None:
+            return []
+        return [
+            run
+            for run in self.measured
+            if run is not best
+            and not within(run, MAX_DROP)
+            and (finite(run.speedup_low) or 0.0) > (floor or 1.0)
+        ]
+
+    def words(self, run: Run) -> str:
+        """Return a run's verdict as a few words, "-" for the baseline."""
+        if run.verdict:
+            return one_line(run.verdict)
+        if run is self.baseline:
+            return "-"
+        gains = [self._adjective(run, axis) for axis in ("latency", "size")]
+        quality = self.verdict(run, "quality")
+        if quality == "inconclusive":
+            gains.append(f"{self.metric} inconclusive")
+        elif quality and not run.is_baseline:
+            gains.append(f"{quality} {self.metric}" if quality in {"same", "better", "identical"} else quality)
+        words = ", ".join(word for word in gains if word) or "-"
+        return f"{words} (runtime)" if run.is_baseline and words == "faster" else words
+
+    def _adjective(self, run: Run, axis: Axis) -> str:
+        verdict = self.verdict(run, axis)
+        if run.is_baseline and (verdict == "same" or axis == "size"):
+            return ""
+        return _ADJECTIVES[axis].get(verdict, "")
+
+    def tone(self, run: Run) -> Tone:
+        """Return the one thing that colour says: good, mixed, bad, plain, or muted for what failed."""
+        if run.failed:
+            return "muted"
+        if run is self.baseline:
+            return "plain"
+        quality, speed = self.verdict(run, "quality"), self.verdict(run, "latency")
+        if self._lost(run) or speed == "worse":
+            return "bad"
+        if quality in {"worse", "slightly worse"}:
+            return "mixed" if self.wins(run) else "bad"
+        if not self.wins(run):
+            return "plain"
+        return "mixed" if quality == "inconclusive" or self.verdict(run, "size") == "worse" else "good"
+
+    def _lost(self, run: Run) -> bool:
+        delta = finite(run.quality_delta)
+        if delta is None or self.verdict(run, "quality") not in {"worse", "inconclusive"}:
+            return False
+        return (-delta if run.greater_is_better else delta) > allowed_drop(run, LOST)
+
+    @cached_property
+    def busy(self) -> bool:
+        """Tell whether other load disturbed a measurement."""
+        return self.contention is not None and self.contention > QUIET
+
+    @cached_property
+    def differing(self) -> tuple[str, ...]:
+        """Return the conditions in which the measured runs differ: they should not be ranked by milliseconds."""
+        keys = {"cpu": "CPU", "threads": "threads", "os": "operating system", "measure": "length of measurement"}
+        found = []
+        for key, title in keys.items():
+            values = {str(run.environment[key]) for run in self.measured if run.environment.get(key) is not None}
+            if len(values) > 1:
+                shown = ", ".join(sorted(one_line(value, 30) for value in values)[:4])
+                found.append(f"{title} ({shown})")
+        return tuple(found)
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> Interval | None:
+    numbers = finite(value), finite(low), finite(high)
+    if numbers[0] is None or numbers[1] is None or numbers[2] is None:
+        return None
+    return Interval(numbers[0], numbers[1], numbers[2])
+
+
+def views(comparison: Comparison) -> list[View]:
+    """Return a view for each workload in a comparison, in order of appearance."""
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in comparison.runs:
+        grouped.setdefault((run.workload_key, run.workload), []).append(run)
+    return [View(tuple(runs)) for runs in grouped.values()]

@@ -1,0 +1,333 @@
+"""Run, and RunStore: the SQLite file beside the notebook that keeps every finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbopt.artifacts import Artifact, copy_artifact, hash_of, load, sidecar_of, write_sidecar
+from nbopt.errors import ArtifactError, StoreError
+from nbopt.runtimes import Manifest
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hold one recipe on one workload and runtime: plain data, measured on the exported artifact.
+
+    Figures are None where they were not measured. Units are in the names; intervals are 95%.
+
+    Args:
+        id: Unique.
+        name: `RECIPE/RUNTIME`; a comparison makes it unique by `#2`.
+        workload: The workload's name.
+        workload_key: Content hash of model, reporting rows and metric.
+        recipe: The recipe as one line of text, "baseline" for the untouched model.
+        label: The recipe as a table writes it.
+        framework: "torch" or "keras".
+        runtime: The runtime's word.
+        status: "ok", or "failed" with `reason`.
+        dtype: Realised precision of the artifact's weights, as found in it.
+        precision: Precision that the runtime was asked to execute in.
+        metric: Name of the metric.
+        split: Split that `quality` was measured on.
+        quality_delta: Quality less the baseline's, in the metric's own units.
+        quality_p: Exact McNemar for accuracy, bootstrap for the others.
+        agreement: Share of rows on which the prediction equals the baseline's (classes only).
+        max_error: Largest absolute difference of an output from the baseline's.
+        deflated_bytes: `size_bytes` after deflate.
+        speedup: Baseline's latency over this run's: the median of paired ratios.
+        speedup_runtime: What the runtime alone gave; times `speedup_technique` it is `speedup`.
+        throughput: Rows a second at the best batch size, which is `throughput_batch`.
+        contention: Wall time over CPU time per busy thread while measuring; 1 is a quiet machine.
+        peak_memory_bytes: Peak of the worker process less its idle footprint.
+        verdicts: One word for each axis: quality, latency, size, memory.
+        verdict: The same as a few words.
+        reason: Why it failed, or why the verdict is what it is.
+        notes: Fallbacks and conditions that a reader must know.
+        artifact: Path of the exported file, below the store's home.
+        model_artifact: Path of the framework's model of the same recipe, below the store's home.
+    """
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    name: str = ""
+    workload: str = ""
+    workload_key: str = ""
+    recipe: str = "baseline"
+    label: str = "baseline"
+    framework: str = ""
+    runtime: str = ""
+    status: str = "ok"
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    seed: int = 0
+    dtype: str = ""
+    precision: str = ""
+    metric: str = ""
+    greater_is_better: bool = True
+    bounded: bool = True
+    split: str = ""
+    rows: int = 0
+    quality: float | None = None
+    quality_low: float | None = None
+    quality_high: float | None = None
+    quality_delta: float | None = None
+    quality_delta_low: float | None = None
+    quality_delta_high: float | None = None
+    quality_p: float | None = None
+    agreement: float | None = None
+    max_error: float | None = None
+    size_bytes: int | None = None
+    deflated_bytes: int | None = None
+    params: int | None = None
+    nonzero_params: int | None = None
+    latency_ms: float | None = None
+    latency_low_ms: float | None = None
+    latency_high_ms: float | None = None
+    latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    cpu_ms: float | None = None
+    contention: float | None = None
+    speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    speedup_runtime: float | None = None
+    speedup_technique: float | None = None
+    throughput: float | None = None
+    throughput_batch: int | None = None
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    train_seconds: float | None = None
+    search_seconds: float | None = None
+    epochs: int | None = None
+    cost_usd: float | None = None
+    verdict: str = ""
+    verdicts: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    artifact: str = ""
+    artifact_sha256: str = ""
+    model_artifact: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    home: str = field(default="", compare=False)
+    """Folder of the store that the paths are relative to; set when the run is kept or read."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Tell whether this is the untouched model on some runtime."""
+        return self.recipe == "baseline"
+
+    @property
+    def failed(self) -> bool:
+        """Tell whether there is no artifact, only a reason."""
+        return self.status == "failed"
+
+    @property
+    def path(self) -> Path:
+        """Return where the exported file lies.
+
+        Raises:
+            ArtifactError: The run failed, or its file is gone.
+        """
+        if not self.artifact:
+            raise ArtifactError(f"an artifact of {self.name}", f"none: {self.reason or 'the run failed'}")
+        path = Path(self.home) / self.artifact
+        if not path.exists():
+            raise ArtifactError(f"the artifact of {self.name}", f"no file at {path}", "repeat the run")
+        return path
+
+    def predict(self, x: Any) -> np.ndarray[Any, Any]:
+        """Return the artifact's primary output for `x`: an array, a tuple of arrays, or a mapping."""
+        cached = _LOADED.get(self.id)
+        if cached is None:
+            cached = _LOADED[self.id] = load(self.path)
+            while len(_LOADED) > KEEP_LOADED:
+                _LOADED.pop(next(iter(_LOADED))).session.close()
+        return cached.predict(x)
+
+    def export(self, path: str | Path) -> Path:
+        """Copy the artifact, and its manifest, to `path`; an ending left out is added.
+
+        Returns:
+            The path written.
+
+        Raises:
+            ArtifactError: `path` has the ending of another form, or the run failed.
+        """
+        return copy_artifact(self.path, Path(path))
+
+    @property
+    def model(self) -> Any:
+        """Return the framework's model of this run: a `torch.nn.Module` or `keras.Model`.
+
+        Raises:
+            ArtifactError: The model was not kept.
+        """
+        if not self.model_artifact:
+            raise ArtifactError(f"the framework's model of {self.name}", "it was not kept", "run.predict(x) works")
+        path = Path(self.home) / self.model_artifact
+        return load(path).session.model  # type: ignore[attr-defined]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, without the store's folder."""
+        body = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "home"}
+        body["notes"] = list(self.notes)
+        return {key: _plain(value) for key, value in body.items()}
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Any], home: str = "") -> Run:
+        """Return a run from plain data; fields of a newer nbopt are left out."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        kept = {key: value for key, value in body.items() if key in known}
+        kept["notes"] = tuple(kept.get("notes", ()))
+        return cls(**kept, home=home)
+
+
+KEEP_LOADED = 4
+_LOADED: dict[str, Artifact] = {}
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value: NumPy scalars as Python's, NaN and infinity as None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def default_home() -> Path:
+    """Return `NBOPT_HOME`, or `.nbopt` in the notebook's folder, which is the kernel's working directory."""
+    return Path(os.environ.get("NBOPT_HOME") or ".nbopt").expanduser().resolve()
+
+
+class RunStore:
+    """Keep runs in `runs.sqlite` and artifacts by content hash, in one folder.
+
+    Any number of kernels may write at once (SQLite's write-ahead log). A run that `add` returned from
+    survives the death of the process.
+
+    Args:
+        home: The folder; None takes `NBOPT_HOME`, or `.nbopt` beside the notebook.
+
+    Raises:
+        StoreError: The folder can't be written, or the store is damaged or of a newer nbopt.
+    """
+
+    def __init__(self, home: str | Path | None = None) -> None:
+        self.home = Path(home).expanduser().resolve() if home is not None else default_home()
+        self.database = self.home / "runs.sqlite"
+        with self._told():
+            self.home.mkdir(parents=True, exist_ok=True)
+            with self._connection() as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, workload_key TEXT NOT NULL, "
+                    "name TEXT NOT NULL, created TEXT NOT NULL, body TEXT NOT NULL)"
+                )
+                connection.execute("CREATE INDEX IF NOT EXISTS by_workload ON runs (workload_key, created)")
+                connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+                (version,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        if int(version) > SCHEMA_VERSION:
+            raise StoreError(
+                f"a store of version {SCHEMA_VERSION} or older at {self.database}",
+                f"version {version}, written by a newer nbopt",
+                "pip install --upgrade nbopt, or set NBOPT_HOME to another folder",
+            )
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.database, timeout=BUSY_SECONDS)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn the file system's and SQLite's errors into messages."""
+        move = f"set NBOPT_HOME to a folder that can be written (now {self.home})"
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            text = str(error)
+            if "full" in text:
+                raise StoreError(f"room on the disk of {self.home}", "it is full", f"free some space, or {move}") from error
+            if "readonly" in text or "unable to open" in text:
+                raise StoreError("a folder that can be written", f"{self.home}: {text}", move) from error
+            if isinstance(error, sqlite3.OperationalError) and "locked" in text:
+                raise StoreError(f"a free store at {self.database}", f"locked for {BUSY_SECONDS:.0f} s: {text}") from error
+            raise StoreError(
+                f"a store of runs at {self.database}",
+                f"a damaged file ({text}); the artifacts beside it are whole",
+                f"move it away (mv {self.database.name} {self.database.name}.damaged) and repeat the last cell, or {move}",
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                "a folder that can be written", f"{self.home}: {error.strerror or error}", f"free space, or {move}"
+            ) from error
+
+    def add(self, run: Run) -> Run:
+        """Write a finished run, and return it bound to this store.
+
+        Raises:
+            StoreError: The disk is full, read-only, or the store is damaged.
+        """
+        body = json.dumps(run.to_dict())
+        with self._told(), self._connection() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
+                (run.id, run.workload_key, run.name, run.created, body),
+            )
+        return dataclasses.replace(run, home=str(self.home))
+
+    def runs(self, workload_key: str | None = None) -> list[Run]:
+        """Return all runs, oldest first, of one workload or of all."""
+        where, values = ("WHERE workload_key = ?", (workload_key,)) if workload_key else ("", ())
+        with self._told(), self._connection() as connection:
+            rows = connection.execute(f"SELECT body FROM runs {where} ORDER BY created, rowid", values).fetchall()  # noqa: S608
+        return [Run.from_dict(json.loads(body), str(self.home)) for (body,) in rows]
+
+    def keep(self, path: Path, manifest: Manifest, about: dict[str, Any] | None = None) -> tuple[str, str]:
+        """Copy an exported file into the store by its content.
+
+        Returns:
+            Its path below the store's home, and its SHA-256.
+
+        Raises:
+            StoreError: The disk is full or read-only.
+        """
+        with self._told():
+            sha256 = hash_of(path)
+            # Two runtimes, or two precisions, may share one file's bytes and still need their own manifest.
+            folder = self.home / "artifacts" / f"{sha256[:16]}-{manifest.runtime}-{manifest.precision}"
+            target = folder / f"model{path.suffix}"
+            if not sidecar_of(target).exists():
+                # Copied under another name and renamed, so that a killed process leaves no half artifact.
+                scratch = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
+                try:
+                    copied = copy_artifact(path, scratch / f"model{path.suffix}")
+                    write_sidecar(copied, manifest, about)
+                    if folder.exists():
+                        shutil.rmtree(folder)
+                    scratch.rename(folder)
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
+        return str(target.relative_to(self.home)), sha256

@@ -1,0 +1,123 @@
+"""A Keras model as a compiled TensorFlow function: what a careful user runs today."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nbopt.data import Inputs, leaves, to_numpy
+from nbopt.errors import ArtifactError, NbOptWarning
+from nbopt.runtimes import Manifest, Runtime, Session
+
+
+class KerasSession(Session):
+    """Run a loaded Keras model, or the serving function of a SavedModel, as one TensorFlow graph."""
+
+    def __init__(self, function: Any, manifest: Manifest, *, served: bool) -> None:
+        self.manifest = manifest
+        self.function = function
+        self.served = served
+
+    def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
+        import tensorflow as tf
+
+        if self.served:
+            named = self.named(inputs)
+            result = self.function(**{name: tf.convert_to_tensor(leaf) for name, leaf in named.items()})["output"]
+        elif isinstance(inputs, dict):
+            result = self.function({name: tf.convert_to_tensor(leaf) for name, leaf in inputs.items()})
+        else:
+            tensors = [tf.convert_to_tensor(leaf) for leaf in leaves(inputs)]
+            result = self.function(tensors[0] if len(tensors) == 1 else tensors)
+        output = to_numpy(result)
+        return output.astype(np.float32) if output.dtype.name in ("bfloat16", "float16") else output
+
+    def close(self) -> None:
+        """Forget the model."""
+        self.function = None
+
+
+class KerasFunction(Runtime):
+    """Run .keras files, and zipped SavedModels of models with classes of their own.
+
+    `model.predict` costs tens of milliseconds a call whatever the model: to be faster than that proves nothing.
+    """
+
+    name: ClassVar[str] = "keras"
+    title: ClassVar[str] = "Keras function"
+    form: ClassVar[str] = "keras"
+    suffix: ClassVar[str] = ".keras"
+    frameworks: ClassVar[tuple[str, ...]] = ("keras",)
+    packages: ClassVar[dict[str, str]] = {"tensorflow": "tensorflow", "keras": "tensorflow"}
+    needs_framework: ClassVar[bool] = True
+
+    def load(self, path: Path, manifest: Manifest, *, threads: int) -> KerasSession:
+        """Load the model and trace it on first use; threads must be set before TensorFlow starts them."""
+        from nbopt.frameworks._primary import primary_output
+        from nbopt.frameworks._quiet import quiet
+
+        with quiet():
+            import keras
+            import tensorflow as tf
+
+        _set_threads(tf, threads)
+        try:
+            if zipfile.is_zipfile(path) and "config.json" not in zipfile.ZipFile(path).namelist():
+                with quiet():
+                    return _load_saved_model(tf, path, manifest)
+            with quiet():
+                model = keras.saving.load_model(path, compile=False)
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise ArtifactError(f"a Keras model in {path.name}", reason, "export it again") from error
+        if not manifest.inputs:
+            manifest = dataclasses.replace(manifest, inputs=tuple(tensor.name for tensor in model.inputs or ()))
+
+        def forward(arguments: Any) -> Any:
+            return primary_output(model(arguments, training=False))
+
+        return KerasSession(tf.function(forward, reduce_retracing=True), manifest, served=False)
+
+
+def _load_saved_model(tf: Any, path: Path, manifest: Manifest) -> KerasSession:
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        loaded = tf.saved_model.load(folder)
+    function = loaded.signatures["serving_default"]
+    # The signature's function holds its variables only weakly.
+    function.nbopt_owner = loaded
+    if not manifest.inputs:
+        names = tuple(function.structured_input_signature[1])
+        manifest = dataclasses.replace(manifest, inputs=names)
+    return KerasSession(function, manifest, served=True)
+
+
+def _set_threads(tf: Any, threads: int) -> None:
+    config = tf.config.threading
+    asked = {"intra": threads, "inter": 1}
+    current = {
+        "intra": config.get_intra_op_parallelism_threads(),
+        "inter": config.get_inter_op_parallelism_threads(),
+    }
+    if current == asked:
+        return
+    try:
+        config.set_intra_op_parallelism_threads(threads)
+        config.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        # TensorFlow already runs in this process, as in a notebook that loads an artifact to predict with it.
+        warnings.warn(
+            f"TensorFlow has started: {threads} threads were asked for, and it keeps the ones it has",
+            NbOptWarning,
+            stacklevel=3,
+        )
+
+
+RUNTIME = KerasFunction()

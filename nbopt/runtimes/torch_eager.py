@@ -1,0 +1,106 @@
+"""Eager PyTorch: the module itself, as a user runs it today."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nbopt.data import Inputs, map_leaves
+from nbopt.errors import ArtifactError
+from nbopt.runtimes import Manifest, Runtime, Session
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TorchSession(Session):
+    """Run a module, eagerly or as torch.compile made it."""
+
+    def __init__(self, model: torch.nn.Module, manifest: Manifest, *, compiled: bool = False) -> None:
+        import torch
+
+        self.model = model
+        self.manifest = manifest
+        self._torch = torch
+        self._device = torch.device(manifest.device)
+        floating = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), None)
+        self._dtype = floating
+        self._call: Any = torch.compile(model) if compiled else model
+
+    def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
+        from nbopt.frameworks._primary import primary_output
+        from nbopt.frameworks.torch import output_array
+
+        prepared = map_leaves(self._tensor, inputs)
+        with self._torch.inference_mode():
+            result = self._call(**prepared) if isinstance(prepared, dict) else self._call(*prepared)
+            return output_array(primary_output(result))
+
+    def _tensor(self, leaf: Any) -> torch.Tensor:
+        array = np.asarray(leaf)
+        # torch warns about arrays that it must not write to; from_numpy shares memory otherwise.
+        tensor = self._torch.from_numpy(array if array.flags.writeable else array.copy())
+        if self._dtype is not None and tensor.dtype.is_floating_point and tensor.dtype != self._dtype:
+            tensor = tensor.to(self._dtype)
+        return tensor.to(self._device) if self._device.type != "cpu" else tensor
+
+
+def load_module(path: Path, manifest: Manifest, threads: int) -> torch.nn.Module:
+    """Read a module that `nbopt.frameworks.torch` wrote, on the manifest's device.
+
+    The file is a pickle: load only what you trust, as with `torch.load(weights_only=False)`.
+
+    Raises:
+        ArtifactError: The file is damaged, its classes can't be imported, or the device is not here.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    device = torch.device(manifest.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ArtifactError(f"the device {manifest.device} that the model was on", "no CUDA device here")
+    try:
+        model: torch.nn.Module = pickle.loads(path.read_bytes())  # noqa: S301 - the user's own model, see above
+    except (pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ArtifactError(f"a torch module in {path.name}", f"a damaged file: {error}", "export it again") from error
+    except (ImportError, AttributeError) as error:
+        raise ArtifactError(
+            f"the classes of the model in {path.name}", str(error), "install the package that defines them"
+        ) from error
+    return model.to(device).eval()
+
+
+class TorchEager(Runtime):
+    """Run the module with torch's eager kernels."""
+
+    name: ClassVar[str] = "torch"
+    title: ClassVar[str] = "PyTorch eager"
+    form: ClassVar[str] = "torch"
+    suffix: ClassVar[str] = ".pt"
+    frameworks: ClassVar[tuple[str, ...]] = ("torch",)
+    packages: ClassVar[dict[str, str]] = {"torch": "torch"}
+    needs_framework: ClassVar[bool] = True
+
+    def load(self, path: Path, manifest: Manifest, *, threads: int) -> TorchSession:
+        """Load the module."""
+        return TorchSession(load_module(path, manifest, threads), manifest)
+
+    def weight_precisions(self, path: Path) -> dict[str, int]:
+        """Return parameters and buffers by dtype."""
+        return module_precisions(path)
+
+
+def module_precisions(path: Path) -> dict[str, int]:
+    """Return how many elements of parameters and floating buffers a kept module has in each dtype."""
+    model = pickle.loads(path.read_bytes())  # noqa: S301 - the user's own model, see load_module
+    counts: dict[str, int] = {}
+    for tensor in [*model.parameters(), *(b for b in model.buffers() if b.dtype.is_floating_point)]:
+        name = str(tensor.dtype).removeprefix("torch.")
+        counts[name] = counts.get(name, 0) + tensor.numel()
+    return counts
+
+
+RUNTIME = TorchEager()

@@ -1,0 +1,211 @@
+"""What a technique is: a frozen dataclass whose fields are its options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from nbopt.errors import OptionError, nearest
+from nbopt.frameworks import Exported, Signature
+from nbopt.runtimes import Runtime
+from nbopt.training import ProgressCallback, TrainingPlan, silent
+from nbopt.workload import Workload
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - the word that argparse and click use
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    open_ends: bool = False,
+    choices: tuple[Any, ...] = (),
+    unit: str = "",
+) -> Any:
+    """Declare an option of a technique: the one place that magic, completion, panel, CLI and docs read.
+
+    Args:
+        default: Value where the user says nothing.
+        help: Its effect, one sentence.
+        low: Smallest value.
+        high: Largest value.
+        open_ends: `low` and `high` themselves are not allowed.
+        choices: The only values allowed.
+        unit: Unit of a number: "", "rows", "s".
+    """
+    metadata = {"help": help, "low": low, "high": high, "open": open_ends, "choices": choices, "unit": unit}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Give a technique what it may use beside the draft.
+
+    Args:
+        workload: The user's model and data; never mutated.
+        seed: Seed of everything random.
+        progress: Told how far the work has come.
+    """
+
+    workload: Workload
+    seed: int = 0
+    progress: ProgressCallback = silent
+
+    def rng(self) -> np.random.Generator:
+        """Return a generator that starts from the seed."""
+        return np.random.default_rng(self.seed)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Say what a lowering wrote.
+
+    Args:
+        exported: The file.
+        precision: Precision that the runtime shall execute it in (a `Manifest.precision`).
+        notes: What a reader must know (where calibration rows came from, what stayed in float).
+    """
+
+    exported: Exported
+    precision: str
+    notes: tuple[str, ...] = ()
+
+
+class Lowering(Protocol):
+    """A step on the exported file, for one runtime, after training: post-training quantization."""
+
+    def refuses(self, runtime: Runtime) -> str:
+        """Return why it has no way for this runtime, "" where it has."""
+        ...
+
+    def __call__(
+        self, model: Any, signature: Signature, source: Exported, runtime: Runtime, folder: Path, context: Context
+    ) -> Lowered:
+        """Write the changed artifact into `folder`.
+
+        Args:
+            model: The framework's model, for a converter that starts there.
+            signature: The model's inputs.
+            source: The float artifact in the runtime's form.
+            runtime: Where it will run.
+            folder: Where to write.
+            context: Workload, seed, progress.
+
+        Raises:
+            ExportError: This runtime has no way to do it; the reason becomes the row's.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Hold a candidate in the making. A technique returns a new draft; the loop trains, finishes and exports it.
+
+    Args:
+        model: The framework's model; techniques replace it, on a copy.
+        plan: The one training to come. Techniques adjust it.
+        hold: Called with the model after each training step (masks that must hold).
+        finish: Called in order after training, model to model (masks made permanent and removed).
+        lower: Steps on the exported file.
+        notes: What must be said on the row: fallbacks first.
+        dtype: Precision asked for, "" where the technique does not touch it.
+    """
+
+    model: Any
+    plan: TrainingPlan = field(default_factory=TrainingPlan)
+    hold: tuple[Callable[[Any], None], ...] = ()
+    finish: tuple[Callable[[Any], Any], ...] = ()
+    lower: tuple[Lowering, ...] = ()
+    notes: tuple[str, ...] = ()
+    dtype: str = ""
+
+    def with_(self, **changes: Any) -> Draft:
+        """Return the draft with some fields changed."""
+        return replace(self, **changes)
+
+    def noted(self, *notes: str) -> Draft:
+        """Return the draft with notes added."""
+        return replace(self, notes=self.notes + notes)
+
+
+@dataclass(frozen=True)
+class Technique:
+    """Be the base of the eight: subclasses are frozen dataclasses, one a file of `nbopt.techniques`."""
+
+    word: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            check_value(f"{self.word} --{spec.name.replace('_', '-')}", spec, getattr(self, spec.name))
+
+    def apply(self, draft: Draft, context: Context) -> Draft:
+        """Return the draft with this technique in it.
+
+        Raises:
+            ModelError: The technique can't be used on this model; the message says why.
+        """
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        """Return a few words for a table: the technique and the options that differ from the default."""
+        return f"{self.word} {' '.join(self.options_text())}".strip()
+
+    def options_text(self) -> list[str]:
+        """Return the options that differ from their default, as a command line writes them."""
+        words: list[str] = []
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if value == spec.default:
+                continue
+            flag = "--" + spec.name.replace("_", "-")
+            if value is True:
+                words.append(flag)
+            elif value is False:
+                words.append(f"--no-{flag[2:]}")
+            elif isinstance(value, (tuple, list)):
+                words += [flag, ",".join(map(str, value))]
+            else:
+                words += [flag, str(value)]
+        return words
+
+    def text(self) -> str:
+        """Return the technique as one line of a recipe."""
+        return " ".join([self.word, *self.options_text()])
+
+
+def check_value(name: str, spec: dataclasses.Field[Any], value: Any) -> None:
+    """Check an option's value against its declaration.
+
+    Raises:
+        OptionError: It is of the wrong type, out of range, or not among the choices.
+    """
+    meta = spec.metadata
+    if not meta or (value is None and spec.default is None):
+        return
+    choices = meta["choices"]
+    if choices and value not in choices:
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        raise OptionError(f"{name} among {', '.join(map(str, choices))}", repr(value), hint)
+    low, high = meta["low"], meta["high"]
+    if low is None and high is None:
+        if isinstance(spec.default, bool) and not isinstance(value, bool):
+            raise OptionError(f"{name} as True or False", repr(value))
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise OptionError(f"{name} as a number", f"{value!r}, a {type(value).__name__}")
+    if isinstance(spec.default, int) and value != int(value):
+        raise OptionError(f"{name} as a whole number", repr(value))
+    outside = not np.isfinite(value) or (low is not None and value < low) or (high is not None and value > high)
+    if outside or (meta["open"] and value in (low, high)):
+        words = "between" if low is not None and high is not None else "of at least" if low is not None else "up to"
+        span = f"{low:g} and {high:g}" if words == "between" else f"{low if low is not None else high:g}"
+        hint = f"{name} {spec.default}" if spec.default is not None else ""
+        raise OptionError(f"{name} {words} {span}{', both excluded' if meta['open'] else ''}", f"{value}", hint)
+

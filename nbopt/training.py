@@ -1,0 +1,102 @@
+"""TrainingPlan: how one training goes.
+
+Techniques that change training (schedules, stopping, precision, penalties, a teacher) do not train by
+themselves: each returns an adjusted plan, and the plan is carried out once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nbopt.errors import OptionError
+
+OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Say how far a piece of work has come.
+
+    Args:
+        what: What is being done, a few words.
+        done: Units done so far.
+        total: Units in all, or None where that is not known.
+        note: A figure worth seeing beside it (a loss, a quality).
+    """
+
+    what: str
+    done: float = 0.0
+    total: float | None = None
+    note: str = ""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """Ignore progress."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Describe one training.
+
+    Args:
+        epochs: Passes over the training split, 0 or more. 0 trains nothing.
+        learning_rate: Step size of the optimizer, above 0.
+        optimizer: One of "adamw", "adam", "sgd" (momentum 0.9), "rmsprop".
+        weight_decay: Decoupled weight decay, 0 or more.
+        batch_size: Rows a step where the data is arrays; a loader keeps its own batches.
+        max_seconds: Stop after the epoch or step in which this much time has gone; None for no limit.
+        keep_best: Validate before training and after each epoch, and keep the best state.
+        seed: Seed of shuffling and of every random layer.
+
+    Raises:
+        OptionError: A value is out of its range.
+    """
+
+    epochs: int = 0
+    learning_rate: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    max_seconds: float | None = None
+    keep_best: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise OptionError("epochs of 0 or more", f"{self.epochs}", "--epochs 1")
+        if not self.learning_rate > 0:
+            raise OptionError("a learning rate above 0", f"{self.learning_rate}", "--learning-rate 0.001")
+        if self.optimizer not in OPTIMIZERS:
+            raise OptionError(f"an optimizer among {', '.join(OPTIMIZERS)}", repr(self.optimizer))
+        if self.batch_size < 1:
+            raise OptionError("a batch size of 1 or more", f"{self.batch_size}")
+
+    def adjusted(self, **changes: Any) -> TrainingPlan:
+        """Return the plan with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """Keep what a training did.
+
+    Args:
+        epochs: Epochs that were completed.
+        seconds: Wall time in seconds.
+        kept_epoch: Epoch whose state was kept; 0 is the state before training.
+        losses: Mean training loss of each epoch.
+        scores: Quality on validation before training and after each epoch, as the metric gives it.
+        stopped: Why it ended before its epochs, or "".
+    """
+
+    epochs: int = 0
+    seconds: float = 0.0
+    kept_epoch: int = 0
+    losses: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    stopped: str = ""

@@ -1,0 +1,256 @@
+"""Workload: what is optimized. The user's model, its data, and how quality is judged."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nbopt.data import (
+    Batch,
+    Frozen,
+    Inputs,
+    Split,
+    freeze,
+    hash_rows,
+    leaves,
+    map_leaves,
+    numeric_inputs,
+    rows_of,
+    take_rows,
+)
+from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
+from nbopt.frameworks import Framework, Signature, framework_of
+from nbopt.outputs import infer_output
+
+OVERLAP_ROWS = 200_000
+
+
+class Workload:
+    """Bind a model with its data and metric.
+
+    Args:
+        model: A `torch.nn.Module` or `keras.Model`. It is never mutated; techniques work on copies.
+        train: Data that techniques train and calibrate on. Forms: a DataLoader, a `tf.data.Dataset`, arrays
+            `(x, y)`, or any re-iterable of batches `(x, y)`, `(x, y, weight)`, `(dict, y)` or dicts with `labels`.
+        valid: Data that techniques select on.
+        test: Data that figures are reported on; `valid` where there is none, and then the table says so.
+        metric: accuracy, balanced_accuracy, auc, average_precision, f1, log_loss, rmse, mae, r2, or a function
+            `f(y_true, y_score)`. None: accuracy for classes, rmse for values.
+        loss: The framework's loss; None infers it from the output and the labels.
+        name: Name in tables; None takes the model's class.
+
+    Raises:
+        ModelError: `model` is not a model, or does not run on the data.
+        DataError: There is no valid or test data, or it can't be used.
+
+    Examples:
+        >>> work = nbopt.Workload(model, train=train_dl, valid=valid_dl, metric="accuracy")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        train: Any = None,
+        valid: Any = None,
+        test: Any = None,
+        metric: str | Callable[..., float] | None = None,
+        loss: Any = None,
+        name: str | None = None,
+    ) -> None:
+        self.framework: Framework = framework_of(model)
+        self.model = model
+        if valid is None and test is None:
+            raise DataError(
+                "valid or test data, which quality is measured on",
+                "neither" if train is None else "train data only",
+                "%optimize use model --train train_dl --valid valid_dl, or Workload(model, valid=(x, y))",
+            )
+        self.train = None if train is None else Split(train, "train")
+        self.valid = None if valid is None else Split(valid, "valid")
+        self.test = None if test is None else Split(test, "test")
+        self.metric = metric
+        self.user_loss = loss
+        self.name = name or _name_of(model)
+        self.notes: list[str] = []
+        if self.framework.in_training_mode(model):
+            note = "the model is in training mode; nbopt measures a copy in evaluation mode (as after model.eval())"
+            self.notes.append(note)
+            warnings.warn(note, NbOptWarning, stacklevel=2)
+        first = self.report.first()
+        raw = self._try(first)
+        declared = self.framework.declared_output(model, loss)
+        self.output, self.output_reason = infer_output(raw, first.targets, declared)
+        self.outputs_shape = raw.shape[1:]
+        self.loss, self.loss_name = self.framework.loss(model, loss, self.output)
+
+    def _try(self, batch: Batch) -> np.ndarray[Any, Any]:
+        """Run the user's model on its first batch, so that a mismatch is told at once."""
+        inputs = numeric_inputs(batch.inputs, self.framework.float_dtype(self.model))
+        shapes = ", ".join(_shape_text(inputs))
+        try:
+            raw = self.framework.predict(self.model, inputs)
+        except NbOptError:
+            raise
+        except Exception as error:
+            # Whatever a user's forward raises belongs to the user: it is passed on with the shapes that caused it.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{self.report.name} batches that the model takes",
+                f"inputs {shapes}, and the model raised {type(error).__name__}: {reason}",
+                "check the shape, the channel order and the dtype of what the loader yields",
+            ) from error
+        if len(raw) != rows_of(inputs):
+            raise ModelError(
+                f"an output row for each of the {rows_of(inputs)} input rows",
+                f"an output of shape {raw.shape}",
+                "the first axis of inputs and outputs must be the batch",
+            )
+        return raw
+
+    @property
+    def report(self) -> Split:
+        """Return the split that figures are reported on."""
+        split = self.test or self.valid
+        assert split is not None  # noqa: S101 - __init__ raised otherwise
+        return split
+
+    @property
+    def select(self) -> Split:
+        """Return the split that techniques select on."""
+        return self.valid or self.report
+
+    @cached_property
+    def report_rows(self) -> Frozen:
+        """Return the reporting rows, frozen to disk in one order for every variant."""
+        return freeze(self.report, float_dtype=self.framework.float_dtype(self.model))
+
+    @cached_property
+    def select_rows(self) -> Frozen:
+        """Return the selection rows, frozen likewise."""
+        if self.select is self.report:
+            return self.report_rows
+        return freeze(self.select, float_dtype=self.framework.float_dtype(self.model))
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Return the model's inputs as an export needs them."""
+        frozen = self.report_rows
+        return Signature(frozen.signature, frozen.keyed, frozen.first_row())
+
+    @cached_property
+    def digest(self) -> str:
+        """Return a content hash of the model's weights, the reporting rows and the metric."""
+        digest = hashlib.sha256(self.report_rows.digest.encode())
+        for name, value in self.framework.weights(self.model):
+            digest.update(f"{name}{value.shape}{value.dtype}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(self.metric_name.encode())
+        return digest.hexdigest()
+
+    @property
+    def metric_name(self) -> str:
+        """Return the metric as the user named it, or what is inferred."""
+        if self.metric is None:
+            return "rmse" if self.output == "regression" else "accuracy"
+        return self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "metric")
+
+    @cached_property
+    def shared_rows(self) -> int:
+        """Return how many distinct reporting rows stand in train too, by content.
+
+        Reads at most 200,000 rows of train.
+        """
+        if self.train is None:
+            return 0
+        seen: set[bytes] = set()
+        rows = 0
+        dtype = self.framework.float_dtype(self.model)
+        for batch in self.train:
+            arrays = leaves(numeric_inputs(batch.inputs, dtype))
+            seen |= hash_rows(arrays)
+            rows += batch.rows
+            if rows >= OVERLAP_ROWS:
+                break
+        return len(seen & self.report_rows.row_digests)
+
+    def calibration(self, rows: int, rng: np.random.Generator) -> tuple[list[Inputs], str]:
+        """Return up to `rows` rows of train as batches of one, and a note where they are not from train.
+
+        They are drawn at random from the first batches that hold eight times as many rows, so that a loader
+        sorted by class does not calibrate on one class alone. Test is never read.
+
+        Raises:
+            DataError: There is neither train nor a valid split that does not report.
+        """
+        split, note = self.train, ""
+        if split is None:
+            if self.valid is None:
+                raise DataError(
+                    "train data to calibrate on (test is never read for it)",
+                    "test only",
+                    "Workload(..., train=...) or --train train_dl",
+                )
+            split = self.valid
+            note = "calibrated on valid: no train data was given"
+            if self.test is None:
+                note += ", and valid also reports"
+        dtype = self.framework.float_dtype(self.model)
+        pool: list[Inputs] = []
+        for batch in split:
+            inputs = numeric_inputs(batch.inputs, dtype)
+            pool += [take_rows(inputs, slice(i, i + 1)) for i in range(rows_of(inputs))]
+            if len(pool) >= 8 * rows:
+                break
+        chosen = rng.permutation(len(pool))[:rows]
+        return [map_leaves(np.ascontiguousarray, pool[i]) for i in chosen], note
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Return the card: what is bound, and what was inferred, as pairs of words."""
+        total, nonzero = self.framework.count(self.model)
+        inputs = ", ".join(f"{leaf.name} {_leaf_text(leaf.shape)} {leaf.dtype}" for leaf in self.signature.leaves)
+        shape = "scalar" if not self.outputs_shape else " x ".join(map(str, self.outputs_shape))
+        card = [
+            ("model", f"{self.name} ({self.framework.name}, {self.framework.device(self.model)}), {total:,} parameters"),
+            ("inputs", inputs),
+            ("output", f"{shape}, {self.output.replace('_', ' ')} ({self.output_reason})"),
+            ("loss", self.loss_name),
+            ("metric", f"{self.metric_name} on {self.report.name}, {self.report_rows.rows:,} rows"),
+        ]
+        if nonzero < total:
+            card.append(("zeros", f"{1 - nonzero / total:.0%} of the parameters"))
+        if self.train is None:
+            card.append(("train", "none: techniques that train or calibrate have less to go on"))
+        elif self.shared_rows:
+            card.append(("shared rows", f"{self.shared_rows:,} rows of {self.report.name} stand in train too"))
+        else:
+            card.append(("shared rows", f"none between train and {self.report.name}"))
+        if self.test is None:
+            card.append(("note", "no test data: figures are reported on valid, which techniques also select on"))
+        card += [("note", note) for note in self.notes]
+        return card
+
+    def __repr__(self) -> str:
+        width = max(len(key) for key, _ in self.describe())
+        return "\n".join(f"{key:<{width}}  {value}" for key, value in self.describe())
+
+
+def _name_of(model: Any) -> str:
+    return str(getattr(model, "name", "") or type(model).__name__) if not hasattr(model, "state_dict") else type(
+        model
+    ).__name__
+
+
+def _shape_text(inputs: Inputs) -> list[str]:
+    if isinstance(inputs, dict):
+        return [f"{name} {leaf.shape} {leaf.dtype}" for name, leaf in inputs.items()]
+    return [f"{leaf.shape} {leaf.dtype}" for leaf in inputs]
+
+
+def _leaf_text(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("n" if size is None else str(size) for size in shape) + ")"
