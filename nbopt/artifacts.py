@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import uuid
 import zlib
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbopt.data import as_inputs, numeric_inputs
-from nbopt.errors import ArtifactError
+from nbopt.data import Inputs, as_inputs, numeric_inputs
+from nbopt.errors import ArtifactError, DataError, disk_error
 from nbopt.runtimes import Manifest, Session, all_runtimes, runtime_named
 
 SIDECAR = ".nbopt.json"
@@ -30,8 +32,10 @@ def files_of(path: Path) -> list[Path]:
     """Return all files that make up an artifact: OpenVINO's .bin, ONNX's external data, a folder's content."""
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
-    companions = [p for p in (path.with_suffix(".bin"), path.with_name(path.name + ".data")) if p.is_file()]
-    return [path, *(p for p in companions if p != path)]
+    # Only those that belong to the form: a model.bin beside model.onnx may be of another export.
+    companions = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(path.name + ".data")}
+    companion = companions.get(path.suffix)
+    return [path] if companion is None or not companion.is_file() else [path, companion]
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -75,24 +79,34 @@ def read_sidecar(path: Path) -> tuple[Manifest, dict[str, Any]] | None:
     sidecar = sidecar_of(path)
     if not sidecar.is_file():
         return None
+    damaged = (OSError, ValueError, KeyError, TypeError, AttributeError)
     try:
         body = json.loads(sidecar.read_text())
         version = int(body["nbopt_artifact"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"the manifest {sidecar.name}", f"a file that is not one ({error})", "export the run again"
-        ) from error
+    except damaged as error:
+        raise _damaged(sidecar, error) from error
     if version > VERSION:
         raise ArtifactError(
             f"an artifact of version {VERSION} or older",
             f"version {version}, written by a newer nbopt",
             "pip install --upgrade nbopt",
         )
-    fields = body["manifest"]
-    for name in ("inputs", "dtypes"):
-        fields[name] = tuple(fields[name])
-    fields["shapes"] = tuple(tuple(shape) for shape in fields["shapes"])
-    return Manifest(**fields), body
+    try:
+        kept = {spec.name: body["manifest"][spec.name] for spec in fields(Manifest) if spec.name in body["manifest"]}
+        kept |= {name: tuple(kept.get(name, ())) for name in ("inputs", "dtypes")}
+        kept["shapes"] = tuple(tuple(shape) for shape in kept.get("shapes", ()))
+        body["sha256"] = str(body["sha256"])
+        return Manifest(**kept), body
+    except damaged as error:
+        raise _damaged(sidecar, error) from error
+
+
+def _damaged(sidecar: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"the manifest {sidecar.name}",
+        f"a damaged file ({type(error).__name__}: {error})",
+        "export the run again, or delete the manifest to load the file without it",
+    )
 
 
 @dataclass
@@ -114,22 +128,62 @@ class Artifact:
             x: One array (rows, ...), a tuple of arrays, or a mapping of arrays by input name.
         """
         manifest = self.session.manifest
-        inputs = as_inputs(x)
         floats = next((d for d in manifest.dtypes if d.startswith("float")), "float32")
-        inputs = numeric_inputs(inputs, floats)
-        if isinstance(inputs, tuple) and len(inputs) == len(manifest.dtypes):
-            inputs = tuple(
-                leaf.astype(dtype) if leaf.dtype.kind in "iub" and leaf.dtype != dtype else leaf
-                for leaf, dtype in zip(inputs, manifest.dtypes, strict=True)
+        inputs = numeric_inputs(as_inputs(x), floats)
+        check_inputs(manifest, inputs)
+        wanted = dict(zip(manifest.inputs, manifest.dtypes, strict=False))
+        if isinstance(inputs, dict):
+            inputs = {name: _whole_numbers_as(leaf, wanted.get(name)) for name, leaf in inputs.items()}
+        elif len(inputs) == len(wanted):
+            inputs = tuple(map(_whole_numbers_as, inputs, wanted.values()))
+        return self.session.run(as_exported(manifest, inputs))
+
+
+def _whole_numbers_as(leaf: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:
+    """Return integers and booleans in the dtype that the model was exported with."""
+    return leaf.astype(dtype) if dtype and leaf.dtype.kind in "iub" else leaf
+
+
+def as_exported(manifest: Manifest, inputs: Inputs) -> Inputs:
+    """Return inputs by name where the model takes names, by position where it takes positions."""
+    if isinstance(inputs, dict) and not manifest.keyed and set(inputs) == set(manifest.inputs):
+        return tuple(inputs[name] for name in manifest.inputs)
+    if not isinstance(inputs, dict) and manifest.keyed and len(inputs) == len(manifest.inputs):
+        return dict(zip(manifest.inputs, inputs, strict=True))
+    return inputs
+
+
+def check_inputs(manifest: Manifest, inputs: Inputs) -> None:
+    """Compare inputs with what the model was exported for, as far as the manifest tells.
+
+    Raises:
+        DataError: An input is missing or too many, or its shape is another one.
+    """
+    if not manifest.shapes:
+        return
+    shapes = dict(zip(manifest.inputs, manifest.shapes, strict=True))
+    # A model that is called by position takes names too, those of its inputs.
+    given = inputs if isinstance(inputs, dict) else dict(zip(manifest.inputs, inputs, strict=False))
+    if set(given) != set(shapes) or len(inputs) != len(shapes):
+        came = ", ".join(inputs) if isinstance(inputs, dict) else f"{len(inputs)} by position"
+        raise DataError(f"{len(shapes)} inputs: {', '.join(shapes)}", came, "give each as an array (rows, ...)")
+    for name, shape in shapes.items():
+        found = given[name].shape
+        if len(found) != len(shape) or any(w is not None and w != f for w, f in zip(shape, found, strict=True)):
+            text = ", ".join("rows" if axis == 0 else "any" if w is None else str(w) for axis, w in enumerate(shape))
+            one_row = found == shape[1:]
+            raise DataError(
+                f"{name} of shape ({text})",
+                f"shape {found}",
+                "add the batch axis: x[None]" if one_row else "check the order of axes and the number of features",
             )
-        return self.session.run(inputs)
 
 
 def load(path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> Artifact:
     """Load an exported model, to `.predict(x)` with it.
 
     Args:
-        path: A file that `Run.export` wrote, or any .onnx, OpenVINO .xml, .tflite, .keras or .pt2.
+        path: A file that `Run.export` wrote, or any .onnx, OpenVINO .xml, .tflite, .keras or .pt.
         runtime: Word of the runtime; None takes the one it was measured with.
         threads: Threads of one inference; None for all cores that this process may use.
 
@@ -171,6 +225,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
 
     Raises:
         ArtifactError: `target` has the ending of another form.
+        StoreError: The place can't be written, or is full; nothing of it is left there.
     """
     if not target.suffix:
         target = target.with_suffix(source.suffix)
@@ -180,14 +235,42 @@ def copy_artifact(source: Path, target: Path) -> Path:
             target.name,
             f"run.export({str(target.with_suffix(source.suffix))!r}), or export a run of another runtime",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        for file in files_of(source):
-            # ONNX names its external data file inside the graph, so that one keeps its name.
-            own_name = file.name.endswith(".data")
-            shutil.copy2(file, target.with_name(file.name) if own_name else target.with_suffix(file.suffix))
-    if sidecar_of(source).is_file():
-        shutil.copy2(sidecar_of(source), sidecar_of(target))
+    try:
+        copy_files(source, target)
+    except OSError as error:
+        raise disk_error(error, target.parent) from error
     return target
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy an artifact with its manifest; on failure the target's folder is as it was.
+
+    Raises:
+        OSError: The place can't be written, or is full.
+    """
+    scratch: list[tuple[Path, Path]] = []
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for file, place in _places(source, target):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            scratch.append((place.with_name(f".{uuid.uuid4().hex[:8]}.{place.name}"), place))
+            shutil.copy2(file, scratch[-1][0])
+        # Only when all of it is there does anything take its place, so that an older export is not lost to a full disk.
+        for written, place in scratch:
+            written.replace(place)
+    finally:
+        for written, _ in scratch:
+            written.unlink(missing_ok=True)
+
+
+def _places(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each file of an artifact, manifest included, and where its copy goes."""
+    for file in files_of(source):
+        if source.is_dir():
+            yield file, target / file.relative_to(source)
+        elif file.suffix == ".data":
+            yield file, target.with_name(file.name)  # ONNX names this file inside the graph: it keeps its name
+        else:
+            yield file, target.with_suffix(file.suffix)
+    if sidecar_of(source).is_file():
+        yield sidecar_of(source), sidecar_of(target)

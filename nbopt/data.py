@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.errors import DataError
+from nbopt.errors import FULL, DataError, disk_error
 
 Inputs = tuple[Any, ...] | dict[str, Any]
 """What a model is called with: positional leaves, or leaves by name."""
@@ -144,6 +147,24 @@ def _arrayish(value: Any) -> Any:
     if _is_array(value) and not hasattr(value, "to_numpy"):
         return value
     return to_numpy(value)
+
+
+@contextmanager
+def kept_randomness() -> Iterator[None]:
+    """Give the user's random state back afterwards: a torch DataLoader draws from it on each pass.
+
+    Python's, NumPy's and, where torch is imported, torch's own on CPU.
+    """
+    torch = sys.modules.get("torch")
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's own global state
+    state = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002 - as above
+        if torch is not None:
+            torch.set_rng_state(state)
 
 
 class Split:
@@ -359,12 +380,16 @@ def freeze(split: Split, *, float_dtype: str = "float32") -> Frozen:
 
     Raises:
         DataError: NaN in inputs or labels, batches of different structure, or no batch.
+        StoreError: The temporary folder is full.
     """
     folder = Path(tempfile.mkdtemp(prefix="nbopt-split-"))
     try:
-        frozen = _write_shards(split, folder, float_dtype)
-    except BaseException:
+        with kept_randomness():
+            frozen = _write_shards(split, folder, float_dtype)
+    except BaseException as error:
         rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise disk_error(error, folder.parent, "set TMPDIR to a folder with more") from error
         raise
     weakref.finalize(frozen, rmtree, folder, ignore_errors=True)
     return frozen
@@ -392,6 +417,11 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
         check_finite(arrays, f"the inputs of {split.name}", rows)
         shapes.append(tuple(a.shape[1:] for a in arrays))
         count = rows_of(inputs)
+        if any(len(array) != count for array in arrays):
+            lengths = ", ".join(str(len(array)) for array in arrays)
+            raise DataError(
+                f"as many rows in every input of {split.name}", f"batch {index}: {lengths}", "put the batch axis first"
+            )
         for name, part, kept in (("labels", batch.targets, targets), ("weights", batch.weight, weights)):
             if part is not None:
                 array = to_numpy(part)

@@ -106,7 +106,10 @@ def _machine() -> tuple[Check, ...]:
     busy = load > 0.5 * usable
     checks = [
         Check("processor", str(found["cpu"])),
-        Check("instruction sets", ", ".join(found["instruction_sets"]) or "none that inference gains from is known"),
+        Check(
+            "instruction sets",
+            ", ".join(found["instruction_sets"]) or "none that inference gains from is known",
+        ),
         Check("cores", f"{usable} usable of {found['cores']}"),
         Check("system", f"{found['os']}, Python {found['python']}, nbopt {found['versions'].get('nbopt', '')}"),
         Check(
@@ -179,9 +182,7 @@ def _store() -> tuple[Check, ...]:
         checks.append(Check("write access", f"{base} can't be written", False, do))
     free = shutil.disk_usage(base).free
     little = free < LITTLE_DISK
-    checks.append(
-        Check("free disk", size_text(free), not little, "free some space before training" if little else "")
-    )
+    checks.append(Check("free disk", size_text(free), not little, "free some space before training" if little else ""))
     return tuple(checks)
 
 

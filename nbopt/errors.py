@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a full disk, a used-up quota, and a limit on a file's size."""
 
 
 class NbOptError(Exception):
@@ -14,7 +18,11 @@ class NbOptError(Exception):
         expected: What nbopt needed, in the user's terms.
         came: What it got.
         do: The next thing to try, if possible a line that can be pasted.
+
+    Where an error stopped `optimize`, its `comparison` holds the rows that were measured by then.
     """
+
+    comparison: Any = None
 
     def __init__(self, expected: str, came: str = "", do: str = "") -> None:
         self.expected, self.came, self.do = expected, came, do
@@ -72,13 +80,13 @@ class ArtifactError(NbOptError):
 
 
 class StoreError(NbOptError):
-    """The folder that keeps runs can't be read or written."""
+    """The folder that keeps runs can't be read or written; `run` is the run that found no place, where it was one."""
+
+    run: Any = None
 
 
 class GateFailed(NbOptError):
     """No run keeps within the limits that the user set; `comparison` holds the rows, to be shown first."""
-
-    comparison: Any = None
 
 
 class MissingExtra(NbOptError):
@@ -113,6 +121,20 @@ class Interrupted(KeyboardInterrupt):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Interrupted: {self}" if str(self) else "Interrupted"]
+
+
+def disk_error(error: OSError, place: object, do: str = "") -> StoreError:
+    """Return the message of a failed write: a full disk, or a place that can't be written.
+
+    Args:
+        error: What the system said.
+        place: Where it was written to.
+        do: What helps, beside free space.
+    """
+    reason = error.strerror or str(error)
+    if error.errno in FULL:
+        return StoreError(f"room on the disk of {place}", reason, f"free some space{', or ' if do else ''}{do}")
+    return StoreError("a place that can be written", f"{place}: {reason}", do or "choose another folder")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

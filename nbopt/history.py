@@ -142,7 +142,15 @@ class RunList:
         """Return it as a table."""
         if not self.runs:
             return Sheet("no runs are kept here yet", note=f"{default_home()} is where they will be")
-        header = ("when", "id", *(("workload",) if self.by_workload else ()), "run", "seed", "quality", "change")
+        header = (
+            "when",
+            "id",
+            *(("workload",) if self.by_workload else ()),
+            "run",
+            "seed",
+            "quality",
+            "change",
+        )
         names = {run.workload for run in self.runs}
         what = "" if self.by_workload or len(names) > 1 else f" of {self.runs[0].workload}"
         count = len(self.runs)
@@ -154,7 +162,12 @@ class RunList:
         )
 
     def _words(self, run: Run) -> tuple[str, ...]:
-        first = (local_time(run.created), run.id[:8], *((run.workload,) if self.by_workload else ()), run.name)
+        first = (
+            local_time(run.created),
+            run.id[:8],
+            *((run.workload,) if self.by_workload else ()),
+            run.name,
+        )
         if run.failed:
             return (*first, str(run.seed), "failed", "", "", "", run.reason)
         return (
@@ -219,7 +232,10 @@ class RunCard:
             ("size", size_text(run.size_bytes) if run.size_bytes else ""),
             *((name, size_text(value) if value else "") for name, value in memory.items()),
             ("parameters", _parameters_text(run)),
-            ("precision", ", ".join(filter(None, (run.dtype, run.precision and f"executed in {run.precision}")))),
+            (
+                "precision",
+                ", ".join(filter(None, (run.dtype, run.precision and f"executed in {run.precision}"))),
+            ),
             *((name, f"{value:.1f} s" if value else "") for name, value in seconds.items()),
             ("epochs", str(run.epochs) if run.epochs else ""),
             *(("note", note) for note in run.notes),
@@ -265,7 +281,10 @@ def _parameters_text(run: Run) -> str:
 
 
 def _machine_text(environment: dict[str, Any]) -> str:
-    words = [environment.get("cpu", ""), f"{environment['threads']} threads" if environment.get("threads") else ""]
+    words = [
+        environment.get("cpu", ""),
+        f"{environment['threads']} threads" if environment.get("threads") else "",
+    ]
     return ", ".join(word for word in map(str, words) if word)
 
 

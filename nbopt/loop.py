@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +11,8 @@ from typing import Any
 
 from nbopt.artifacts import size_of
 from nbopt.comparison import Comparison, Limits
-from nbopt.data import join_ragged
-from nbopt.errors import GateFailed, Interrupted, NbOptError, OptionError
+from nbopt.data import join_ragged, kept_randomness
+from nbopt.errors import FULL, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
 from nbopt.frameworks import Exported, Fitting
 from nbopt.measurement.predictions import prepare
 from nbopt.measurement.subject import Subject
@@ -64,7 +65,7 @@ def optimize(
         OptionError: An option or runtime is unknown or out of range.
         DataError: The data can't be used; the message says why.
         ModelError: A technique can't be used on this model.
-        StoreError: The store can't be written.
+        StoreError: The store can't be written; its `comparison` has all rows so far, also the one that was not kept.
         GateFailed: No variant keeps within the limits; its `comparison` has all rows.
         Interrupted: The user interrupted; its `comparison` has the rows that were finished.
     """
@@ -82,7 +83,7 @@ def optimize(
     chosen = choose_runtimes(workload, runtimes)
     done: list[Run] = []
     try:
-        with Stage(workload, store or RunStore(), settings) as stage:
+        with kept_randomness(), Stage(workload, store or RunStore(), settings) as stage:
             for run in _runs(stage, recipe, chosen, explicit=runtimes is not None):
                 done.append(run)
                 progress(Progress("measured", note=run.name))
@@ -90,6 +91,17 @@ def optimize(
         stopped = Interrupted(f"{len(done)} rows were finished and are kept")
         stopped.comparison = Comparison(done)
         raise stopped from interrupt
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        full = disk_error(error, tempfile.gettempdir(), "set TMPDIR to a folder with more")
+        full.comparison = Comparison(done)
+        raise full from error
+    except NbOptError as error:
+        # What was measured by then goes with the error, and so does the row for which the disk had no room.
+        unkept = getattr(error, "run", None)
+        error.comparison = Comparison(done if unkept is None else [*done, unkept])
+        raise
     result = Comparison(done)
     broken = limits.broken_by(result) if recipe.techniques else ""
     if broken:
@@ -205,6 +217,8 @@ def measure_candidate(stage: Stage, recipe: Recipe, candidate: Candidate, runtim
             raise NbOptError(missing)
         with stage.scratch() as folder:
             run = _measure_on(stage, recipe, candidate, runtime, folder)
+    except StoreError:
+        raise  # no runtime is to blame, and the next one would find no room either
     except NbOptError as error:
         run = stage.failed(recipe.text(), recipe.label, runtime, error, recipe.words)
     return stage.store.add(run)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.artifacts import Artifact, copy_artifact, hash_of, load, sidecar_of, write_sidecar
-from nbopt.errors import ArtifactError, StoreError
+from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_sidecar
+from nbopt.errors import ArtifactError, StoreError, disk_error
 from nbopt.runtimes import Manifest
 
 SCHEMA_VERSION = 1
@@ -242,7 +242,7 @@ class RunStore:
                 connection.execute("CREATE INDEX IF NOT EXISTS by_workload ON runs (workload_key, created)")
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
                 (version,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-        if int(version) > SCHEMA_VERSION:
+        if not str(version).isdigit() or int(version) > SCHEMA_VERSION:
             raise StoreError(
                 f"a store of version {SCHEMA_VERSION} or older at {self.database}",
                 f"version {version}, written by a newer nbopt",
@@ -266,43 +266,55 @@ class RunStore:
         move = f"set NBOPT_HOME to a folder that can be written (now {self.home})"
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            text = str(error)
-            if "full" in text:
-                raise StoreError(f"room on the disk of {self.home}", "it is full", f"free some space, or {move}") from error
-            if "readonly" in text or "unable to open" in text:
-                raise StoreError("a folder that can be written", f"{self.home}: {text}", move) from error
-            if isinstance(error, sqlite3.OperationalError) and "locked" in text:
-                raise StoreError(f"a free store at {self.database}", f"locked for {BUSY_SECONDS:.0f} s: {text}") from error
-            raise StoreError(
-                f"a store of runs at {self.database}",
-                f"a damaged file ({text}); the artifacts beside it are whole",
-                f"move it away (mv {self.database.name} {self.database.name}.damaged) and repeat the last cell, or {move}",
-            ) from error
+        except sqlite3.Error as error:
+            raise self._message(error, move) from error
         except OSError as error:
-            raise StoreError(
-                "a folder that can be written", f"{self.home}: {error.strerror or error}", f"free space, or {move}"
-            ) from error
+            raise disk_error(error, self.home, move) from error
+
+    def _message(self, error: sqlite3.Error, move: str) -> StoreError:
+        kind = getattr(error, "sqlite_errorname", "")
+        if kind == "SQLITE_FULL":
+            return StoreError(f"room on the disk of {self.home}", "it is full", f"free some space, or {move}")
+        if kind.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+            return StoreError("a folder that can be written", f"{self.home}: {error}", move)
+        if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StoreError(
+                f"a free store at {self.database}",
+                f"locked for {BUSY_SECONDS:.0f} s: {error}",
+                "end the process that holds it, or set NBOPT_HOME to another folder",
+            )
+        if kind.startswith("SQLITE_IOERR"):
+            return StoreError(f"a disk that takes writes at {self.home}", f"{error}", f"free some space, or {move}")
+        return StoreError(
+            f"a store of runs at {self.database}",
+            f"a damaged file ({error}); the artifacts beside it are whole",
+            f"mv {self.database} {self.database}.damaged, and repeat the last cell; or {move}",
+        )
 
     def add(self, run: Run) -> Run:
         """Write a finished run, and return it bound to this store.
 
         Raises:
-            StoreError: The disk is full, read-only, or the store is damaged.
+            StoreError: The disk is full, read-only, or the store is damaged; its `run` is the one that was not kept.
         """
+        bound = dataclasses.replace(run, home=str(self.home))
         body = json.dumps(run.to_dict())
-        with self._told(), self._connection() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
-                (run.id, run.workload_key, run.name, run.created, body),
-            )
-        return dataclasses.replace(run, home=str(self.home))
+        try:
+            with self._told(), self._connection() as connection:
+                connection.execute(
+                    "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
+                    (run.id, run.workload_key, run.name, run.created, body),
+                )
+        except StoreError as error:
+            error.run = bound
+            raise
+        return bound
 
     def runs(self, workload_key: str | None = None) -> list[Run]:
         """Return all runs, oldest first, of one workload or of all."""
         where, values = ("WHERE workload_key = ?", (workload_key,)) if workload_key else ("", ())
         with self._told(), self._connection() as connection:
-            rows = connection.execute(f"SELECT body FROM runs {where} ORDER BY created, rowid", values).fetchall()  # noqa: S608
+            rows = connection.execute(f"SELECT body FROM runs {where} ORDER BY created, rowid", values).fetchall()
         return [Run.from_dict(json.loads(body), str(self.home)) for (body,) in rows]
 
     def keep(self, path: Path, manifest: Manifest, about: dict[str, Any] | None = None) -> tuple[str, str]:
@@ -319,15 +331,25 @@ class RunStore:
             # Two runtimes, or two precisions, may share one file's bytes and still need their own manifest.
             folder = self.home / "artifacts" / f"{sha256[:16]}-{manifest.runtime}-{manifest.precision}"
             target = folder / f"model{path.suffix}"
-            if not sidecar_of(target).exists():
+            # A file that was cut short since then is replaced, so that repeating a run repairs it.
+            if not _is_whole(target, sha256):
                 # Copied under another name and renamed, so that a killed process leaves no half artifact.
                 scratch = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
                 try:
-                    copied = copy_artifact(path, scratch / f"model{path.suffix}")
+                    copied = scratch / target.name
+                    copy_files(path, copied)
                     write_sidecar(copied, manifest, about)
-                    if folder.exists():
-                        shutil.rmtree(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
                     scratch.rename(folder)
+                except OSError:
+                    # Another process may have been first with the same content.
+                    if not _is_whole(target, sha256):
+                        raise
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
         return str(target.relative_to(self.home)), sha256
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    """Tell whether an artifact in the store has its manifest and the content that it had when it was kept."""
+    return path.exists() and sidecar_of(path).exists() and hash_of(path) == sha256

@@ -45,9 +45,7 @@ class Sheet:
         if self.rows or self.header:
             head = "".join(f'<th scope="col" style="{_CELL}">{escape(word)}</th>' for word in self.header)
             body = "".join(_row(row, pairs=not self.header) for row in self.rows)
-            parts.append(
-                f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
-            )
+            parts.append(f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>")
         if self.note:
             parts.append(f'<p style="{_MUTED}">{escape(self.note)}</p>')
         return "".join(parts)

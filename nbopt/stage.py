@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from nbopt.artifacts import available_threads, size_of
 from nbopt.comparison import allowed_drop
-from nbopt.errors import NbOptError
+from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement import verdicts
 from nbopt.measurement.bench import Bench
@@ -82,6 +82,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.metric: Metric = metric_of(self.workload.metric, output=self.workload.output)
+        self.digest = self.workload.digest
         self._open: dict[str, Subject] = {}
         self._stack = ExitStack()
 
@@ -100,7 +101,7 @@ class Stage:
         return _BASELINES.setdefault(self.workload, {})
 
     def _key(self, runtime: Runtime) -> tuple[str, int, str, str]:
-        return runtime.name, self.settings.thread_count, self.workload.digest, str(self.store.home)
+        return runtime.name, self.settings.thread_count, self.digest, str(self.store.home)
 
     def baseline(self, runtime: Runtime) -> Kept:
         """Return the untouched model on one runtime, measured once and then cached by content.
@@ -112,6 +113,8 @@ class Stage:
             self._say(f"baseline on {runtime.title}")
             try:
                 cache[key] = self._measure_baseline(runtime)
+            except StoreError:
+                raise
             except NbOptError as error:
                 if runtime.name == self.native.name:
                     raise
@@ -243,7 +246,7 @@ class Stage:
     def _common(self, recipe: str, label: str, runtime: Runtime) -> dict[str, Any]:
         return {
             "workload": self.workload.name,
-            "workload_key": self.workload.digest,
+            "workload_key": self.digest,
             "recipe": recipe,
             "label": label,
             "framework": self.workload.framework.name,
@@ -373,7 +376,7 @@ def choose_runtimes(workload: Workload, wanted: Sequence[str] | str | None) -> l
     found = [r for r in all_runtimes().values() if r.name != native.name]
     if wanted is None:
         chosen = [r for r in found if r.by_default and not r.unavailable(framework.name)]
-    elif wanted == "all":
+    elif wanted == "all" or list(wanted) == ["all"]:
         chosen = [r for r in found if framework.name in r.frameworks]
     else:
         names = [wanted] if isinstance(wanted, str) else list(wanted)

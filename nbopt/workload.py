@@ -17,6 +17,7 @@ from nbopt.data import (
     Split,
     freeze,
     hash_rows,
+    kept_randomness,
     leaves,
     map_leaves,
     numeric_inputs,
@@ -82,8 +83,9 @@ class Workload:
             note = "the model is in training mode; nbopt measures a copy in evaluation mode (as after model.eval())"
             self.notes.append(note)
             warnings.warn(note, NbOptWarning, stacklevel=2)
-        first = self.report.first()
-        raw = self._try(first)
+        with kept_randomness():
+            first = self.report.first()
+            raw = self._try(first)
         declared = self.framework.declared_output(model, loss)
         self.output, self.output_reason = infer_output(raw, first.targets, declared)
         self.outputs_shape = raw.shape[1:]
@@ -105,10 +107,10 @@ class Workload:
                 f"inputs {shapes}, and the model raised {type(error).__name__}: {reason}",
                 "check the shape, the channel order and the dtype of what the loader yields",
             ) from error
-        if len(raw) != rows_of(inputs):
+        if raw.ndim == 0 or len(raw) != rows_of(inputs):
             raise ModelError(
                 f"an output row for each of the {rows_of(inputs)} input rows",
-                f"an output of shape {raw.shape}",
+                f"an output of shape {raw.shape}" if raw.ndim else "a single number (a loss?)",
                 "the first axis of inputs and outputs must be the batch",
             )
         return raw
@@ -143,14 +145,21 @@ class Workload:
         frozen = self.report_rows
         return Signature(frozen.signature, frozen.keyed, frozen.first_row())
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """Return a content hash of the model's weights, the reporting rows and the metric."""
+        """Return a content hash of the model's weights as they are now, the reporting rows and the metric.
+
+        Read anew on each call: a user who trains the bound model on has another model.
+        """
         digest = hashlib.sha256(self.report_rows.digest.encode())
         for name, value in self.framework.weights(self.model):
             digest.update(f"{name}{value.shape}{value.dtype}".encode())
             digest.update(np.ascontiguousarray(value).tobytes())
         digest.update(self.metric_name.encode())
+        code = getattr(self.metric, "__code__", None)
+        if code is not None:
+            # Two metrics of one name, as when a cell is edited and run again, judge differently.
+            digest.update(code.co_code + repr((code.co_names, code.co_consts[1:])).encode())
         return digest.hexdigest()
 
     @property
@@ -171,12 +180,13 @@ class Workload:
         seen: set[bytes] = set()
         rows = 0
         dtype = self.framework.float_dtype(self.model)
-        for batch in self.train:
-            arrays = leaves(numeric_inputs(batch.inputs, dtype))
-            seen |= hash_rows(arrays)
-            rows += batch.rows
-            if rows >= OVERLAP_ROWS:
-                break
+        with kept_randomness():
+            for batch in self.train:
+                arrays = leaves(numeric_inputs(batch.inputs, dtype))
+                seen |= hash_rows(arrays)
+                rows += batch.rows
+                if rows >= OVERLAP_ROWS:
+                    break
         return len(seen & self.report_rows.row_digests)
 
     def calibration(self, rows: int, rng: np.random.Generator) -> tuple[list[Inputs], str]:
@@ -213,10 +223,11 @@ class Workload:
     def describe(self) -> list[tuple[str, str]]:
         """Return the card: what is bound, and what was inferred, as pairs of words."""
         total, nonzero = self.framework.count(self.model)
+        device = self.framework.device(self.model)
         inputs = ", ".join(f"{leaf.name} {_leaf_text(leaf.shape)} {leaf.dtype}" for leaf in self.signature.leaves)
         shape = "scalar" if not self.outputs_shape else " x ".join(map(str, self.outputs_shape))
         card = [
-            ("model", f"{self.name} ({self.framework.name}, {self.framework.device(self.model)}), {total:,} parameters"),
+            ("model", f"{self.name} ({self.framework.name}, {device}), {total:,} parameters"),
             ("inputs", inputs),
             ("output", f"{shape}, {self.output.replace('_', ' ')} ({self.output_reason})"),
             ("loss", self.loss_name),
@@ -241,9 +252,9 @@ class Workload:
 
 
 def _name_of(model: Any) -> str:
-    return str(getattr(model, "name", "") or type(model).__name__) if not hasattr(model, "state_dict") else type(
-        model
-    ).__name__
+    # A Keras model has a name; an attribute `name` of a torch module may be anything.
+    given = "" if hasattr(model, "state_dict") else getattr(model, "name", "")
+    return str(given or type(model).__name__)
 
 
 def _shape_text(inputs: Inputs) -> list[str]:

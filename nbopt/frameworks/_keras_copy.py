@@ -75,7 +75,7 @@ def symbolic(model: Any, which: str) -> Any:
 
 
 def probe(model: Any) -> tuple[Any, ...] | dict[str, Any] | None:
-    """Return two rows that the model should take, made from its symbolic inputs; None where it has none of known shape."""
+    """Return two rows that the model should take, from its symbolic inputs; None where no shape is known."""
     structure = symbolic(model, "_inputs_struct")
     if structure is None or any(None in tensor.shape[1:] for tensor in keras.tree.flatten(structure)):
         return None  # a length made up here may be one that the model can't take
@@ -93,15 +93,15 @@ def probe(model: Any) -> tuple[Any, ...] | dict[str, Any] | None:
 
 def _rebuilt(model: Any) -> Any:
     try:
-        with keras.saving.custom_object_scope(_objects_by_name(model)):
-            copied = keras.models.clone_model(model, clone_function=_twin, recursive=True)
+        with keras.saving.custom_object_scope(objects_by_name(model)):
+            copied = keras.models.clone_model(model, clone_function=twin, recursive=True)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
         return None
     same = [v.shape for v in copied.variables] == [v.shape for v in model.variables]
     return copied if same and len(layers_of(copied)) == len(layers_of(model)) else None
 
 
-def _twin(layer: Any) -> Any:
+def twin(layer: Any) -> Any:
     """Return a layer of the same configuration."""
     if type(layer) is not keras.layers.Lambda:
         return type(layer).from_config(layer.get_config())
@@ -117,7 +117,7 @@ def _twin(layer: Any) -> Any:
     )
 
 
-def _objects_by_name(model: Any) -> dict[str, Any]:
+def objects_by_name(model: Any) -> dict[str, Any]:
     """Return the classes and functions that the layers use, so that Keras finds those of a notebook."""
     found: dict[str, Any] = {}
     for layer in layers_of(model):
@@ -210,7 +210,7 @@ def _is_compiled(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and item[0] in _COMPILED_NAMES
 
 
-def _new_layer(cls: type) -> Any:
+def _new_layer(cls: Any) -> Any:
     return cls.__new__(cls)
 
 

@@ -8,24 +8,21 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from nbopt.errors import ExportError, MissingExtra
-from nbopt.frameworks import Exported, Signature
+from nbopt.frameworks import Exported, Framework, Signature
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._quiet import quiet
-
-if TYPE_CHECKING:
-    from nbopt.frameworks.keras import KerasFramework
 
 SAVED_MODEL_SUFFIX = ".savedmodel.zip"
 OUTPUT = "output"
 ONNX_OPSET = 18
 
 
-def export(framework: KerasFramework, model: Any, signature: Signature, path: Path, form: str) -> Exported:
+def export(framework: Framework, model: Any, signature: Signature, path: Path, form: str) -> Exported:
     """Write `model` in one form; see `Framework.export`.
 
     Raises:
@@ -67,20 +64,44 @@ def serving_function(model: Any, signature: Signature, batch: int | None) -> tup
         output = primary_output(model(arguments, training=False))
         return {OUTPUT: tf.cast(output, tf.float32) if output.dtype == tf.bfloat16 else output}
 
-    return tf.function(serve, input_signature=specs), specs
+    return tf.function(serve, input_signature=specs, autograph=False), specs
 
 
-def frozen_function(model: Any, signature: Signature, batch: int | None) -> Any:
-    """Return the serving function as one graph in which the weights are constants.
+def convert_litert(
+    model: Any, signature: Signature, batch: int | None, configure: Callable[[Any], None] | None = None
+) -> bytes:
+    """Return the model as the content of a .tflite file with the signature "serving_default".
 
-    LiteRT's converter must not see variables: TensorFlow 2.21 writes files of half the size that give NaN for
-    `tf.lite.TFLiteConverter.from_saved_model` and for `from_concrete_functions([f], model)` of
-    `keras.Sequential([keras.Input((20,)), keras.layers.Dense(64)])`, and so does `model.export(format="litert")`.
+    The converter must not see variables. TensorFlow 2.21 writes files of half the size that give NaN:
+    `m = keras.Sequential([keras.Input((20,)), keras.layers.Dense(64)]); m.export("m", verbose=False);
+    tf.lite.TFLiteConverter.from_saved_model("m").convert()`, and `m.export("m.tflite", format="litert")` alike.
+    So the graph is frozen first, and wrapped once more because a frozen function has no signature, without
+    which inputs can only be told apart by guessing.
+
+    Args:
+        model: The Keras model.
+        signature: Its inputs.
+        batch: Rows that the file takes, None for any number.
+        configure: Sets options of the `tf.lite.TFLiteConverter`.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    function, _ = serving_function(model, signature, batch)
-    return convert_variables_to_constants_v2(function.get_concrete_function())
+    function, specs = serving_function(model, signature, batch)
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+
+        def serve(**named: Any) -> dict[str, Any]:
+            return {OUTPUT: frozen(*(named[name] for name in signature.names))[0]}
+
+        module = tf.Module()
+        module.serve = tf.function(serve, autograph=False)
+        traced = module.serve.get_concrete_function(**dict(zip(signature.names, specs, strict=True)))
+        tf.saved_model.save(module, folder, signatures={"serving_default": traced})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if configure is not None:
+            configure(converter)
+        content: bytes = converter.convert()
+    return content
 
 
 def _keras(model: Any, signature: Signature, path: Path) -> Exported:
@@ -131,9 +152,7 @@ def _litert(model: Any, signature: Signature, path: Path) -> Exported:
     reasons = []
     for batch in (None, 1):
         try:
-            with quiet():
-                converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen_function(model, signature, batch)])
-                content = converter.convert()
+            content = convert_litert(model, signature, batch)
         except Exception as error:  # noqa: BLE001 - the converter's own exception types are not public
             reasons.append(_reason(error))
             continue
@@ -217,4 +236,4 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {(telling or lines or ['no message'])[0][:200]}"
 
 
-__all__ = ["OUTPUT", "SAVED_MODEL_SUFFIX", "export", "frozen_function", "serving_function"]
+__all__ = ["OUTPUT", "SAVED_MODEL_SUFFIX", "convert_litert", "export", "serving_function"]

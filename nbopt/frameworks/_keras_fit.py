@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from nbopt.data import Batch, Inputs, leaves, numeric_inputs, to_numpy
+from nbopt.data import Batch, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
-from nbopt.frameworks import Fitting
+from nbopt.frameworks import Fitting, Framework
+from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of
 from nbopt.frameworks._primary import primary_output
 from nbopt.training import Progress, TrainingPlan, TrainingRecord
-
-if TYPE_CHECKING:
-    from nbopt.frameworks.keras import KerasFramework
 
 
 def make_optimizer(plan: TrainingPlan, model: Any) -> Any:
@@ -65,7 +63,7 @@ def seed_layers(model: Any, seed: int) -> None:
                 seen.add(id(generator))
 
 
-def fit(framework: KerasFramework, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
     """Train `model` in place; on return, and on interrupt, it has the best state so far.
 
     Raises:
@@ -123,7 +121,7 @@ class _Loop:
         self.optimizer = make_optimizer(plan, model)
         self.variables = model.trainable_variables
         # One trace serves full batches and the last, shorter one.
-        self.step = tf.function(self._step, reduce_retracing=True)
+        self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
         self.traced = False
 
     def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
@@ -189,17 +187,6 @@ class _Loop:
                 f"{bad[0]} in train",
                 "number the classes from 0, or give the model an output for each",
             )
-
-
-def model_arguments(model: Any, inputs: Inputs) -> Any:
-    """Return what the model is called with, as tensors: one, a list of several, or a dict."""
-    from nbopt.frameworks.keras import float_dtype
-
-    arrays = numeric_inputs(inputs, float_dtype(model))
-    if isinstance(arrays, dict):
-        return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
-    tensors = [tf.convert_to_tensor(array) for array in leaves(arrays)]
-    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _any_rows(tensor: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,7 @@ from nbopt.data import leaves, map_leaves
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.frameworks._primary import primary_output
-
-if TYPE_CHECKING:
-    from nbopt.frameworks.torch import TorchFramework
+from nbopt.frameworks._torch_module import clone, tensors
 
 EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
 
@@ -46,7 +44,7 @@ class _Primary(torch.nn.Module):
         return primary_output(self.model(**dict(zip(self.names, values, strict=True))))  # type: ignore[no-any-return]
 
 
-def export(framework: TorchFramework, model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
+def export(model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
     """Write `model` in the given form, for any number of rows where it can be.
 
     Raises:
@@ -54,12 +52,12 @@ def export(framework: TorchFramework, model: torch.nn.Module, signature: Signatu
         MissingExtra: The converter is not installed.
     """
     if form == "torch":
-        return _write_module(framework, model, path)
+        return _write_module(model, path)
     writers = {"onnx": _write_onnx, "openvino": _write_openvino}
     if form not in writers:
         raise ExportError(f"a form among torch, {', '.join(writers)}", form, "a torch model has no way to it here")
-    cpu = framework.clone(model).cpu()
-    program, batch, notes = trace(framework, cpu, signature)
+    cpu = clone(model).cpu()
+    program, batch, notes = trace(cpu, signature)
     with quiet():
         try:
             writers[form](program, signature, path)
@@ -72,15 +70,13 @@ def export(framework: TorchFramework, model: torch.nn.Module, signature: Signatu
 
 
 def trace(
-    framework: TorchFramework, model: torch.nn.Module, signature: Signature
+    model: torch.nn.Module, signature: Signature
 ) -> tuple[torch.export.ExportedProgram, int | None, tuple[str, ...]]:
     """Return the program of a CPU model, the rows that it is fixed to (None: any), and notes.
 
     Raises:
         ExportError: torch.export refuses the model even for one row.
     """
-    from nbopt.frameworks.torch import tensors
-
     wrapped = _Primary(model, signature.names if signature.keyed else None).eval()
     # AUTO instead of DYNAMIC: an axis that the code turns out to fix is told by the program, not by an error.
     free = torch.export.Dim.AUTO
@@ -120,7 +116,7 @@ def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
     return True
 
 
-def _write_module(framework: TorchFramework, model: torch.nn.Module, path: Path) -> Exported:
+def _write_module(model: torch.nn.Module, path: Path) -> Exported:
     """Write the module itself, code and weights together, as cloudpickle does.
 
     Not torch.export's program: run eagerly, its graph was 1.3 times slower than the module that it came from
@@ -133,7 +129,7 @@ def _write_module(framework: TorchFramework, model: torch.nn.Module, path: Path)
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
-        path.write_bytes(cloudpickle.dumps(framework.clone(model)))
+        path.write_bytes(cloudpickle.dumps(clone(model)))
     finally:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)

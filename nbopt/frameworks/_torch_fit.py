@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from torch.nn import functional
 from nbopt.data import Batch, to_numpy
 from nbopt.errors import DataError, ModelError
 from nbopt.frameworks import Fitting, OutputKind
+from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
 from nbopt.training import Progress, TrainingPlan, TrainingRecord
-
-if TYPE_CHECKING:
-    from nbopt.frameworks.torch import TorchFramework
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
@@ -143,7 +141,7 @@ def make_optimizer(plan: TrainingPlan, model: torch.nn.Module) -> torch.optim.Op
     return kinds[plan.optimizer](parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
 
 
-def fit(framework: TorchFramework, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
     """Train `model` in place; on return, and on interrupt, it has the best state so far and is in evaluation mode.
 
     Raises:
@@ -165,10 +163,10 @@ def fit(framework: TorchFramework, model: torch.nn.Module, plan: TrainingPlan, f
         scores.append(value)
         # A tie goes to the later state: at equal quality the one that saw more data.
         if sign * value >= best:
-            best, best_epoch, best_state = sign * value, epoch, framework.state(model)
+            best, best_epoch, best_state = sign * value, epoch, state_of(model)
 
     stopped = ""
-    with seeded(plan.seed, framework.device(model)):
+    with seeded(plan.seed, device_of(model)):
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
         try:
@@ -182,7 +180,7 @@ def fit(framework: TorchFramework, model: torch.nn.Module, plan: TrainingPlan, f
                     break
         finally:
             if best_state is not None:
-                framework.load_state(model, best_state)
+                model.load_state_dict(best_state)
             optimizer.zero_grad(set_to_none=True)
             model.eval()
     kept = best_epoch if validate else len(losses)
@@ -199,20 +197,20 @@ def _epoch(
     start: float,
 ) -> tuple[float, str]:
     """Train one pass; return the mean loss, and why it stopped early or ""."""
-    from nbopt.frameworks.torch import call, tensors
-
     steps = fitting.split.steps(plan.batch_size)
     total = 0.0
     step = 0
     for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
         target, weight = _labels(batch, model)
         optimizer.zero_grad(set_to_none=True)
-        loss = fitting.loss(call(model, tensors(model, batch.inputs)), target, weight)
+        loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
         if not torch.isfinite(loss):
             raise DataError(
                 "a finite training loss",
                 f"{loss.item()} in epoch {epoch + 1}, step {step}",
-                f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
+                "train in float32 (model.float()): float16 weights overflow"
+                if loss.dtype == torch.float16
+                else f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
             )
         loss.backward()
         optimizer.step()
@@ -225,6 +223,21 @@ def _epoch(
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
     return total / max(step, 1), ""
+
+
+def _loss(fitting: Fitting, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Return the loss; labels that it can't take are told with what they are."""
+    try:
+        loss: torch.Tensor = fitting.loss(output, target, weight)
+    except (IndexError, RuntimeError, ValueError, TypeError) as error:
+        low, high = (target.min().item(), target.max().item()) if target.numel() else (0, 0)
+        raise DataError(
+            f"train labels that go with an output of shape {tuple(output.shape)}",
+            f"labels of shape {tuple(target.shape)}, {target.dtype}, from {low:g} to {high:g}, and the loss raised "
+            f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}",
+            "number classes from 0, in int64; or pass the loss that your labels go with",
+        ) from error
+    return loss
 
 
 def _labels(batch: Batch, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,7 +69,9 @@ class KerasFramework:
 
     def float_dtype(self, model: Any) -> str:
         """Return the NumPy name of the dtype that floating inputs should have."""
-        return float_dtype(model)
+        from nbopt.frameworks import _keras_call
+
+        return _keras_call.float_dtype(model)
 
     def clone(self, model: Any) -> Any:
         """Return an independent, uncompiled copy.
@@ -92,12 +95,12 @@ class KerasFramework:
 
     def predict(self, model: Any, inputs: Inputs) -> np.ndarray[Any, Any]:
         """Return the primary output in evaluation mode for one batch."""
-        from nbopt.frameworks import _keras_fit
+        from nbopt.frameworks import _keras_call
 
-        arguments = _keras_fit.model_arguments(model, inputs)
+        arguments = _keras_call.model_arguments(model, inputs)
         output = np.asarray(_run(model, arguments))
-        # NumPy itself has no bfloat16: what came of ml_dtypes can't be compared or saved.
-        return output.astype(np.float32) if output.dtype.name == "bfloat16" else output
+        # NumPy itself has no bfloat16, and metrics in float16 would overflow.
+        return output.astype(np.float32) if output.dtype.name in ("bfloat16", "float16") else output
 
     def weights(self, model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         """Yield each weight and BatchNorm statistic by path; states of random generators are left out."""
@@ -152,30 +155,14 @@ class KerasFramework:
         return _keras_export.export(self, model, signature, path, form)
 
 
-def float_dtype(model: Any) -> str:
-    """Return the NumPy name of the dtype that floating inputs should have."""
-    from nbopt.frameworks._keras_copy import symbolic
-
-    name = str(model.dtype_policy.variable_dtype)
-    inputs = symbolic(model, "_inputs_struct")
-    for tensor in [] if inputs is None else keras.tree.flatten(inputs):
-        if str(tensor.dtype).startswith(("float", "bfloat")):
-            name = str(tensor.dtype)
-            break
-    # Keras casts inputs to what it computes in; NumPy has no bfloat16.
-    return name if name in ("float16", "float32", "float64") else "float32"
-
-
 def _run(model: Any, arguments: Any) -> Any:
     """Return the primary output, eagerly where the model's `call` is Python that TensorFlow can't trace."""
     import tensorflow as tf
 
     if not model.run_eagerly:
-        try:
+        # `if tensor > 0` and `.numpy()` in a user's call: model.predict needs run_eagerly=True for them too.
+        with contextlib.suppress(tf.errors.OperatorNotAllowedInGraphError, NotImplementedError):
             return _forward(model)(arguments)
-        except (tf.errors.OperatorNotAllowedInGraphError, NotImplementedError):
-            # `if tensor > 0` and `.numpy()` in a user's call: model.predict needs run_eagerly=True for them too.
-            pass
     return primary_output(model(arguments, training=False))
 
 
@@ -204,7 +191,7 @@ def _forward(model: Any) -> Callable[[Any], Any]:
             raise DataError("a model that still exists")
         return primary_output(live(arguments, training=False))
 
-    function: Callable[[Any], Any] = tf.function(forward, reduce_retracing=True)
+    function: Callable[[Any], Any] = tf.function(forward, autograph=False, reduce_retracing=True)
     _forwards[model] = (mark, function)
     return function
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbopt.data import Inputs, map_leaves
-from nbopt.errors import ModelError
+from nbopt.data import Inputs
 from nbopt.frameworks import Exported, Fitting, OutputKind, Signature
-from nbopt.frameworks._primary import primary_output
 from nbopt.training import TrainingPlan, TrainingRecord
 
 if TYPE_CHECKING:
@@ -59,7 +56,9 @@ class TorchFramework:
 
     def device(self, model: torch.nn.Module) -> str:
         """Return the device of the first parameter, "cpu" where there is none."""
-        return str(next((p.device for p in model.parameters()), "cpu"))
+        from nbopt.frameworks._torch_module import device_of
+
+        return device_of(model)
 
     def float_dtype(self, model: torch.nn.Module) -> str:
         """Return the NumPy name of the dtype of the first floating parameter."""
@@ -76,29 +75,18 @@ class TorchFramework:
         Raises:
             ModelError: Neither deepcopy nor pickle can copy it.
         """
-        try:
-            twin = copy.deepcopy(model)
-        except (RuntimeError, TypeError, AttributeError) as first:
-            # Non-leaf tensors (weight norm, pruning masks) defeat deepcopy; pickling detaches nothing either, but
-            # goes through state that such modules define for it.
-            import cloudpickle
+        from nbopt.frameworks._torch_module import clone
 
-            try:
-                twin = cloudpickle.loads(cloudpickle.dumps(model))
-            except Exception as error:
-                raise ModelError(
-                    "a model that can be copied, so that yours stays untouched",
-                    f"copy.deepcopy raised {type(first).__name__}: {first}",
-                    "remove hooks and parametrizations first (torch.nn.utils.prune.remove, remove_weight_norm)",
-                ) from error
-        return twin.eval()
+        return clone(model)
 
     def predict(self, model: torch.nn.Module, inputs: Inputs) -> np.ndarray[Any, Any]:
         """Return the primary output in evaluation mode; a model in training mode is copied first."""
         import torch
 
+        from nbopt.frameworks._torch_module import call, clone, output_array, tensors
+
         if self.in_training_mode(model):
-            model = self.clone(model)
+            model = clone(model)
         with torch.inference_mode():
             return output_array(call(model, tensors(model, inputs)))
 
@@ -129,6 +117,8 @@ class TorchFramework:
             name = getattr(loss, "__name__", type(loss).__name__)
             if name in LOSS_KINDS:
                 return self._several_labels(LOSS_KINDS[name], model)
+        from nbopt.frameworks._torch_module import last_leaf
+
         last = last_leaf(model)
         if isinstance(last, torch.nn.LogSoftmax):
             return "log_probabilities"
@@ -158,11 +148,13 @@ class TorchFramework:
         """Train `model` in place by the plan."""
         from nbopt.frameworks import _torch_fit
 
-        return _torch_fit.fit(self, model, plan, fitting)
+        return _torch_fit.fit(model, plan, fitting)
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         """Return a copy of all weights and buffers."""
-        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+        from nbopt.frameworks._torch_module import state_of
+
+        return state_of(model)
 
     def load_state(self, model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
         """Put a copy from `state` back into `model`."""
@@ -172,48 +164,7 @@ class TorchFramework:
         """Write the model as "torch", "onnx" or "openvino"."""
         from nbopt.frameworks import _torch_export
 
-        return _torch_export.export(self, model, signature, path, form)
-
-
-def last_leaf(model: torch.nn.Module) -> torch.nn.Module | None:
-    """Return the last module without children, which in most models makes the output."""
-    found = None
-    for module in model.modules():
-        if not list(module.children()):
-            found = module
-    return found
-
-
-def tensors(model: torch.nn.Module, inputs: Inputs) -> Inputs:
-    """Return inputs as tensors on the model's device; floating ones in the model's dtype."""
-    import torch
-
-    parameter = next((p for p in model.parameters() if p.dtype.is_floating_point), None)
-
-    def move(leaf: Any) -> torch.Tensor:
-        # torch refuses some NumPy dtypes (uint16) and warns about read-only arrays: a copy settles both.
-        tensor = leaf if isinstance(leaf, torch.Tensor) else torch.from_numpy(np.array(leaf))
-        if parameter is None:
-            return tensor
-        if tensor.dtype.is_floating_point and tensor.dtype != parameter.dtype:
-            tensor = tensor.to(parameter.dtype)
-        return tensor.to(parameter.device)
-
-    return map_leaves(move, inputs)
-
-
-def call(model: torch.nn.Module, inputs: Inputs) -> Any:
-    """Call the model with positional or named inputs, and return its primary output."""
-    result = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
-    return primary_output(result)
-
-
-def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Return an output tensor as NumPy; half precisions as float32."""
-    tensor = output.detach().cpu()
-    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:  # noqa: PLR2004 - bytes of float32
-        tensor = tensor.float()
-    return np.asarray(tensor.numpy())
+        return _torch_export.export(model, signature, path, form)
 
 
 FRAMEWORK = TorchFramework()

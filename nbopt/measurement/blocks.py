@@ -18,9 +18,7 @@ from nbopt.measurement.contention import ContentionSampler
 SAMPLE_NS = 50_000.0
 """Calls are timed in samples of at least this: reading the clock twice takes about 100 ns, so 0.2% of it."""
 
-_UNSETTLED = (
-    10  # of a block's samples one in so many, the first ones, find caches as the other side left them
-)
+_UNSETTLED = 10  # of a block's samples one in so many, the first ones, find caches as the other side left them
 
 
 @dataclass(frozen=True)

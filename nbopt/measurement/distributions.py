@@ -6,6 +6,8 @@ import math
 from statistics import NormalDist
 
 _NORMAL = NormalDist()
+_NEARLY_NORMAL = 5000.0  # degrees of freedom
+_MANY = 50.0
 
 
 def normal_cdf(x: float) -> float:
@@ -19,18 +21,29 @@ def normal_quantile(p: float) -> float:
 
 
 def t_tail(t: float, degrees: float) -> float:
-    """Return the probability that Student's t with `degrees` > 0 degrees of freedom exceeds `t` >= 0."""
+    """Return the probability that Student's t with `degrees` >= 1 degrees of freedom exceeds `t` >= 0."""
     if math.isinf(t):
         return 0.0
+    if degrees > _NEARLY_NORMAL:  # Abramowitz and Stegun 26.7.8, within 1e-8
+        return 1.0 - normal_cdf(t * (1 - 0.25 / degrees) / math.sqrt(1 + 0.5 * t * t / degrees))
     return 0.5 * _incomplete_beta(0.5 * degrees, 0.5, degrees / (degrees + t * t))
 
 
 def t_quantile(p: float, degrees: float) -> float:
-    """Return the value that Student's t stays below with probability `p`, 0.5 <= p < 1."""
+    """Return the value that Student's t stays below with probability `p`, 0.5 <= p < 1, `degrees` >= 1."""
+    z = normal_quantile(p)
+    if degrees > _MANY:  # Abramowitz and Stegun 26.7.5
+        terms = (
+            (z**3 + z) / 4,
+            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+            (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+        )
+        return z + sum(term / degrees ** (power + 1) for power, term in enumerate(terms))
     low, high = 0.0, 2.0
     while t_tail(high, degrees) > 1 - p:
         low, high = high, 2 * high
-    for _ in range(60):
+    for _ in range(50):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if t_tail(middle, degrees) > 1 - p else (low, middle)
     return 0.5 * (low + high)

@@ -182,9 +182,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     """
     a, b = np.asarray(correct_a).astype(bool).reshape(-1), np.asarray(correct_b).astype(bool).reshape(-1)
     if len(a) != len(b):
-        raise DataError(
-            "the same rows for both", f"{len(a):,} and {len(b):,} rows", "score both on one split"
-        )
+        raise DataError("the same rows for both", f"{len(a):,} and {len(b):,} rows", "score both on one split")
     lost, gained = int((a & ~b).sum()), int((~a & b).sum())
     return mcnemar_of_counts(gained, lost)
 

@@ -14,14 +14,13 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from nbopt.errors import DataError, OptionError, nearest
 from nbopt.frameworks import OutputKind
-from nbopt.measurement import influence, weighted
-from nbopt.measurement.influence import Influence
+from nbopt.measurement import weighted
 from nbopt.measurement.predictions import Floats, Scored, align
-from nbopt.measurement.weighted import Statistic
+from nbopt.measurement.weighted import Formula, Rows, Weighed
 
 Needs = Literal["labels", "scores", "values"]
 UserMetric = Callable[..., Any]
@@ -38,11 +37,11 @@ class Metric:
         needs: What is judged: predicted labels, the scores themselves, or predicted values.
         output: What the model's output means; decides how labels and scores are read.
         takes_weight: Row weights can be used.
-        statistic: From aligned labels and scores, the metric as a function of row weights.
+        formula: Value and influence of each row; None for a user's function.
         rows: From aligned labels and scores, what each row contributes, where the metric is a function of
             the mean of that; None for the others.
-        influence: How much each row moves the metric; None for a user's function.
         counts: Rows contribute 0 or 1, so that exact tests for proportions hold.
+        function: A user's function; None for a named metric.
     """
 
     name: str
@@ -51,10 +50,10 @@ class Metric:
     needs: Needs
     output: OutputKind = "logits"
     takes_weight: bool = True
-    statistic: Callable[[NDArray[Any], Floats], Statistic] = field(repr=False, kw_only=True)
-    rows: Callable[[NDArray[Any], Floats], Floats] | None = field(repr=False, default=None, kw_only=True)
-    influence: Influence | None = field(repr=False, default=None, kw_only=True)
+    formula: Formula | None = field(repr=False, default=None, kw_only=True)
+    rows: Rows | None = field(repr=False, default=None, kw_only=True)
     counts: bool = field(default=False, kw_only=True)
+    function: UserMetric | None = field(repr=False, default=None, kw_only=True)
 
     def __call__(self, y_true: ArrayLike, scores: ArrayLike, weight: ArrayLike | None = None) -> float:
         """Return the metric's value.
@@ -71,30 +70,31 @@ class Metric:
         return self.of(self.align(y_true, scores, weight))
 
     def align(self, y_true: ArrayLike, scores: ArrayLike, weight: ArrayLike | None = None) -> Scored:
-        """Bring labels and scores to one form; see `predictions.align`, whose errors it raises.
-
-        Raises:
-            DataError: As `predictions.align`, or there are weights that the metric can't take.
-        """
-        if weight is not None and not self.takes_weight:
-            raise DataError(
-                "a metric that takes row weights, since the data has them",
-                f"{self.name}(y_true, y_score)",
-                f"write it as {self.name}(y_true, y_score, sample_weight=None)",
-            )
+        """Bring labels and scores to one form; see `predictions.align`, whose errors it raises."""
         return align(y_true, scores, self.output, weight)
 
     def of(self, scored: Scored) -> float:
         """Return the value for labels and scores that are aligned already.
 
         Raises:
-            DataError: The metric is undefined for these labels.
+            DataError: The metric is undefined for these labels, or there are weights that it can't take.
         """
-        weights = np.ones(len(scored.y)) if scored.weight is None else scored.weight
-        value = float(self.statistic(scored.y, scored.scores)(weights[None, :])[0])
-        if math.isnan(value):
+        return self.weighed(scored).value
+
+    def weighed(self, scored: Scored) -> Weighed:
+        """Return value and influence of each row (empty for a user's function).
+
+        Raises:
+            DataError: As `of`.
+        """
+        if self.formula is None:
+            found = Weighed(self._call(scored), np.empty(0))
+        else:
+            weight = np.ones(len(scored.y)) if scored.weight is None else scored.weight
+            found = self.formula(scored.y, scored.scores, weight)
+        if math.isnan(found.value):
             raise self._undefined(scored)
-        return value
+        return found
 
     def per_row(self, y_true: ArrayLike, scores: ArrayLike) -> Floats | None:
         """Return what each row contributes, or None where the metric is no function of a mean over rows.
@@ -104,25 +104,38 @@ class Metric:
         scored = self.align(y_true, scores)
         return None if self.rows is None else self.rows(scored.y, scored.scores)
 
+    def _call(self, scored: Scored) -> float:
+        assert self.function is not None  # a metric has a formula or a function
+        if scored.weight is None:
+            value = self.function(scored.y, scored.scores)
+        elif self.takes_weight:
+            value = self.function(scored.y, scored.scores, sample_weight=scored.weight)
+        else:
+            raise DataError(
+                "a metric that takes row weights, since the data has them",
+                f"{self.name}(y_true, y_score)",
+                f"write it as {self.name}(y_true, y_score, sample_weight=None)",
+            )
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"one number from {self.name}(y_true, y_score)",
+                f"{type(value).__name__}: {error}",
+                "return a float, for example the mean over rows",
+            ) from error
+
     def _undefined(self, scored: Scored) -> DataError:
         if self.name in {"auc", "average_precision"}:
-            found = ", ".join(map(str, np.unique(scored.y)[:3].tolist()))
+            labels = ", ".join(map(str, np.unique(scored.y)[:3].tolist()))
             return DataError(
                 f"rows of both classes, which {self.name} compares",
-                f"{len(scored.y):,} rows, all of class {found}"
-                if scored.y.ndim == 1
-                else "labels that never vary",
+                f"{len(scored.y):,} rows, all of class {labels}" if scored.y.ndim == 1 else "constant labels",
                 "shuffle before splitting, or use a split that holds every class; accuracy needs only one",
             )
         if self.name == "r2":
-            return DataError(
-                "targets that vary", "constant targets, for which r2 is undefined", "use rmse or mae"
-            )
-        return DataError(
-            f"a number from {self.name}",
-            "NaN",
-            "the metric must be defined for every row of the reporting data",
-        )
+            return DataError("targets that vary", "constant targets, for which r2 is undefined", "use rmse or mae")
+        return DataError(f"a number from {self.name}", "NaN", "the metric must be defined for all labels and scores")
 
 
 def metric_of(spec: str | UserMetric | Metric | None, *, output: OutputKind) -> Metric:
@@ -163,18 +176,14 @@ def metric_of(spec: str | UserMetric | Metric | None, *, output: OutputKind) -> 
             nearest(str(spec), METRICS),
         )
     if (metric.needs == "values") != (output == "regression"):
-        fitting = [
-            name for name, other in METRICS.items() if (other.needs == "values") == (output == "regression")
-        ]
+        fitting = [name for name, other in METRICS.items() if (other.needs == "values") == (output == "regression")]
         raise OptionError(
             f"a metric for {'values' if output == 'regression' else 'classes'}: {', '.join(fitting)}",
             f"{spec}, while the model's output was taken as {output.replace('_', ' ')}",
             "name another metric, or pass the loss so that the output is read as you mean it",
         )
     if output.startswith("multilabel") and spec == "balanced_accuracy":
-        raise OptionError(
-            "a metric that is defined for several labels a row", spec, "use f1, auc or accuracy"
-        )
+        raise OptionError("a metric that is defined for several labels a row", spec, "use f1, auc or accuracy")
     return replace(metric, output=output)
 
 
@@ -183,22 +192,6 @@ def _from_callable(function: UserMetric, output: OutputKind) -> Metric:
         takes_weight = "sample_weight" in inspect.signature(function).parameters
     except ValueError:  # a builtin that tells no signature
         takes_weight = False
-
-    def statistic(y: NDArray[Any], scores: Floats) -> Statistic:
-        def of_weights(weights: Floats) -> Floats:
-            return np.array([value(y, scores, one) for one in weights])
-
-        return of_weights
-
-    def value(y: NDArray[Any], scores: Floats, weight: Floats) -> float:
-        if (weight == 1).all():
-            return _as_float(function(y, scores), function)
-        if takes_weight:
-            return _as_float(function(y, scores, sample_weight=weight), function)
-        # Without weights of the user's these are the counts of a bootstrap resample.
-        drawn = np.repeat(np.arange(len(y)), weight.astype(np.int64))
-        return _as_float(function(y[drawn], scores[drawn]), function)
-
     return Metric(
         getattr(function, "__name__", type(function).__name__),
         bool(getattr(function, "greater_is_better", True)),
@@ -206,85 +199,33 @@ def _from_callable(function: UserMetric, output: OutputKind) -> Metric:
         needs="values" if output == "regression" else "scores",
         output=output,
         takes_weight=takes_weight,
-        statistic=statistic,
+        function=function,
     )
 
 
-def _as_float(value: Any, function: UserMetric) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        name = getattr(function, "__name__", "the metric")
-        raise OptionError(
-            f"one number from {name}(y_true, y_score)", f"{type(value).__name__}", str(error)
-        ) from error
+def _loss(name: str, needs: Needs, rows: Rows, formula: Formula) -> Metric:
+    output: OutputKind = "regression" if needs == "values" else "logits"
+    return Metric(name, False, bounded=False, needs=needs, output=output, rows=rows, formula=formula)
 
 
-def _squared(y: NDArray[Any], values: Floats) -> Floats:
-    return _over_outputs((y - values) ** 2)
+def _share(name: str, needs: Needs, formula: Formula) -> Metric:
+    return Metric(name, True, bounded=True, needs=needs, formula=formula)
 
 
-def _absolute(y: NDArray[Any], values: Floats) -> Floats:
-    return _over_outputs(np.abs(y - values))
-
-
-def _over_outputs(errors: Floats) -> Floats:
-    result: Floats = errors.mean(axis=1) if errors.ndim > 1 else errors
-    return result
-
-
-def _mean(
-    name: str,
-    rows: Callable[[NDArray[Any], Floats], Floats],
-    *,
-    needs: Needs,
-    better: bool = False,
-    counts: bool = False,
-    root: bool = False,
-) -> Metric:
-    """Return a metric that is the mean of what rows contribute, or its root."""
-    return Metric(
-        name,
-        better,
-        bounded=counts,
-        needs=needs,
-        output="regression" if needs == "values" else "logits",
-        statistic=lambda y, scores: weighted.mean(rows(y, scores), np.sqrt if root else None),
-        rows=rows,
-        influence=influence.of_root(rows) if root else influence.of_mean(rows),
-        counts=counts,
+def _named() -> tuple[Metric, ...]:
+    of = weighted
+    return (
+        replace(_share("accuracy", "labels", of.mean_of(of.correctness)), rows=of.correctness, counts=True),
+        _share("balanced_accuracy", "labels", of.balanced_accuracy),
+        _share("auc", "scores", of.auc),
+        _share("average_precision", "scores", of.average_precision),
+        _share("f1", "labels", of.f1),
+        _loss("log_loss", "scores", of.cross_entropy, of.mean_of(of.cross_entropy)),
+        _loss("rmse", "values", of.squared_error, of.root_mean_of(of.squared_error)),
+        _loss("mae", "values", of.absolute_error, of.mean_of(of.absolute_error)),
+        Metric("r2", True, bounded=False, needs="values", output="regression", formula=of.r2),
     )
 
 
-def _share(
-    name: str, needs: Needs, statistic: Callable[[Any, Floats], Statistic], influences: Influence
-) -> Metric:
-    """Return a metric from 0 to 1 of which more is better."""
-    return Metric(name, True, bounded=True, needs=needs, statistic=statistic, influence=influences)
-
-
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {
-        metric.name: metric
-        for metric in (
-            _mean("accuracy", weighted.correctness, needs="labels", better=True, counts=True),
-            _share("balanced_accuracy", "labels", weighted.balanced_accuracy, influence.of_balanced_accuracy),
-            _share("auc", "scores", weighted.auc, influence.of_auc),
-            _share("average_precision", "scores", weighted.average_precision, influence.of_average_precision),
-            _share("f1", "labels", weighted.f1, influence.of_f1),
-            _mean("log_loss", weighted.cross_entropy, needs="scores"),
-            _mean("rmse", _squared, needs="values", root=True),
-            _mean("mae", _absolute, needs="values"),
-            Metric(
-                "r2",
-                True,
-                bounded=False,
-                needs="values",
-                output="regression",
-                statistic=weighted.r2,
-                influence=influence.of_r2,
-            ),
-        )
-    }
-)
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _named()})
 """The named metrics, each for logits or values; `metric_of` fits them to a model's output."""

@@ -23,7 +23,7 @@ class Timing:
         high: Upper bound.
         level: Coverage of the interval.
         verdict: g against f: better (faster), same, worse (slower) or inconclusive.
-        contention: How many times longer the calls took than on an idle machine, >= 1.
+        contention: How many times longer calls took than on an idle machine, >= 1; of the side that waited most.
         foreign_load: Share of the CPUs that other processes used, 0 to 1; None where not known.
         f: Times of f, in ms.
         g: Times of g, in ms.
@@ -57,11 +57,7 @@ class Timing:
     def __str__(self) -> str:
         f, g = self.labels
         quiet = self.contention <= QUIET
-        state = (
-            "machine quiet"
-            if quiet
-            else f"machine busy: calls took {self.contention:.1f} times their own time"
-        )
+        state = "machine quiet" if quiet else f"machine busy: calls took {self.contention:.1f} times their own time"
         tail = f"{f} {_ms(self.f)}, {g} {_ms(self.g)}; {self.rounds} rounds, {state}"
         if self.verdict == "better":
             return f"{g} is {_times(self.interval)} faster than {f} ({tail})"
@@ -115,9 +111,7 @@ def measure(
             )
     if not 0.5 <= level < 1:
         raise OptionError("a level from 0.5 to below 1", repr(level), "level=0.95")
-    rounds = run_rounds(
-        {"f": CallableSide(f), "g": CallableSide(g)}, Budget.of(budget), rng=seed, level=level
-    )
+    rounds = run_rounds({"f": CallableSide(f), "g": CallableSide(g)}, Budget.of(budget), rng=seed, level=level)
     return timing_of(rounds, "f", "g", labels=labels or ("f", "g"), level=level)
 
 

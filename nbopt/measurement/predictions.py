@@ -130,9 +130,7 @@ def align(y: ArrayLike, scores: ArrayLike, kind: OutputKind, weight: ArrayLike |
     """
     ready = np.asarray(scores, dtype=np.float64)
     if np.isnan(ready).any():
-        raise DataError(
-            "scores without NaN", f"NaN in {int(np.isnan(ready).sum()):,} scores", "check the outputs"
-        )
+        raise DataError("scores without NaN", f"NaN in {int(np.isnan(ready).sum()):,} scores", "check the outputs")
     if ready.ndim > 1 and ready.shape[-1] == 1:
         ready = ready[..., 0]
     labels = _numbers(y, "labels")
@@ -160,7 +158,7 @@ def _numbers(values: ArrayLike, what: str) -> Floats:
         if array.dtype.kind != "O" or not isinstance(first, int | float | np.number | np.bool_):
             raise DataError(
                 f"{what} as numbers",
-                f"{what} of dtype {array.dtype}, such as {first!r}",
+                f"{what} of dtype {array.dtype}, such as {str(first)!r}",
                 "encode classes as whole numbers from 0, for example with pandas.factorize",
             )
     try:
@@ -284,13 +282,9 @@ def _row_weights(weight: ArrayLike | None, rows: int, shape: tuple[int, ...] | N
     flat = values.reshape(-1)
     wanted = int(np.prod(shape)) if shape is not None else rows
     if flat.size != wanted:
-        raise DataError(
-            f"a weight for each of the {rows:,} rows", f"weights of shape {values.shape}", "give one a row"
-        )
+        raise DataError(f"a weight for each of the {rows:,} rows", f"weights of shape {values.shape}", "give one a row")
     if not np.isfinite(flat).all() or (flat < 0).any() or not flat.any():
-        raise DataError(
-            "finite weights >= 0, not all zero", "other weights", "check what the loader yields as weight"
-        )
+        raise DataError("finite weights >= 0, not all zero", "other weights", "check what the loader yields as weight")
     return flat
 
 
@@ -304,9 +298,7 @@ def _binary(values: Floats, kind: str) -> Floats:
         return values[..., 1] if kind == "binary_probabilities" else _sigmoid(values[..., 1] - values[..., 0])
     one = values[..., 0] if values.ndim > 1 and columns == 1 else values
     if values.ndim == 2 and columns > 2:
-        raise DataError(
-            "one or two output columns", f"outputs of shape {values.shape}", "use logits or probabilities"
-        )
+        raise DataError("one or two output columns", f"outputs of shape {values.shape}", "use logits or probabilities")
     return one if kind == "binary_probabilities" else _sigmoid(one)
 
 

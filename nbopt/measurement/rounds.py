@@ -65,9 +65,10 @@ class Budget:
             return cls(1.2, precise=0.02)
         if budget == "full":
             return cls(20.0, precise=0.02, enough=30)
-        if isinstance(budget, str) or not 0 < budget < math.inf:
-            raise OptionError('"quick", "full" or a number of seconds above 0', repr(budget), 'budget="full"')
-        return cls(float(budget))
+        seconds: object = budget  # what a user passes is whatever it is
+        if isinstance(seconds, int | float) and 0 < seconds < math.inf:
+            return cls(float(seconds))
+        raise OptionError('"quick", "full" or a number of seconds above 0', repr(budget), 'budget="full"')
 
     def block_ns(self, sides: int) -> float:
         """Return how long one block should take, 2 to 20 ms."""
@@ -162,14 +163,15 @@ class Rounds:
 
         Rounds are chosen by how long threads waited for a processor, never by their times.
         """
-        waited = (
-            np.max([self._contentions(name) for name in self.blocks], axis=0) if self.blocks else np.empty(0)
-        )
+        waited = np.max([self._contentions(name) for name in self.blocks], axis=0) if self.blocks else np.empty(0)
         quiet: Mask = waited <= QUIET
         return quiet if quiet.sum() >= max(_FEWEST_QUIET, len(quiet) / 4) else np.ones(len(quiet), dtype=bool)
 
     def contention(self, *names: str) -> float:
-        """Return how many times longer the sides took than on an idle machine, over all rounds, >= 1."""
+        """Return how many times longer a side took than on an idle machine, over all rounds, >= 1.
+
+        Of several sides (default all) it is the one that waited most: that is how wrong a ratio can be.
+        """
         return self._contention(names or tuple(self.blocks), np.ones(len(self), dtype=bool))
 
     def ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
@@ -183,9 +185,7 @@ class Rounds:
         base, other = self.cpu_times(baseline)[kept], self.cpu_times(variant)[kept]
         return median_ratio(base, other, level=level) if (base > 0).all() and (other > 0).all() else None
 
-    def verdict(
-        self, baseline: str, variant: str, *, level: float = 0.95, equivalence: float = 0.02
-    ) -> RatioVerdict:
+    def verdict(self, baseline: str, variant: str, *, level: float = 0.95, equivalence: float = 0.02) -> RatioVerdict:
         """Return what the ratio says of `variant`; see `verdict_of_ratio`."""
         contention = self._contention((baseline, variant), self.kept())
         interval = self.ratio(baseline, variant, level=level)
@@ -219,13 +219,12 @@ class Rounds:
         return stretch / stretch.min()
 
     def _contention(self, names: Iterable[str], kept: Mask) -> float:
-        took = alone = 0.0
-        for name in names:
-            for block, contention, keep in zip(self.blocks[name], self._contentions(name), kept, strict=True):
-                if keep:
-                    took += block.elapsed_ns
-                    alone += block.elapsed_ns / contention
-        return took / alone if alone > 0 else 1.0
+        worst = 1.0
+        for name in names if kept.any() else ():
+            took = np.array([block.elapsed_ns for block in self.blocks[name]])[kept]
+            alone = took / self._contentions(name)[kept]
+            worst = max(worst, float(took.sum() / alone.sum()))
+        return worst
 
 
 def run_rounds(
@@ -270,9 +269,7 @@ def run_rounds(
     try:
         for name, side in sides.items():
             rounds.warm_up[name] = _warm_up(side, firsts[name], plan.warm_up_ns(len(sides)))
-        calls = {
-            name: max(1, round(plan.block_ns(len(sides)) / rounds.warm_up[name].call_ns)) for name in sides
-        }
+        calls = {name: max(1, round(plan.block_ns(len(sides)) / rounds.warm_up[name].call_ns)) for name in sides}
         names = list(sides)
         while True:
             turn = {names[i]: sides[names[i]](calls[names[i]]) for i in generator.permutation(len(names))}

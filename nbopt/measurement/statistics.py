@@ -86,14 +86,10 @@ def median_ratio(baseline_times: ArrayLike, variant_times: ArrayLike, *, level: 
             f"{base.shape} and {variant.shape}",
             "pair the rounds",
         )
-    if not (
-        np.isfinite(base).all() and np.isfinite(variant).all() and (base > 0).all() and (variant > 0).all()
-    ):
+    if not (np.isfinite(base).all() and np.isfinite(variant).all() and (base > 0).all() and (variant > 0).all()):
         raise DataError("times above zero", "a time that is zero, negative or NaN", "time more calls at once")
     log = median_interval(np.log(base / variant), level=level)
-    return Interval(
-        math.exp(log.value), math.exp(log.low), math.exp(log.high) if log.high < 700 else math.inf, level
-    )
+    return Interval(math.exp(log.value), math.exp(log.low), math.exp(log.high) if log.high < 700 else math.inf, level)
 
 
 def median_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
@@ -125,9 +121,7 @@ def median_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
         return Interval(middle, low, high, level)
     reach = t_quantile(0.5 + level / 2, n - 1) * float(series.std(ddof=1)) / math.sqrt(n)
     mean = float(series.mean())
-    return Interval(
-        middle, min(float(ordered[0]), mean - reach), max(float(ordered[-1]), mean + reach), level
-    )
+    return Interval(middle, min(float(ordered[0]), mean - reach), max(float(ordered[-1]), mean + reach), level)
 
 
 def _order_bounds(ordered: Floats, level: float) -> tuple[float, float]:
@@ -162,9 +156,7 @@ def _inflation(series: Floats) -> float:
     return 1 + 2 * sum(2 / math.pi * math.asin(coefficient**lag) for lag in range(1, min(n, 60)))
 
 
-def verdict_of_difference(
-    interval: Interval, *, margin: float, greater_is_better: bool = True
-) -> DifferenceVerdict:
+def verdict_of_difference(interval: Interval, *, margin: float, greater_is_better: bool = True) -> DifferenceVerdict:
     """Return what a difference of quality says, as a statement of non-inferiority.
 
     Args:

@@ -51,7 +51,7 @@ def phrase(verdicts: dict[str, str], metric: str, *, runtime_only: bool = False)
         "busy": "speed inconclusive, machine busy",
     }.get(verdicts.get("latency", ""), "")
     if runtime_only:
-        parts = [f"{latency} (runtime)" if latency else ""]
+        parts = [f"{latency} (runtime)" if latency in ("faster", "slower") else latency]
         if verdicts.get("quality") not in ("identical", "same", None):
             parts.append(_quality(verdicts["quality"], metric))
         return ", ".join(filter(None, parts)) or "untouched model"

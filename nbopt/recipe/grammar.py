@@ -150,9 +150,7 @@ class Option:
         Raises:
             OptionError: It does not have the declared type, or a name has no value.
         """
-        return read_value(
-            text, self.hint, names, where=where or self.flag, unit=self.unit, choices=self.choices
-        )
+        return read_value(text, self.hint, names, where=where or self.flag, unit=self.unit, choices=self.choices)
 
     def write(self, value: Any) -> list[str]:
         """Return the option with a value, as words of a line."""
@@ -174,20 +172,14 @@ def _declared(owner: Hashable) -> dict[str, Option]:
     except NameError:
         # A type that is imported for checkers only: judge each field alone, by its default where that fails.
         hints = {spec.name: _hint_of(owner, spec) for spec in dataclasses.fields(owner)}
-    return {
-        spec.name: Option(owner, spec, hints[spec.name]) for spec in dataclasses.fields(owner) if spec.init
-    }
+    return {spec.name: Option(owner, spec, hints[spec.name]) for spec in dataclasses.fields(owner) if spec.init}
 
 
 def _hint_of(owner: type, spec: dataclasses.Field[Any]) -> Any:
     home = next(base for base in owner.__mro__ if spec.name in inspect.get_annotations(base))
     annotation = inspect.get_annotations(home)[spec.name]
     try:
-        return (
-            eval(annotation, vars(sys.modules[home.__module__]))
-            if isinstance(annotation, str)
-            else annotation
-        )
+        return eval(annotation, vars(sys.modules[home.__module__])) if isinstance(annotation, str) else annotation
     except NameError:
         return Any if spec.default in (None, dataclasses.MISSING) else type(spec.default)
 
@@ -244,9 +236,7 @@ def read_options(
         if value is None:
             if not text:
                 raise OptionError(f"a value after {title}", "nothing", _example(option))
-            value = read_value(
-                text, option.hint, names, where=title, unit=option.unit, choices=option.choices
-            )
+            value = read_value(text, option.hint, names, where=title, unit=option.unit, choices=option.choices)
         elif "=" in word.text:
             raise OptionError(f"{word.text.partition('=')[0]} without a value", word.text, option.flag)
         values[option.name] = value

@@ -80,9 +80,7 @@ def evaluate(expression: str, names: Namespace, where: str) -> Any:
         OptionError: There is nothing to evaluate it in, or it failed; the cause is kept.
     """
     if names is None:
-        raise OptionError(
-            f"{where} as a literal", f"{{{expression}}}", "expressions need a notebook's variables"
-        )
+        raise OptionError(f"{where} as a literal", f"{{{expression}}}", "expressions need a notebook's variables")
     try:
         if not isinstance(names, Mapping):
             return names(expression)

@@ -131,8 +131,7 @@ def _read_kind(text: str, kind: Any, names: Namespace, where: str, unit: str) ->
         each = [items[min(i, len(items) - 1)] for i in range(len(parts))]
         try:
             return tuple(
-                read_value(part, item, names, where=where, unit=unit)
-                for part, item in zip(parts, each, strict=True)
+                read_value(part, item, names, where=where, unit=unit) for part, item in zip(parts, each, strict=True)
             )
         except OptionError:
             if len(parts) == 1 and text[:1] not in "([":
@@ -219,10 +218,10 @@ def _fit(value: Any, kinds: Sequence[Any], where: str) -> Any:
     plain = value.item() if isinstance(value, np.generic) else value
     for kind in kinds:
         items = _item(kind)
+        if items and isinstance(plain, str) and str in items:
+            return tuple(split_list(plain))  # a variable may hold the text that the line would
         if items and isinstance(plain, (tuple, list, np.ndarray)):
-            return tuple(
-                _fit(part, kinds_of(items[min(i, len(items) - 1)]), where) for i, part in enumerate(plain)
-            )
+            return tuple(_fit(part, kinds_of(items[min(i, len(items) - 1)]), where) for i, part in enumerate(plain))
         if isinstance(plain, bool):
             if kind is bool:
                 return plain
@@ -241,11 +240,7 @@ def _fit(value: Any, kinds: Sequence[Any], where: str) -> Any:
 
 def _takes_objects(kind: Any) -> bool:
     """Tell whether a type is open: Any, a class, a callable. What it may be is for the technique to check."""
-    return (
-        not _item(kind)
-        and get_origin(kind) is not Literal
-        and kind not in (bool, int, float, str, types.NoneType)
-    )
+    return not _item(kind) and get_origin(kind) is not Literal and kind not in (bool, int, float, str, types.NoneType)
 
 
 def _words(kinds: Iterable[Any]) -> str:

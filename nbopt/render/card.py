@@ -30,5 +30,6 @@ def workload_card(pairs: Iterable[tuple[str, str]], width: int = WIDTH) -> dict[
         f'{escape(name, quote=True)}</td><td style="{cell}">{escape(value, quote=True)}</td></tr>'
         for name, value in rows
     )
-    table = f'<table style="table-layout:auto;border-collapse:collapse;margin:0;font-size:13px"><tbody>{body}</tbody></table>'
-    return {"text/plain": "\n".join(lines), "text/html": f'<div style="overflow-x:auto">{table}</div>'}
+    style = "table-layout:auto;border-collapse:collapse;margin:0;font-size:13px"
+    page = f'<div style="overflow-x:auto"><table style="{style}"><tbody>{body}</tbody></table></div>'
+    return {"text/plain": "\n".join(lines), "text/html": page}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from typing import Any
 
 from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite, one_line
-from nbopt.render.sentences import run_sentence
+from nbopt.render.markup import markup, safe, typeset
+from nbopt.render.sentences import run_parts
 from nbopt.render.view import View
 from nbopt.runs import Run
 
@@ -20,38 +20,40 @@ def details_of(view: View) -> str:
     shared = _shared_environment(view)
     runs = "".join(_run(view, run, shared) for run in view.runs)
     if shared:
-        runs += _folded("Environment", [("", _words(shared))])
+        runs += _folded("Environment", [("", safe(_words(shared), 1500))])
     title = "Every figure, run by run" if len(view.runs) > 1 else "Every figure"
-    return f'<details style="margin:4px 0 0 0"><summary>{title}</summary><div style="margin:2px 0 0 16px">{runs}</div></details>'
+    return (
+        f'<details style="margin:4px 0 0 0"><summary>{title}</summary>'
+        f'<div style="margin:2px 0 0 16px">{runs}</div></details>'
+    )
 
 
 def _run(view: View, run: Run, shared: dict[str, Any]) -> str:
-    baseline = view.baseline if view.baseline is not run else None
     own = {key: value for key, value in run.environment.items() if key not in shared}
     lines = [
-        ("", one_line(run_sentence(run, baseline), 600)),
-        ("quality", _DOT.join(_quality(run))),
-        ("time", _DOT.join(_time(run))),
-        ("size", _DOT.join(_size(run))),
-        ("work", _DOT.join(_work(run))),
-        ("environment", _words(own)),
+        ("", markup(run_parts(view, run))),
+        ("quality", typeset(_DOT.join(_quality(run)))),
+        ("time", typeset(_DOT.join(_time(run)))),
+        ("size", typeset(_DOT.join(_size(run)))),
+        ("work", safe(_DOT.join(_work(run)), 600)),
+        ("environment", safe(_words(own), 1500)),
     ]
     return _folded(run.name, lines)
 
 
 def _folded(title: str, lines: Iterable[tuple[str, str]]) -> str:
+    """Return lines of a name and markup under a title that unfolds them."""
     body = "".join(
-        f'<div style="font-size:12px">{f"<b>{name}</b> " if name else ""}{escape(text, quote=True)}</div>'
-        for name, text in lines
-        if text
+        f'<div style="font-size:12px">{f"<b>{name}</b> " if name else ""}{text}</div>' for name, text in lines if text
     )
-    return f'<details><summary>{escape(one_line(title, 120), quote=True)}</summary><div style="margin:0 0 4px 16px">{body}</div></details>'
+    return f'<details><summary>{safe(title, 120)}</summary><div style="margin:0 0 4px 16px">{body}</div></details>'
 
 
 def _quality(run: Run) -> Iterable[str]:
     if (quality := figures.quality(run)).value != NOTHING.value:
         unit = "%" if run.bounded else ""
-        yield f"{figures.metric_title(one_line(run.metric, 60))} {quality.value}{unit} {quality.bounds}".strip()
+        name = figures.metric_title(one_line(run.metric, 60))
+        yield f"{name} {quality.value}{unit} {quality.bounds}".strip()
     if (delta := figures.change(run)).value != NOTHING.value:
         yield f"change {delta.value}{figures.change_unit(run)} {delta.bounds}".strip()
     if (p := finite(run.quality_p)) is not None:
@@ -88,8 +90,12 @@ def _time(run: Run) -> Iterable[str]:
 
 
 def _size(run: Run) -> Iterable[str]:
-    named = (("file", run.size_bytes), ("deflated", run.deflated_bytes), ("peak memory", run.peak_memory_bytes))
-    for name, value in named:
+    named = {
+        "file": run.size_bytes,
+        "deflated": run.deflated_bytes,
+        "peak memory": run.peak_memory_bytes,
+    }
+    for name, value in named.items():
         if value is not None:
             yield f"{name} {figures.in_bytes(value)}"
     if run.params is not None:

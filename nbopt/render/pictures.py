@@ -24,7 +24,8 @@ COLOURS: dict[Tone, str] = {
     "muted": "#808890",
 }
 _RUNTIME, _TECHNIQUE, _TRACK = "#86aee0", "#2f74c8", "#808890"
-_WHISKER_WIDTH, _BAR_WIDTH, _HEIGHT = 92, 116, 14
+LEGEND = {"runtime": _RUNTIME, "technique": _TECHNIQUE}
+_WHISKER_WIDTH, _BAR_WIDTH, _HEIGHT = 84, 100, 14
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def _image(width: int, parts: str, said: str) -> str:
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{_HEIGHT}">{parts}</svg>'
     data = base64.b64encode(svg.encode()).decode()
     text = escape(said, quote=True)
+    style = "vertical-align:middle;display:inline-block;margin:0 0 0 6px;max-width:none"
     return (
-        f'<img src="data:image/svg+xml;base64,{data}" alt="{text}" title="{text}" width="{width}" '
-        f'height="{_HEIGHT}" style="vertical-align:middle;display:inline-block;margin:0 0 0 6px;max-width:none">'
+        f'<img src="data:image/svg+xml;base64,{data}" alt="{text}" title="{text}" '
+        f'width="{width}" height="{_HEIGHT}" style="{style}">'
     )

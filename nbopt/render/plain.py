@@ -10,10 +10,10 @@ from nbopt.comparison import Comparison
 from nbopt.render import figures
 from nbopt.render.figures import NOTHING, one_line
 from nbopt.render.sentences import headline, plain
-from nbopt.render.view import View, label_of, notes_of, views
+from nbopt.render.view import COMPARE_RATIOS, View, label_of, notes_of, views
 from nbopt.runs import Run
 
-WIDTH = 132
+WIDTH = 140
 """Columns that a terminal and a notebook's output area both have room for."""
 
 _GAP = "  "
@@ -46,7 +46,8 @@ def _section(view: View, width: int) -> str:
     for note, number in notes.items():
         lines += textwrap.wrap(f"[{number}] {note}", width, subsequent_indent="    ")
     if view.differing:
-        warning = f"measured under different conditions: {'; '.join(view.differing)}. Compare speedups, not milliseconds."
+        differing = "; ".join(view.differing)
+        warning = f"Measured under different conditions: {differing}. {COMPARE_RATIOS}"
         lines += ["", *textwrap.wrap(warning, width)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -154,7 +155,8 @@ def _hung(start: str, text: str, width: int, indent: int) -> list[str]:
     """Return text after `start`, wrapped, with further lines indented."""
     room = max(_FEWEST_FOR_VERDICT, width - columns(start))
     first, *rest = textwrap.wrap(text, room) or [NOTHING.value]
-    return [start + first, *(" " * indent + line for line in textwrap.wrap(" ".join(rest), max(20, width - indent)))]
+    further = textwrap.wrap(" ".join(rest), max(20, width - indent))
+    return [start + first, *(" " * indent + line for line in further)]
 
 
 def pad(text: str, width: int) -> str:
@@ -164,6 +166,4 @@ def pad(text: str, width: int) -> str:
 
 def columns(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -2,13 +2,13 @@
 
 JupyterLab's sanitizer keeps tables, details, inline styles and data: images of an untrusted notebook, and
 drops scripts, style blocks and inline svg. Inline styles can't ask for the theme's variables, so text
-inherits the theme's colour, muted text is the same at lower opacity, and the few colours are mid tones.
+inherits the theme's colour, and the few colours are mid tones that suit both themes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,17 +16,17 @@ from nbopt.comparison import Comparison
 from nbopt.render import figures
 from nbopt.render.details import details_of
 from nbopt.render.figures import NOTHING, one_line
-from nbopt.render.pictures import COLOURS, Axis, bar, change_axis, speed_axis, whisker
+from nbopt.render.markup import MUTED, markup, safe, typeset
+from nbopt.render.pictures import COLOURS, LEGEND, Axis, bar, change_axis, speed_axis, whisker
 from nbopt.render.sentences import Headline, Part, headline
-from nbopt.render.view import Tone, View, label_of, notes_of, runtime_title, views
+from nbopt.render.view import COMPARE_RATIOS, Tone, View, label_of, notes_of, runtime_title, views
 from nbopt.runs import Run
 
 LIMIT_BYTES = 200_000
 """A notebook is saved with each of its outputs; beyond this, details and then pictures are left out."""
 
 _TINT = "rgba(31,146,84,0.13)"
-_LINE = "rgba(128,136,144,0.35)"
-_MUTED = "opacity:0.72"
+_RULE = "rgba(128,136,144,0.35)"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Extent:
 
 
 def html(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> str:
-    """Return a comparison as HTML of at most `limit_bytes`; what had to be left out for that is said in it."""
+    """Return a comparison as HTML of at most `limit_bytes`; what is left out for that is said in it."""
     shown = views(comparison)
     if not shown:
         return _box("No runs yet.")
@@ -57,17 +57,6 @@ def html(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> str:
         if len(page.encode()) <= limit_bytes:
             return page
     return _box(f"{len(comparison.runs)} runs of {len(shown)} workloads, too many to show here: cmp.frame()")
-
-
-def typeset(text: str) -> str:
-    """Return figures in ASCII with true signs for minus and times, escaped."""
-    text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
-    return escape(re.sub(r"(?<=\d)x\b", "\N{MULTIPLICATION SIGN}", text), quote=True)
-
-
-def safe(text: str, limit: int = 300) -> str:
-    """Return what a user wrote, on one line, cut at `limit` and escaped."""
-    return escape(one_line(text, limit), quote=True)
 
 
 def _box(body: str) -> str:
@@ -86,33 +75,24 @@ def _section(view: View, extent: _Extent) -> str:
         left_out.append(f"{len(view.runs) - len(rows)} of {len(view.runs)} rows")
     notes: dict[str, int] = {}
     parts = [
-        _sentence(top.strong, "font-size:18px;line-height:1.3;font-weight:600;margin:4px 0 2px 0"),
-        _sentence(top.second, "margin:0 0 2px 0"),
-        _sentence(top.conditions, f"font-size:12px;{_MUTED};margin:0 0 8px 0"),
+        _line(top.strong, "font-size:18px;line-height:1.3;font-weight:600;margin:4px 0 2px 0"),
+        _line(top.second, "margin:0 0 2px 0"),
+        _line(top.conditions, f"font-size:12px;{MUTED};margin:0 0 8px 0"),
         _table(view, rows, extent, notes),
         _footnotes(view, notes),
         _next_step(top, view),
     ]
     if left_out:
         words = f"Left out to keep the notebook small: {', '.join(left_out)}. cmp.frame() has all figures."
-        parts.append(f'<div style="font-size:12px;{_MUTED}">{words}</div>')
+        parts.append(f'<div style="font-size:12px;{MUTED}">{words}</div>')
     if extent.details:
         parts.append(details_of(view))
     return f'<div style="margin:0 0 14px 0">{"".join(parts)}</div>'
 
 
-def _sentence(parts: Iterable[Part], style: str) -> str:
-    """Return a sentence, its asides smaller; nothing where it is empty."""
-    pieces = []
-    for part in parts:
-        if part.kind == "name":
-            pieces.append(safe(part.text))
-        elif part.kind == "aside":
-            aside = f"font-size:13px;font-weight:400;{_MUTED}"
-            pieces.append(f'<span style="{aside}">{typeset(part.text)}</span>')
-        else:
-            pieces.append(typeset(part.text))
-    return f'<div style="{style}">{"".join(pieces)}</div>' if pieces else ""
+def _line(parts: Sequence[Part], style: str) -> str:
+    """Return a sentence on lines of its own; nothing where it is empty."""
+    return f'<div style="{style}">{markup(parts)}</div>' if parts else ""
 
 
 def _table(view: View, rows: Sequence[Run], extent: _Extent, notes: dict[str, int]) -> str:
@@ -122,51 +102,73 @@ def _table(view: View, rows: Sequence[Run], extent: _Extent, notes: dict[str, in
         heads += [("change, pt" if view.bounded else "change", "left")]
     else:
         heads += [("agreement", "right"), ("max error", "left")]
-    heads += [(f"size, {view.unit.name}", "right"), ("latency, ms", "right")]
-    heads += [("speedup: runtime \N{MIDDLE DOT} technique", "left"), ("verdict", "left")]
-    style = f"padding:4px 8px;font-weight:400;font-size:12px;{_MUTED};white-space:nowrap;vertical-align:bottom"
-    head = "".join(f'<th style="{style};text-align:{side}">{safe(title)}</th>' for title, side in heads)
+    heads += [(f"size, {view.unit.name}", "right"), ("latency, ms", "right"), ("speedup", "left")]
+    heads += [("verdict", "left")]
+    style = f"padding:4px 7px;font-weight:400;font-size:12px;{MUTED};white-space:normal;vertical-align:bottom"
+    head = "".join(f'<th style="{style};text-align:{side}">{_head(title, extent)}</th>' for title, side in heads)
     axes = (change_axis(view), speed_axis(view)) if extent.pictures else None
     body = "".join(_row(view, run, axes, notes) for run in rows)
+    table = "table-layout:auto;border-collapse:collapse;margin:0;font-size:13px;width:100%;min-width:900px"
     return (
-        '<div style="overflow-x:auto"><table style="table-layout:auto;border-collapse:collapse;margin:0;'
-        f'font-size:13px;width:100%"><thead><tr style="background:transparent;border-bottom:1px solid {_LINE}">'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div style="overflow-x:auto"><table style="{table}"><thead>'
+        f'<tr style="background:transparent;border-bottom:1px solid {_RULE}">{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _head(title: str, extent: _Extent) -> str:
+    """Return a column's title, with the key to its colours where it has bars."""
+    if title != "speedup" or not extent.pictures:
+        return safe(title)
+    marks = (f'<span style="color:{colour}">\N{BLACK SQUARE}</span>&nbsp;{name}' for name, colour in LEGEND.items())
+    return f"{title}:<br>{' '.join(marks)}"
 
 
 def _row(view: View, run: Run, axes: tuple[Axis, Axis] | None, notes: dict[str, int]) -> str:
     best = run is view.best and run is not view.baseline
     fill = _TINT if best else "transparent"
-    name = safe(label_of(run), 80)
+    name = safe(label_of(run), 48)
     cells = [
-        _cell(f"<b>{name}</b>" if best else name, title=run.name),
+        _cell(f"<b>{name}</b>" if best else name, title=run.name, wraps_at=110),
         _cell(safe(runtime_title(run.runtime), 40)),
     ]
     marks = "".join(f" [{notes.setdefault(note, len(notes) + 1)}]" for note in notes_of(run))
     if run.failed:
         reason = f"failed: {safe(run.reason, 400) or 'no reason was recorded'}{marks}"
-        cells.append(_cell(reason, wrap=True, span=7))
+        cells.append(_cell(reason, wraps_at=200, span=7))
     else:
-        cells.append(_cell(_precision(run), muted=True))
+        cells.append(_cell(_precision(run), muted=True, wraps_at=60))
         cells += _quality_cells(view, run, axes)
         cells.append(_cell(view.unit.number(run.size_bytes), right=True))
         cells.append(_cell(typeset(figures.latency(run).value), right=True))
         cells.append(_cell(_speedup(view, run, axes)))
         cells.append(_verdict(view, run, marks))
-    opacity = f";{_MUTED}" if run.failed else ""
-    return f'<tr style="background:{fill};border-bottom:1px solid {_LINE}{opacity}">{"".join(cells)}</tr>'
+    opacity = f";{MUTED}" if run.failed else ""
+    return f'<tr style="background:{fill};border-bottom:1px solid {_RULE}{opacity}">{"".join(cells)}</tr>'
 
 
 def _cell(
-    body: str, *, right: bool = False, muted: bool = False, wrap: bool = False, span: int = 1, title: str = ""
+    body: str,
+    *,
+    right: bool = False,
+    muted: bool = False,
+    wraps_at: int | None = None,
+    span: int = 1,
+    title: str = "",
 ) -> str:
-    style = f"padding:5px 8px;text-align:{'right' if right else 'left'};vertical-align:middle"
-    style += ";white-space:normal" if wrap else ";white-space:nowrap"
-    style += f";{_MUTED}" if muted else ""
+    """Return a cell; figures stay on one line, words wrap and keep at least `wraps_at` pixels."""
+    style = f"padding:5px 7px;text-align:{'right' if right else 'left'};vertical-align:middle"
+    style += ";white-space:nowrap" if wraps_at is None else f";white-space:normal;min-width:{wraps_at}px"
+    style += f";{MUTED}" if muted else ""
     attributes = f' colspan="{span}"' if span > 1 else ""
     attributes += f' title="{safe(title, 120)}"' if title else ""
     return f'<td style="{style}"{attributes}>{body}</td>'
+
+
+def _number(text: str, pixels: int) -> str:
+    """Return a figure that ends at the same place in all rows, before a picture."""
+    style = f"display:inline-block;min-width:{pixels}px;text-align:right"
+    return f'<span style="{style}">{typeset(text)}</span>'
 
 
 def _quality_cells(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> list[str]:
@@ -181,8 +183,7 @@ def _quality_cells(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> list
         return [shown, _cell("")]
     picture = whisker(view, run, axes[0], _quality_tone(view, run)) if axes else ""
     bounds = "" if picture else f" {delta.bounds}"
-    number = f'<span style="display:inline-block;min-width:34px;text-align:right">{typeset(delta.value)}</span>'
-    return [shown, _cell(number + typeset(bounds) + picture)]
+    return [shown, _cell(_number(delta.value, 34) + typeset(bounds) + picture)]
 
 
 def _quality_tone(view: View, run: Run) -> Tone:
@@ -198,7 +199,7 @@ def _speedup(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> str:
     value = "1" if run is view.baseline and run.latency_ms is not None else ratio.value
     if value == NOTHING.value:
         return ""
-    number = f'<span style="display:inline-block;min-width:48px;text-align:right">{typeset(value + "x")}</span>'
+    number = _number(f"{value}x", 48)
     if run is view.baseline:
         return number
     if axes:
@@ -220,17 +221,17 @@ def _verdict(view: View, run: Run, marks: str) -> str:
     if words == NOTHING.value:
         return _cell(f"\N{EM DASH}{marks}", muted=True)
     mark = f'<span style="color:{COLOURS[tone]}">\N{BLACK CIRCLE}</span>&nbsp;'
-    return _cell(f"{mark}{safe(words, 200)}{marks}", wrap=True)
+    return _cell(f"{mark}{safe(words, 200)}{marks}", wraps_at=150)
 
 
 def _footnotes(view: View, notes: dict[str, int]) -> str:
     lines = [f"[{number}] {safe(note, 400)}" for note, number in notes.items()]
     if view.differing:
         conditions = safe("; ".join(view.differing))
-        lines.append(f"Measured under different conditions: {conditions}. Compare speedups, not milliseconds.")
+        lines.append(f"Measured under different conditions: {conditions}. {COMPARE_RATIOS}")
     if not lines:
         return ""
-    return f'<div style="font-size:12px;{_MUTED};margin:6px 0 0 0">{"<br>".join(lines)}</div>'
+    return f'<div style="font-size:12px;{MUTED};margin:6px 0 0 0">{"<br>".join(lines)}</div>'
 
 
 def _next_step(top: Headline, view: View) -> str:
@@ -241,5 +242,7 @@ def _next_step(top: Headline, view: View) -> str:
         line = "%optimize help"
     else:
         name = one_line(top.run.name)
-        line = f"%optimize export {name if re.fullmatch(r'[-+/#.=,@:%]*[-+/#.=,@:%0-9A-Za-z_]*', name) else repr(name)} model"
-    return f'<div style="margin:8px 0 4px 0"><code style="font-size:12px">{escape(line, quote=True)}</code></div>'
+        # A magic's value is a bare word, or a Python literal where it holds anything unusual.
+        line = f"%optimize export {name if re.fullmatch(r'[-+/#.=,@:%0-9A-Za-z_]+', name) else repr(name)} model"
+    code = f'<code style="font-size:12px">{escape(line, quote=True)}</code>'
+    return f'<div style="margin:8px 0 4px 0">{code}</div>'

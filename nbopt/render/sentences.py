@@ -65,8 +65,8 @@ def headline(view: View) -> Headline:
             return Headline(best, tuple(_baseline_figures(view, best)), (), conditions)
         strong = (Part("Nothing beats the baseline: keep it"),)
         return Headline(best, strong, tuple(_why_kept(view)), conditions)
-    strong = tuple(_joined(_phrases(view, best)))
-    return Headline(best, strong, tuple(_second(view, best)), conditions)
+    result = tuple(_joined(_phrases(view, best)))
+    return Headline(best, result, tuple(_second(view, best)), conditions)
 
 
 def run_sentence(run: Run, baseline: Run | None = None) -> str:
@@ -77,32 +77,40 @@ def run_sentence(run: Run, baseline: Run | None = None) -> str:
         baseline: The run that sizes are compared with; without it the sentence gives the size alone.
     """
     view = View((run,) if baseline is None or baseline is run else (baseline, run))
-    who = f"{label_of(run)} on {runtime_title(run.runtime)}"
+    return plain(run_parts(view, run))
+
+
+def run_parts(view: View, run: Run) -> Sentence:
+    """Return `run_sentence` in parts, for a run among others."""
+    who = (Part(label_of(run), "name"), Part(" on "), Part(runtime_title(run.runtime), "name"))
     if run.failed:
-        return f"{who} failed: {one_line(run.reason) or 'no reason was recorded'}."
+        reason = one_line(run.reason).rstrip(".") or "no reason was recorded"
+        return *who, Part(" failed: "), Part(reason, "name"), Part(".")
     if run is view.baseline:
-        return f"{who}: {plain(_baseline_figures(view, run))}."
-    pieces = [plain(phrase) for phrase in _phrases(view, run, all_axes=True)]
-    if baseline is None and run.size_bytes is not None:
-        pieces.append(figures.in_bytes(run.size_bytes))
-    text = f"{who}: {', '.join(pieces) or 'nothing was measured'}"
+        return *who, Part(": "), *_baseline_figures(view, run), Part(".")
+    phrases = _phrases(view, run, all_axes=True)
+    if view.baseline is None and run.size_bytes is not None:
+        phrases.append((Part(figures.in_bytes(run.size_bytes)),))
+    parts = [*who, Part(": "), *_joined(phrases)]
     if split := _split(run):
-        text += f"; {plain(split)}"
+        parts += [Part("; "), *split]
     if reason := one_line(run.reason).rstrip("."):
-        text += f"; {reason}"
-    return f"{text}."
+        parts += [Part("; "), Part(reason, "name")]
+    return *parts, Part(".")
 
 
 def _phrases(view: View, run: Run, *, all_axes: bool = False) -> list[Sentence]:
     """Return a phrase for each axis, gains first."""
     speed, size = _speed(view, run), _size(view, run)
+    order: list[Sentence]
     gained = view.verdict(run, "latency") == "better"
-    order = [speed, size] if gained or all_axes or not size or "smaller" not in plain(size) else [size, speed]
+    shrunk = view.size_verdict(run) == "better"
+    order = [size, speed] if shrunk and not gained and not all_axes else [speed, size]
     if not all_axes and run.is_baseline:
         order = [speed]
     phrases = [phrase for phrase in order if phrase]
     memory = view.memory_ratio(run)
-    if memory is not None and (all_axes or not any(view.verdict(run, a) == "better" for a in ("latency", "size"))):
+    if memory is not None and (all_axes or not (gained or shrunk)):
         if view.verdict(run, "memory") == "better" and memory > 1:
             phrases.append((Part(f"{figures.times(memory)}x less memory"),))
         elif view.verdict(run, "memory") == "worse" and memory < 1:
@@ -116,11 +124,12 @@ def _speed(view: View, run: Run) -> Sentence:
     if ratio.value == NOTHING.value:
         return () if run.is_baseline else (Part("speed not measured"),)
     if verdict == "better":
-        return Part(f"{ratio.value}x faster"), *_aside(ratio.bounds)
+        return (Part(f"{ratio.value}x faster"), *_aside(ratio.bounds))
     if verdict == "worse":
         slower = figures.slowdown(run)
         return Part(f"{slower.value}x slower"), *_aside(slower.bounds)
-    busy = ", machine busy" if (finite(run.contention) or 1.0) > QUIET and verdict == "inconclusive" else ""
+    disturbed = verdict == "inconclusive" and (finite(run.contention) or 1.0) > QUIET
+    busy = ", machine busy" if verdict == "busy" or disturbed else ""
     word = "same speed" if verdict == "same" else "speed inconclusive"
     return Part(word), *_aside(f"{ratio.value}x {ratio.bounds}".strip()), *((Part(busy),) if busy else ())
 
@@ -129,9 +138,10 @@ def _size(view: View, run: Run) -> Sentence:
     smaller = view.size_ratio(run)
     if smaller is None:
         return ()
-    if smaller > 1 + EQUIVALENCE:
+    verdict = view.size_verdict(run)
+    if verdict == "better":
         return (Part(f"{figures.times(smaller)}x smaller"),)
-    if smaller < 1 / (1 + EQUIVALENCE):
+    if verdict == "worse":
         return (Part(f"{figures.times(1 / smaller)}x larger"),)
     return (Part("same size"),)
 
@@ -169,7 +179,7 @@ def _baseline_figures(view: View, run: Run) -> Iterable[Part]:
     quality, latency = figures.quality(run), figures.latency(run)
     if quality.value != NOTHING.value:
         name = Part(figures.metric_title(one_line(run.metric)), "name")
-        phrases.append((name, Part(f" {quality.value}"), *_aside(quality.bounds)))
+        phrases.append((name, Part(f" {quality.value}{'%' if run.bounded else ''}"), *_aside(quality.bounds)))
     if latency.value != NOTHING.value:
         phrases.append((Part(f"{latency.value} ms"), *_aside(latency.bounds)))
     if run.size_bytes is not None:
@@ -197,7 +207,7 @@ def _second(view: View, best: Run) -> Iterable[Part]:
 
 
 def _split(run: Run) -> Sentence:
-    """Return what runtime and technique each gave, as a sentence without its full stop; empty where one gave all."""
+    """Return what runtime and technique each gave, without a full stop; empty where one gave all."""
     whole, runtime, own = (finite(x) for x in (run.speedup, run.speedup_runtime, run.speedup_technique))
     if run.is_baseline or whole is None or not runtime or not own or abs(runtime - 1) <= EQUIVALENCE:
         return ()
@@ -226,7 +236,14 @@ def _others(view: View, best: Run) -> Iterable[Part]:
             yield from _aside(f"{delta.value}{figures.change_unit(run)} {delta.bounds}".strip())
         yield Part(".")
     elif faster:
-        yield Part(f" {len(faster)} variants are faster still and may lose more than {_limit(best)}.")
+        unknown = sum(loss_bound(run) is None for run in faster)
+        lost = len(faster) - unknown
+        if lost:
+            verb = "variant is faster still and may" if lost == 1 else "variants are faster still and may"
+            yield Part(f" {lost} {verb} lose more than {_limit(best)}.")
+        if unknown:
+            verb = "is" if unknown == 1 else "are"
+            yield Part(f" {unknown} of unmeasured quality {verb} faster still.")
 
 
 def _limit(run: Run) -> str:
@@ -251,7 +268,7 @@ def _shortfall(view: View, run: Run) -> tuple[str, str]:
         return "has no measured quality", "have no measured quality"
     if not within(run, MAX_DROP):
         return (f"may lose more than {_limit(run)}",) * 2
-    if view.verdict(run, "latency") == "inconclusive":
+    if view.verdict(run, "latency") in {"inconclusive", "busy"}:
         return "is inconclusive", "are inconclusive"
     return "is not faster", "are not faster"
 
@@ -269,7 +286,8 @@ def _conditions(view: View) -> Iterable[Part]:
     environment: dict[str, Any] = run.environment
     pieces: list[Sentence] = []
     if run.workload:
-        pieces.append((Part(one_line(run.workload, 60), "name"), Part(f" ({one_line(run.framework)})" if run.framework else "")))
+        framework = f" ({one_line(run.framework)})" if run.framework else ""
+        pieces.append((Part(one_line(run.workload, 60), "name"), Part(framework)))
     if run.metric and run.split:
         rows = f", {run.rows:,} rows" if run.rows else ""
         missing = " (there is no test split)" if run.split != "test" else ""
@@ -296,8 +314,8 @@ def _machine(environment: dict[str, Any]) -> str:
     if isinstance(threads, int):
         words.append(f"{threads} {'thread' if threads == 1 else 'threads'}")
     if isinstance(sets, list | tuple):
-        # The strongest stands last; the others are implied by it.
-        words += [one_line(str(name), 20) for name in sets[-1:]]
+        # The strongest stand last; the others are implied by them.
+        words += [one_line(str(name), 20) for name in sets[-2:]]
     return ", ".join(words)
 
 

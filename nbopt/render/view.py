@@ -8,13 +8,8 @@ from typing import Literal
 
 from nbopt.comparison import Comparison, allowed_drop, within
 from nbopt.errors import NbOptError
-from nbopt.measurement.statistics import (
-    EQUIVALENCE,
-    QUIET,
-    Interval,
-    verdict_of_difference,
-    verdict_of_ratio,
-)
+from nbopt.measurement.statistics import QUIET, Interval, verdict_of_ratio
+from nbopt.measurement.verdicts import of_memory, of_quality, of_size, phrase
 from nbopt.render.figures import Unit, finite, metric_title, one_line, unit_of
 from nbopt.runs import Run
 from nbopt.runtimes import all_runtimes
@@ -28,11 +23,7 @@ MAX_DROP = 0.01
 LOST = 0.05
 """A loss beyond five points, or 5% of a metric that has no bounds, is shown in red whatever was gained."""
 
-_ADJECTIVES = {
-    "latency": {"better": "faster", "worse": "slower", "same": "same speed", "inconclusive": "speed inconclusive"},
-    "size": {"better": "smaller", "worse": "larger", "same": "same size", "inconclusive": "size inconclusive"},
-    "memory": {"better": "less memory", "worse": "more memory"},
-}
+COMPARE_RATIOS = "Compare speedups, not milliseconds."
 
 
 def runtime_title(name: str) -> str:
@@ -48,7 +39,7 @@ def label_of(run: Run) -> str:
 
 def notes_of(run: Run) -> list[str]:
     """Return what footnotes say of a run: why its verdict is what it is, and its conditions; each once."""
-    texts = () if run.failed else (run.reason,)
+    texts = () if run.failed or run.reason == run.verdict else (run.reason,)
     return list(dict.fromkeys(note for text in (*texts, *run.notes) if (note := one_line(text))))
 
 
@@ -80,7 +71,7 @@ class View:
 
     @cached_property
     def best(self) -> Run | None:
-        """Return the run that the headline tells of: the baseline where nothing wins, None where nothing was measured."""
+        """Return the headline's run: the baseline where nothing wins, None where nothing was measured."""
         try:
             run: Run | None = self.comparison.best(max_drop=MAX_DROP)
         except NbOptError:
@@ -122,7 +113,7 @@ class View:
         return max(values, default=None)
 
     def verdict(self, run: Run, axis: Axis) -> str:
-        """Return one word for an axis: the run's own, or what its figures say; "" where it was not measured."""
+        """Return one word for an axis: the run's own, or what its figures say; "" where not measured."""
         if axis in run.verdicts:
             return run.verdicts[axis]
         if run.failed or run is self.baseline:
@@ -135,13 +126,17 @@ class View:
             delta = _interval(run.quality_delta, run.quality_delta_low, run.quality_delta_high)
             if delta is None:
                 return ""
-            return verdict_of_difference(
-                delta, margin=allowed_drop(run, MAX_DROP), greater_is_better=run.greater_is_better
-            )
-        smaller = self.size_ratio(run) if axis == "size" else self.memory_ratio(run)
-        if smaller is None:
-            return ""
-        return "better" if smaller > 1 + EQUIVALENCE else "worse" if smaller < 1 / (1 + EQUIVALENCE) else "same"
+            margin = allowed_drop(run, MAX_DROP)
+            return of_quality(delta, margin=margin, greater_is_better=run.greater_is_better)
+        if axis == "size":
+            return self.size_verdict(run)
+        mine, its = run.peak_memory_bytes, self.baseline.peak_memory_bytes if self.baseline else None
+        return of_memory(mine, its) if mine and its else ""
+
+    def size_verdict(self, run: Run) -> str:
+        """Return better, same or worse for a run's file beside the baseline's; "" where one is unknown."""
+        mine, its = run.size_bytes, self.baseline.size_bytes if self.baseline else None
+        return of_size(mine, its) if mine and its else ""
 
     def size_ratio(self, run: Run) -> float | None:
         """Return how many times smaller than the baseline a run's file is."""
@@ -165,36 +160,25 @@ class View:
         return [
             run
             for run in self.measured
-            if run is not best
-            and not within(run, MAX_DROP)
-            and (finite(run.speedup_low) or 0.0) > (floor or 1.0)
+            if run is not best and not within(run, MAX_DROP) and (finite(run.speedup_low) or 0.0) > (floor or 1.0)
         ]
 
     def words(self, run: Run) -> str:
         """Return a run's verdict as a few words, "-" for the baseline."""
+        if run is self.baseline and run.verdict in {"", "baseline"}:
+            return "-"
         if run.verdict:
             return one_line(run.verdict)
-        if run is self.baseline:
-            return "-"
-        gains = [self._adjective(run, axis) for axis in ("latency", "size")]
-        quality = self.verdict(run, "quality")
-        if quality == "inconclusive":
-            gains.append(f"{self.metric} inconclusive")
-        elif quality and not run.is_baseline:
-            gains.append(f"{quality} {self.metric}" if quality in {"same", "better", "identical"} else quality)
-        words = ", ".join(word for word in gains if word) or "-"
-        return f"{words} (runtime)" if run.is_baseline and words == "faster" else words
-
-    def _adjective(self, run: Run, axis: Axis) -> str:
-        verdict = self.verdict(run, axis)
-        if run.is_baseline and (verdict == "same" or axis == "size"):
-            return ""
-        return _ADJECTIVES[axis].get(verdict, "")
+        axes: tuple[Axis, ...] = ("quality", "latency", "size")
+        judged: dict[str, str] = {axis: verdict for axis in axes if (verdict := self.verdict(run, axis))}
+        return phrase(judged, one_line(run.metric), runtime_only=run.is_baseline) or "-"
 
     def tone(self, run: Run) -> Tone:
         """Return the one thing that colour says: good, mixed, bad, plain, or muted for what failed."""
         if run.failed:
             return "muted"
+        if run.reason and run.verdict and run.reason.startswith(run.verdict):
+            return "bad"  # its outputs can't be trusted: the verdict is that reason's first words
         if run is self.baseline:
             return "plain"
         quality, speed = self.verdict(run, "quality"), self.verdict(run, "latency")
@@ -219,11 +203,12 @@ class View:
 
     @cached_property
     def differing(self) -> tuple[str, ...]:
-        """Return the conditions in which the measured runs differ: they should not be ranked by milliseconds."""
-        keys = {"cpu": "CPU", "threads": "threads", "os": "operating system", "measure": "length of measurement"}
+        """Return the conditions in which measured runs differ, so that milliseconds do not rank them."""
+        keys = {"cpu": "CPU", "threads": "threads", "os": "operating system", "measure": "measurement"}
         found = []
         for key, title in keys.items():
-            values = {str(run.environment[key]) for run in self.measured if run.environment.get(key) is not None}
+            known = [run.environment.get(key) for run in self.measured]
+            values = {str(value) for value in known if value is not None}
             if len(values) > 1:
                 shown = ", ".join(sorted(one_line(value, 30) for value in values)[:4])
                 found.append(f"{title} ({shown})")

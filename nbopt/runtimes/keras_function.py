@@ -82,7 +82,7 @@ class KerasFunction(Runtime):
         def forward(arguments: Any) -> Any:
             return primary_output(model(arguments, training=False))
 
-        return KerasSession(tf.function(forward, reduce_retracing=True), manifest, served=False)
+        return KerasSession(tf.function(forward, autograph=False, reduce_retracing=True), manifest, served=False)
 
 
 def _load_saved_model(tf: Any, path: Path, manifest: Manifest) -> KerasSession:

@@ -101,7 +101,8 @@ class OnnxRuntime(Runtime):
         """Return the elements of all initializers by dtype, shapes and other int64 constants left out."""
         import onnx
 
-        names = {v: "float32" if k == "FLOAT" else k.lower() for k, v in onnx.TensorProto.DataType.items()}
+        plain = {"FLOAT": "float32", "DOUBLE": "float64"}
+        names = {v: plain.get(k, k.lower()) for k, v in onnx.TensorProto.DataType.items()}
         counts: dict[str, int] = {}
         graphs = [onnx.load(path, load_external_data=False).graph]
         while graphs:

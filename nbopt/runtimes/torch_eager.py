@@ -32,7 +32,7 @@ class TorchSession(Session):
 
     def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
         from nbopt.frameworks._primary import primary_output
-        from nbopt.frameworks.torch import output_array
+        from nbopt.frameworks._torch_module import output_array
 
         prepared = map_leaves(self._tensor, inputs)
         with self._torch.inference_mode():
@@ -64,12 +64,16 @@ def load_module(path: Path, manifest: Manifest, threads: int) -> torch.nn.Module
         raise ArtifactError(f"the device {manifest.device} that the model was on", "no CUDA device here")
     try:
         model: torch.nn.Module = pickle.loads(path.read_bytes())  # noqa: S301 - the user's own model, see above
-    except (pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise ArtifactError(f"a torch module in {path.name}", f"a damaged file: {error}", "export it again") from error
     except (ImportError, AttributeError) as error:
         raise ArtifactError(
             f"the classes of the model in {path.name}", str(error), "install the package that defines them"
         ) from error
+    except Exception as error:
+        # A pickle that was cut or changed raises whatever its next byte happens to mean.
+        reason = f"a damaged file, or one of torch.save ({type(error).__name__}: {error})"
+        raise ArtifactError(f"a torch module in {path.name}", reason[:300], "export the run again") from error
+    if not isinstance(model, torch.nn.Module):
+        raise ArtifactError(f"a torch module in {path.name}", f"a {type(model).__name__}", "export the run again")
     return model.to(device).eval()
 
 

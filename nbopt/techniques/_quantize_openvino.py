@@ -88,11 +88,16 @@ def _half(graph: Any, target: Path, source: Exported, dtype: str) -> Lowered:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep NNCF's progress bars and advice out of the cell; nbopt shows its own progress."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
+    import rich
+
+    logger, console = logging.getLogger("nncf"), rich.get_console()
+    level, in_notebook = logger.level, console.is_jupyter
     logger.setLevel(logging.ERROR)
+    # In a notebook rich shows its bars as a widget, past any redirection, and an empty one stays in the output.
+    console.is_jupyter = False
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)
+        console.is_jupyter = in_notebook

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nbopt.errors import ExportError
+from nbopt.errors import ExportError, NbOptError
 from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Draft, Lowered, Technique, option
@@ -77,8 +77,10 @@ class Quantizing:
         module = importlib.import_module(f"nbopt.techniques._quantize_{runtime.form}")
         try:
             lowered: Lowered = module.lower(model, signature, source, runtime, folder, context, self.options)
-        except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
-            # Quantizers raise whatever the graph makes them stumble over; the row shows it.
+        except NbOptError:
+            raise
+        except Exception as error:
+            # Quantizers raise whatever the graph makes them stumble over, types of their own too; the row shows it.
             text = (str(error).strip().splitlines() or [""])[0]
             raise ExportError(
                 f"a model that {runtime.title} can quantize to {self.options.dtype}",

@@ -208,9 +208,7 @@ def test_expressions_leave_no_name_behind() -> None:
 
 
 def test_a_function_may_resolve() -> None:
-    assert one("shrink --steps {a} --teacher b", {"a": 4, "b": "B"}.__getitem__) == Shrink(
-        steps=4, teacher="B"
-    )
+    assert one("shrink --steps {a} --teacher b", {"a": 4, "b": "B"}.__getitem__) == Shrink(steps=4, teacher="B")
 
 
 def test_an_object_without_text_is_written_by_its_type() -> None:
@@ -230,11 +228,7 @@ def values_for(item: Option) -> st.SearchStrategy[Any]:
         elif kind is int:
             made.append(st.integers(-1000 if low is None else int(low), 10**9 if high is None else int(high)))
         elif kind is float:
-            made.append(
-                st.floats(
-                    low, high, exclude_min=shut, exclude_max=shut, allow_nan=False, allow_infinity=False
-                )
-            )
+            made.append(st.floats(low, high, exclude_min=shut, exclude_max=shut, allow_nan=False, allow_infinity=False))
         elif kind is str:
             made.append(st.text(max_size=12))
         elif get_origin(kind) is tuple:

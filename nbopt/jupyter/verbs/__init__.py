@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
 
 
@@ -23,6 +23,7 @@ class Verb:
         takes: Fields that come without `--`, in order; `names...` takes all words that are left.
         needs: Fields that must be given.
         shares: Groups of options that it has beside its own: "binding", "running", "output".
+        usage: How the line is written; made from `takes` and `needs` where a verb does not say it.
         body: It has a cell form, whose body's value is the model.
         examples: Lines that can be pasted.
     """
@@ -35,14 +36,13 @@ class Verb:
     body: ClassVar[bool] = False
     examples: ClassVar[tuple[str, ...]] = ()
 
-    # A property would hide behind an instance, and messages need it before there is one.
     usage: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         places = " ".join(place.removesuffix("...").upper() + "..." * place.endswith("...") for place in cls.takes)
         cls.usage = f"%optimize {cls.word} {places}".rstrip()
 
-    def run(self, session: Session, command: Command) -> Any:
+    def run(self, session: Session, request: Request) -> Any:
         """Do it, and return what the cell's result is."""
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from nbopt.technique import option
 
 if TYPE_CHECKING:
     from nbopt.comparison import Comparison
-    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
 
 
@@ -19,7 +19,7 @@ class Compare(Verb):
     """Put runs into one table: all that are kept of the bound model, or those that are named."""
 
     word: ClassVar[str] = "compare"
-    summary: ClassVar[str] = "Show the runs that are kept of the bound model in one table, or the named ones."
+    summary: ClassVar[str] = "show the runs that are kept of the bound model in one table, or the named ones"
     takes: ClassVar[tuple[str, ...]] = ("names...",)
     examples: ClassVar[tuple[str, ...]] = (
         "%optimize compare",
@@ -27,8 +27,8 @@ class Compare(Verb):
         "%optimize compare quantize prune+quantize/openvino",
     )
 
-    names: tuple[str | Any, ...] = option((), "Variables that hold results, names of runs or of recipes.")
+    names: tuple[str | Any, ...] = option((), "variables that hold results, names of runs or of recipes")
 
-    def run(self, session: Session, command: Command) -> Comparison:
+    def run(self, session: Session, request: Request) -> Comparison:
         """Return the comparison."""
         return session.comparison(self.names)

@@ -9,7 +9,7 @@ from nbopt.doctor import Diagnosis, diagnose
 from nbopt.jupyter.verbs import Verb
 
 if TYPE_CHECKING:
-    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
 
 
@@ -18,9 +18,9 @@ class Doctor(Verb):
     """Look at the processor, the runtimes, the frameworks and the store."""
 
     word: ClassVar[str] = "doctor"
-    summary: ClassVar[str] = "Tell what this machine has, what is missing, and which command brings it."
+    summary: ClassVar[str] = "tell what this machine has, what is missing, and which command brings it"
     examples: ClassVar[tuple[str, ...]] = ("%optimize doctor",)
 
-    def run(self, session: Session, command: Command) -> Diagnosis:
+    def run(self, session: Session, request: Request) -> Diagnosis:
         """Return the diagnosis."""
         return diagnose()

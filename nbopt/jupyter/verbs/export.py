@@ -15,7 +15,7 @@ from nbopt.sheet import Sheet, bundle
 from nbopt.technique import option
 
 if TYPE_CHECKING:
-    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
 
 
@@ -57,7 +57,7 @@ class Export(Verb):
     """Copy a run's file, with the manifest that says how it was measured."""
 
     word: ClassVar[str] = "export"
-    summary: ClassVar[str] = "Write a run's model to a file."
+    summary: ClassVar[str] = "write a run's model to a file"
     takes: ClassVar[tuple[str, ...]] = ("name", "path")
     needs: ClassVar[tuple[str, ...]] = ("name", "path")
     examples: ClassVar[tuple[str, ...]] = (
@@ -65,11 +65,11 @@ class Export(Verb):
         "%optimize export {q8.best(max_drop=0.01)} models/ --force",
     )
 
-    name: str | Any = option("", "Name of the run, first letters of its id, or a variable.")  # noqa: RUF009
-    path: str | Any = option("", "File to write; its ending may be left out. A folder takes the run's name.")  # noqa: RUF009
-    force: bool = option(False, "Overwrite a file that is there.")
+    name: str | Any = option("", "name of the run, first letters of its id, or a variable")  # noqa: RUF009
+    path: str | Any = option("", "file to write, its ending may be left out; a folder takes the run's name")  # noqa: RUF009
+    force: bool = option(False, "overwrite a file that is there")
 
-    def run(self, session: Session, command: Command) -> Written:
+    def run(self, session: Session, request: Request) -> Written:
         """Write the file."""
         run = session.run_named(self.name)
         source = run.path
@@ -79,7 +79,7 @@ class Export(Verb):
         if target.suffix != source.suffix and not target.suffix:
             target = target.with_name(target.name + source.suffix)
         if target.exists() and not self.force:
-            raise ExportError("a path that is free", f"{target} is there", f"another path, or --force")
+            raise ExportError("a path that is free", f"{target} is there", "another path, or --force")
         try:
             return Written(run, run.export(target))
         except OSError as error:

@@ -10,7 +10,7 @@ from nbopt.jupyter.verbs import Verb
 from nbopt.technique import option
 
 if TYPE_CHECKING:
-    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
 
 
@@ -19,13 +19,13 @@ class Runs(Verb):
     """List the runs that are on disk, those before a restart of the kernel included."""
 
     word: ClassVar[str] = "runs"
-    summary: ClassVar[str] = "List the runs that are kept, newest first."
+    summary: ClassVar[str] = "list the runs that are kept, newest first"
     examples: ClassVar[tuple[str, ...]] = ("%optimize runs", "%optimize runs --all --last 20")
 
-    all: bool = option(False, "Runs of every model, not of the bound one alone.")
-    last: int | None = option(None, "How many.", low=1)
+    all: bool = option(False, "runs of every model, not of the bound one alone")
+    last: int | None = option(None, "how many", low=1)
 
-    def run(self, session: Session, command: Command) -> RunList:
+    def run(self, session: Session, request: Request) -> RunList:
         """Return the list."""
         work = None if self.all else session.workload
         runs = kept_runs(None if work is None else work.digest)

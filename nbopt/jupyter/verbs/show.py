@@ -10,7 +10,7 @@ from nbopt.jupyter.verbs import Verb
 from nbopt.technique import option
 
 if TYPE_CHECKING:
-    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
 
 
@@ -19,7 +19,7 @@ class Show(Verb):
     """Show one run: what was asked, what was measured, and how."""
 
     word: ClassVar[str] = "show"
-    summary: ClassVar[str] = "Show all that is known of one run."
+    summary: ClassVar[str] = "show all that is known of one run"
     takes: ClassVar[tuple[str, ...]] = ("name",)
     needs: ClassVar[tuple[str, ...]] = ("name",)
     examples: ClassVar[tuple[str, ...]] = (
@@ -27,8 +27,8 @@ class Show(Verb):
         "%optimize show {q8.best(max_drop=0.01)}",
     )
 
-    name: str | Any = option("", "Name of the run, first letters of its id, or a variable.")  # noqa: RUF009
+    name: str | Any = option("", "name of the run, first letters of its id, or a variable")  # noqa: RUF009
 
-    def run(self, session: Session, command: Command) -> RunCard:
+    def run(self, session: Session, request: Request) -> RunCard:
         """Return the run's card."""
         return RunCard(session.run_named(self.name))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nbopt.jupyter.verbs import Verb
 
 if TYPE_CHECKING:
-    from nbopt.jupyter.arguments import Command
+    from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
 
 
@@ -17,7 +17,9 @@ class Use(Verb):
     """Bind a model with its data; every technique after it works on this."""
 
     word: ClassVar[str] = "use"
-    summary: ClassVar[str] = "Bind the model and its data, and measure the baselines."
+    summary: ClassVar[str] = "bind the model and its data, and measure the baselines"
+    # A cell gives the model by its body, so the parser does not need it.
+    usage: ClassVar[str] = "%optimize use MODEL"
     takes: ClassVar[tuple[str, ...]] = ("model",)
     shares: ClassVar[tuple[str, ...]] = ("binding", "running", "output")
     body: ClassVar[bool] = True
@@ -26,8 +28,8 @@ class Use(Verb):
         "%optimize use model --valid x_valid,y_valid --metric auc --runtimes all",
     )
 
-    def run(self, session: Session, command: Command) -> Any:
+    def run(self, session: Session, request: Request) -> Any:
         """Bind, show the card, and return the baselines."""
-        work = session.bind(command.binding)
+        work = session.bind(request.binding)
         session.show_card(work)
-        return session.optimize(work, command)
+        return session.optimize(work, request)

@@ -1,0 +1,32 @@
+"""What a Keras model is called with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nbopt.data import Inputs, leaves, numeric_inputs
+from nbopt.frameworks._keras_copy import symbolic
+
+
+def float_dtype(model: Any) -> str:
+    """Return the NumPy name of the dtype that floating inputs should have."""
+    name = str(model.dtype_policy.variable_dtype)
+    inputs = symbolic(model, "_inputs_struct")
+    for tensor in [] if inputs is None else keras.tree.flatten(inputs):
+        if str(tensor.dtype).startswith(("float", "bfloat")):
+            name = str(tensor.dtype)
+            break
+    # Keras casts inputs to what it computes in; NumPy has no bfloat16.
+    return name if name in ("float16", "float32", "float64") else "float32"
+
+
+def model_arguments(model: Any, inputs: Inputs) -> Any:
+    """Return what the model is called with, as tensors: one, a list of several, or a dict."""
+    arrays = numeric_inputs(inputs, float_dtype(model))
+    if isinstance(arrays, dict):
+        return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+    tensors = [tf.convert_to_tensor(array) for array in leaves(arrays)]
+    return tensors[0] if len(tensors) == 1 else tensors

@@ -1,0 +1,86 @@
+"""A torch module at hand: copied, called, and its tensors brought in and out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from nbopt.data import Inputs, map_leaves
+from nbopt.errors import ModelError
+from nbopt.frameworks._primary import primary_output
+
+
+def clone(model: torch.nn.Module) -> torch.nn.Module:
+    """Return an independent copy in evaluation mode.
+
+    Raises:
+        ModelError: Neither deepcopy nor pickle can copy it.
+    """
+    try:
+        twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError, AttributeError) as first:
+        # Non-leaf tensors (weight norm, pruning masks) defeat deepcopy; pickling detaches nothing either, but
+        # goes through state that such modules define for it.
+        import cloudpickle
+
+        try:
+            twin = cloudpickle.loads(cloudpickle.dumps(model))
+        except Exception as error:
+            raise ModelError(
+                "a model that can be copied, so that yours stays untouched",
+                f"copy.deepcopy raised {type(first).__name__}: {first}",
+                "remove hooks and parametrizations first (torch.nn.utils.prune.remove, remove_weight_norm)",
+            ) from error
+    return twin.eval()
+
+
+def device_of(model: torch.nn.Module) -> str:
+    """Return the device of the first parameter, "cpu" where there is none."""
+    return str(next((p.device for p in model.parameters()), "cpu"))
+
+
+def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of all weights and buffers."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def last_leaf(model: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the last module without children, which in most models makes the output."""
+    found = None
+    for module in model.modules():
+        if not list(module.children()):
+            found = module
+    return found
+
+
+def tensors(model: torch.nn.Module, inputs: Inputs) -> Inputs:
+    """Return inputs as tensors on the model's device; floating ones in the model's dtype."""
+    parameter = next((p for p in model.parameters() if p.dtype.is_floating_point), None)
+
+    def move(leaf: Any) -> torch.Tensor:
+        # torch refuses some NumPy dtypes (uint16) and warns about read-only arrays: a copy settles both.
+        tensor = leaf if isinstance(leaf, torch.Tensor) else torch.from_numpy(np.array(leaf))
+        if parameter is None:
+            return tensor
+        if tensor.dtype.is_floating_point and tensor.dtype != parameter.dtype:
+            tensor = tensor.to(parameter.dtype)
+        return tensor.to(parameter.device)
+
+    return map_leaves(move, inputs)
+
+
+def call(model: torch.nn.Module, inputs: Inputs) -> Any:
+    """Call the model with positional or named inputs, and return its primary output."""
+    result = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    return primary_output(result)
+
+
+def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return an output tensor as NumPy; half precisions as float32."""
+    tensor = output.detach().cpu()
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:  # noqa: PLR2004 - bytes of float32
+        tensor = tensor.float()
+    return np.asarray(tensor.numpy())

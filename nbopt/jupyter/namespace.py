@@ -1,0 +1,74 @@
+"""What stands in the notebook's variables: which can be models, which can be data."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from nbopt.errors import ModelError
+from nbopt.frameworks import framework_of
+
+_NEITHER = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+)
+_TOOLS = frozenset({"builtins", "collections", "IPython", "nbopt", "numpy", "pandas", "matplotlib", "plotly"})
+"""Packages whose iterables hold no batches."""
+
+
+def is_model(value: Any) -> bool:
+    """Tell whether a value is a model of a framework; none is imported to find out."""
+    if value is None or isinstance(value, (*_NEITHER, tuple, list, dict)):
+        return False
+    try:
+        framework_of(value)
+    except ModelError:
+        return False
+    return True
+
+
+def is_data(value: Any) -> bool:
+    """Tell whether a value has a form of data that a workload takes: a loader, `(x, y)`, a list of batches."""
+    if value is None or isinstance(value, _NEITHER):
+        return False
+    if isinstance(value, Mapping):
+        return "labels" in value or "label" in value
+    if isinstance(value, tuple):
+        return len(value) in (2, 3) and _holds_arrays(value[0]) and _holds_arrays(value[1])
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], (tuple, dict)) and len(value[0]) > 1
+    if hasattr(value, "shape") or hasattr(value, "__next__") or type(value).__module__.split(".")[0] in _TOOLS:
+        return False
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__}
+    if "torch.utils.data.dataset.Dataset" in kinds:
+        return False  # it gives single rows; the loader around it is what is taken
+    batches = hasattr(value, "__iter__") or (hasattr(value, "__getitem__") and hasattr(value, "__len__"))
+    return batches and not is_model(value)
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether a value is an array or a tensor of any library."""
+    return not isinstance(value, _NEITHER) and hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _holds_arrays(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return bool(value) and not isinstance(value[0], str)
+    return isinstance(value, dict) or len(getattr(value, "shape", ())) > 0
+
+
+def names_of(variables: Mapping[str, Any], test: Any) -> list[str]:
+    """Return the names of the variables that pass a test, IPython's own (`_`, `Out`) left out."""
+    return [
+        name
+        for name, value in list(variables.items())
+        if not name.startswith("_") and name not in ("In", "Out") and test(value)
+    ]

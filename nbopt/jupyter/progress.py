@@ -1,0 +1,171 @@
+"""Progress in one place: an output that is updated, or one line of a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nbopt.training import Progress
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+INTERVAL = 0.2
+"""Seconds between two updates: a person reads no faster, and a saved notebook keeps only the last."""
+
+EARLIEST_GUESS = 0.05
+"""Share of a step after which the time that remains is guessed."""
+
+
+class Place(Protocol):
+    """Where progress is shown."""
+
+    def show(self, text: str, share: float | None) -> None:
+        """Show a line, and how much is done where that is known."""
+
+    def end(self, text: str) -> None:
+        """Leave a last line."""
+
+
+class Output:
+    """Show progress in a cell's output, updated in place."""
+
+    def __init__(self) -> None:
+        self._id = uuid.uuid4().hex
+        self._shown = False
+
+    def show(self, text: str, share: float | None) -> None:
+        """Update the output."""
+        meter = "" if share is None else f'<progress value="{share:.3f}" max="1"></progress> '
+        self._put(text, f'<div style="opacity:.8">{meter}{escape(text)}</div>')
+
+    def end(self, text: str) -> None:
+        """Leave a muted line, which is what a saved notebook keeps."""
+        self._put(text, f'<div style="opacity:.6">{escape(text)}</div>')
+
+    def _put(self, text: str, html: str) -> None:
+        from IPython.display import display
+
+        bundle = {"text/plain": text, "text/html": html}
+        display(bundle, raw=True, display_id=self._id, update=self._shown)
+        self._shown = True
+
+
+class TerminalLine:
+    """Show progress in the terminal's last line."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._width = 0
+
+    def show(self, text: str, share: float | None) -> None:
+        """Write over the line."""
+        line = text if share is None else f"{share:4.0%} {text}"
+        self._write(line[:100])
+
+    def end(self, text: str) -> None:
+        """Write the last line and go on below it."""
+        self._write(text)
+        self._stream.write("\n")
+        self._stream.flush()
+
+    def _write(self, line: str) -> None:
+        self._stream.write("\r" + line.ljust(self._width))
+        self._stream.flush()
+        self._width = len(line)
+
+
+class Nowhere:
+    """Show nothing: there is neither a notebook nor a terminal."""
+
+    def show(self, text: str, share: float | None) -> None:
+        """Do nothing."""
+
+    def end(self, text: str) -> None:
+        """Do nothing."""
+
+
+class LiveProgress:
+    """Take progress as often as it comes, and show it as often as a person can read.
+
+    Args:
+        place: Where it is shown.
+        interval: Seconds between two updates.
+    """
+
+    def __init__(self, place: Place, interval: float = INTERVAL) -> None:
+        self._place = place
+        self._interval = interval
+        self._started = time.monotonic()
+        self._step = ""
+        self._step_started = self._started
+        self._next = 0.0
+        self.updates = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Take one report."""
+        now = time.monotonic()
+        if progress.what != self._step:
+            self._step, self._step_started = progress.what, now
+        if now < self._next:
+            return
+        self._next = now + self._interval
+        share = progress.done / progress.total if progress.total else None
+        self._place.show(self._line(progress, share, now), share)
+        self.updates += 1
+
+    def _line(self, progress: Progress, share: float | None, now: float) -> str:
+        count = f"{progress.done:g}/{progress.total:g}" if progress.total else ""
+        spent = now - self._step_started
+        left = ""
+        if share is not None and EARLIEST_GUESS <= share < 1 and spent > 1:
+            left = f"{_seconds(spent * (1 - share) / share)} left"
+        parts = [
+            f"{progress.what} {count}".strip(),
+            progress.note,
+            left,
+            f"{_seconds(now - self._started)} so far",
+        ]
+        return " · ".join(part for part in parts if part)
+
+    def end(self, word: str) -> None:
+        """Leave the last line: "done in 12 s". Nothing is shown where nothing was."""
+        if self.updates:
+            self._place.end(f"{word} {_seconds(time.monotonic() - self._started)}")
+
+
+def _seconds(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def live_progress(shell: InteractiveShell) -> Iterator[LiveProgress]:
+    """Show progress while the block runs: in the output of a kernel's cell, or in a terminal's line."""
+    place: Place
+    if hasattr(shell, "kernel"):
+        place = Output()
+    elif sys.stderr.isatty():
+        place = TerminalLine(sys.stderr)
+    else:
+        place = Nowhere()
+    progress = LiveProgress(place)
+    word = "stopped after"
+    try:
+        yield progress
+        word = "done in"
+    except KeyboardInterrupt:
+        word = "interrupted after"
+        raise
+    finally:
+        progress.end(word)

@@ -1,0 +1,310 @@
+"""Follow channels through a functional Keras graph, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from nbopt.frameworks._keras_copy import is_graph
+from nbopt.techniques._prune_keras.channels import Channels
+
+Array = np.ndarray[Any, Any]
+_L = keras.layers
+
+# Layers that treat each channel by itself and keep the last axis.
+PASSING = {
+    "Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+    "GaussianNoise", "GaussianDropout", "AlphaDropout", "Identity", "ActivityRegularization", "Rescaling",
+    "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D",
+    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D", "GlobalAveragePooling3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
+    "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D",
+}  # fmt: skip
+# Functions of `keras.ops` that do the same.
+PASSING_OPS = {
+    "Relu", "Relu6", "Sigmoid", "Tanh", "Silu", "Gelu", "HardSigmoid", "HardSilu", "LeakyRelu", "Elu", "Selu",
+    "Softplus", "Cast", "Absolute", "Square", "Sqrt", "Exp", "Negative", "Clip",
+}  # fmt: skip
+# Layers and functions that combine equal positions of several tensors.
+JOINING = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
+ELEMENTWISE = {
+    "linear", "relu", "relu6", "sigmoid", "tanh", "silu", "swish", "gelu", "elu", "selu", "softplus", "softsign",
+    "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "leaky_relu", "exponential", "mish", "celu",
+    "log_sigmoid", "squareplus", "soft_shrink", "hard_shrink", "tanh_shrink", "threshold",
+}  # fmt: skip
+GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Say which channel each place of a weight's axis belongs to.
+
+    Args:
+        axis: The axis.
+        ids: A channel number for each place.
+        takes_in: The axis is multiplied with the channel (rows of a kernel), and does not make it.
+    """
+
+    axis: int
+    ids: Array
+    takes_in: bool
+
+
+class Trace:
+    """Know every channel of a model, and every weight that holds it."""
+
+    def __init__(self, model: Any) -> None:
+        self.channels = Channels()
+        self.slices: dict[int, list[Slice]] = {}
+        self._made: dict[int, Array] = {}
+        self._seen: dict[int, tuple[Array, Array]] = {}
+        self._reshaped: dict[int, Array] = {}
+        self._entries: dict[int, list[Array | None]] = {}
+        self._whole: dict[str, str] = {}
+        functional = _functional(model)
+        entry = [self._fresh(tensor, frozen=True) for tensor in functional._inputs]
+        for ids in self._walk(functional, entry):
+            if ids is not None:
+                self.channels.freeze(ids)
+
+    def notes(self) -> list[str]:
+        """Return which kinds of layers made their surroundings keep their width."""
+        if not self._whole:
+            return []
+        kinds = ", ".join(sorted(set(self._whole.values())))
+        return [f"layers next to {kinds} keep their width: channels can't be followed through them"]
+
+    def resized(self, layer: Any, keep: Array) -> dict[str, Any]:
+        """Return what changes in a layer's configuration."""
+        made = self._made.get(id(layer))
+        if id(layer) in self._reshaped:
+            target = tuple(layer.target_shape)
+            return {"target_shape": (*target[:-1], int(keep[self._reshaped[id(layer)]].sum()))}
+        if made is None or keep[made].all():
+            return {}
+        return {"units" if hasattr(layer, "units") else "filters": int(keep[made].sum())}
+
+    def entries(self, model: Any, keep: Array) -> list[Any] | None:
+        """Return fresh inputs for a nested model, as narrow as what now feeds it; None for what is no such model."""
+        ids = self._entries.get(id(model))
+        if ids is None:
+            return None
+        inputs = []
+        for tensor, known in zip(_functional(model)._inputs, ids, strict=True):
+            width = tensor.shape[-1:] if known is None else (int(keep[known].sum()),)
+            shape = (*tensor.shape[:-1], *width)
+            inputs.append(keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name))
+        return inputs
+
+    def _walk(self, functional: Any, entry: Sequence[Array | None]) -> list[Array | None]:
+        known: dict[int, Array | None] = dict(zip(map(id, functional._inputs), entry, strict=True))
+        for depth in sorted(functional._nodes_by_depth, reverse=True):
+            for node in functional._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                tensors = node.arguments.keras_tensors
+                made = self._pass(node, [known[id(t)] for t in tensors], tensors)
+                for tensor, ids in zip(node.outputs, made, strict=True):
+                    known[id(tensor)] = self._settled(tensor, ids)
+        return [known[id(tensor)] for tensor in functional._outputs]
+
+    def _settled(self, tensor: Any, ids: Array | None) -> Array | None:
+        """Return the channels of a tensor; new ones that stay where none are known, or not one for each place."""
+        if ids is not None and len(tensor.shape) > 1 and tensor.shape[-1] == len(ids):
+            return ids
+        if ids is not None:
+            self.channels.freeze(ids)
+        return self._fresh(tensor, frozen=True)
+
+    def _fresh(self, tensor: Any, *, frozen: bool) -> Array | None:
+        width = tensor.shape[-1] if len(tensor.shape) > 1 else None
+        return None if width is None else self.channels.new(width, frozen=frozen)
+
+    def _pass(self, node: Any, ids: list[Array | None], tensors: Sequence[Any]) -> list[Array | None]:
+        """Return the channels of what a node gives; None for channels of its own that stay."""
+        operation = node.operation
+        if isinstance(operation, keras.Model) and _functional(operation) is not None:
+            self._entries.setdefault(id(operation), ids)
+            return self._walk(_functional(operation), ids)
+        present = [i for i in ids if i is not None]
+        result = None
+        if len(present) == len(ids) and ids and len(node.outputs) == 1:
+            result = self._single(operation, node, present, tensors)
+        if result is not None:
+            return [result]
+        for known in present:
+            self.channels.freeze(known)
+        if not isinstance(operation, (_L.InputLayer, _L.Embedding)):
+            self._whole[operation.name] = type(operation).__name__
+        return [None] * len(node.outputs)
+
+    def _single(self, operation: Any, node: Any, ids: list[Array], tensors: Sequence[Any]) -> Array | None:
+        kind = type(operation).__name__
+        own = type(operation).__module__.startswith("keras.src.")
+        if not own or getattr(operation, "data_format", None) == "channels_first":
+            return None
+        layer = isinstance(operation, keras.Layer)
+        if kind in JOINING:
+            return None if _has_constants(node) else self._join(ids, node.outputs[0])
+        if kind in PASSING if layer else kind in PASSING_OPS:
+            return ids[0] if len(ids) == 1 and _elementwise(operation) else None
+        if not layer:
+            return None
+        if kind == "Concatenate":
+            return self._concatenate(operation, ids, tensors)
+        if len(ids) != 1:
+            return None
+        if kind == "Flatten":
+            places = tensors[0].shape[1:-1]
+            return None if None in places else np.tile(ids[0], int(np.prod(places, dtype=np.int64)))
+        if kind == "Reshape":
+            return self._reshape(operation, ids[0])
+        if kind == "BatchNormalization":
+            return self._norm(operation, ids[0], len(tensors[0].shape))
+        if kind in GATES:
+            return self._recurrent(operation, ids[0])
+        return self._kernel(operation, kind, ids[0])
+
+    def _join(self, ids: list[Array], output: Any) -> Array | None:
+        width = output.shape[-1]
+        full = [i for i in ids if len(i) == width]
+        if not full or any(len(i) not in (1, width) for i in ids):
+            return None
+        if width > 1 and len(full) != len(ids):
+            # One value for all channels (a spatial attention map): it is no channel that could go.
+            for narrow in (i for i in ids if len(i) == 1):
+                self.channels.freeze(narrow)
+        for other in full[1:]:
+            self.channels.tie(full[0], other)
+        return full[0]
+
+    def _concatenate(self, layer: Any, ids: list[Array], tensors: Sequence[Any]) -> Array:
+        rank = len(tensors[0].shape)
+        if layer.axis in (-1, rank - 1):
+            return np.concatenate(ids)
+        for other in ids[1:]:
+            self.channels.tie(ids[0], other)
+        return ids[0]
+
+    def _reshape(self, layer: Any, ids: Array) -> Array | None:
+        if not layer.target_shape or layer.target_shape[-1] != len(ids):
+            return None
+        self._reshaped[id(layer)] = ids
+        return ids
+
+    def _norm(self, layer: Any, ids: Array, rank: int) -> Array | None:
+        if layer.axis not in (-1, rank - 1):
+            return None
+        if self._again(layer, ids) is None:
+            self._seen[id(layer)] = (ids, ids)
+            for variable in layer.weights:
+                self._cut(variable, Slice(0, ids, takes_in=False))
+            if layer.gamma is not None:
+                self.channels.weigh(ids, np.abs(layer.gamma.numpy()))
+        return ids
+
+    def _recurrent(self, layer: Any, ids: Array) -> Array | None:
+        if layer.return_state or layer.stateful or not _elementwise(layer):
+            return None
+        made = self._again(layer, ids)
+        if made is not None:
+            return made
+        gates = GATES[type(layer).__name__]
+        made = self.channels.new(layer.units)
+        cell = layer.cell
+        self._cut(cell.kernel, Slice(0, ids, takes_in=True), Slice(1, np.tile(made, gates), takes_in=False))
+        recurrent = cell.recurrent_kernel
+        self._cut(recurrent, Slice(0, made, takes_in=True), Slice(1, np.tile(made, gates), takes_in=False))
+        if cell.use_bias:
+            self._cut(cell.bias, Slice(len(cell.bias.shape) - 1, np.tile(made, gates), takes_in=False))
+        self._weigh(cell.kernel)
+        self._weigh(recurrent)
+        self._made[id(layer)] = made
+        self._seen[id(layer)] = (ids, made)
+        return made
+
+    def _kernel(self, layer: Any, kind: str, ids: Array) -> Array | None:
+        """Cut dense and convolution layers, whose kernels differ in the order of their last two axes."""
+        depthwise = kind in ("DepthwiseConv1D", "DepthwiseConv2D")
+        separable = kind in ("SeparableConv1D", "SeparableConv2D")
+        plain = kind in ("Dense", "Conv1D", "Conv2D", "Conv3D")
+        transposed = kind in ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+        if not (depthwise or separable or plain or transposed):
+            return None
+        if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+            return None
+        if (getattr(layer, "groups", 1) or 1) > 1 and not (depthwise or separable):
+            return None
+        again = self._again(layer, ids)
+        if again is not None:
+            return again
+        if depthwise:
+            made = np.repeat(ids, layer.depth_multiplier)
+            self._cut(layer.kernel, Slice(len(layer.kernel.shape) - 2, ids, takes_in=False))
+            if layer.use_bias:
+                self._cut(layer.bias, Slice(0, made, takes_in=False))
+            if not _elementwise(layer):
+                self.channels.freeze(made)
+            self._seen[id(layer)] = (ids, made)
+            return made
+        made = self.channels.new(layer.units if kind == "Dense" else layer.filters, frozen=not _elementwise(layer))
+        if separable:
+            rank = len(layer.depthwise_kernel.shape)
+            self._cut(layer.depthwise_kernel, Slice(rank - 2, ids, takes_in=False))
+            main, taken = layer.pointwise_kernel, np.repeat(ids, layer.depth_multiplier)
+        else:
+            main, taken = layer.kernel, ids
+        last = len(main.shape) - 1
+        axis_in, axis_out = (last, last - 1) if transposed else (last - 1, last)
+        self._cut(main, Slice(axis_in, taken, takes_in=True), Slice(axis_out, made, takes_in=False))
+        if layer.use_bias:
+            self._cut(layer.bias, Slice(0, made, takes_in=False))
+        self._weigh(main)
+        self._made[id(layer)] = made
+        self._seen[id(layer)] = (ids, made)
+        return made
+
+    def _again(self, layer: Any, ids: Array) -> Array | None:
+        """Return what a shared layer made at its first call, and tie what it takes in; None at the first."""
+        if id(layer) not in self._seen:
+            return None
+        taken, made = self._seen[id(layer)]
+        self.channels.tie(taken, ids)
+        return made
+
+    def _cut(self, variable: Any, *cuts: Slice) -> None:
+        self.slices.setdefault(id(variable), []).extend(cuts)
+
+    def _weigh(self, variable: Any) -> None:
+        squares = variable.numpy().astype(np.float64) ** 2
+        for cut in self.slices[id(variable)]:
+            others = tuple(axis for axis in range(squares.ndim) if axis != cut.axis)
+            self.channels.weigh(cut.ids, np.sqrt(squares.sum(others)))
+
+
+def _functional(model: Any) -> Any:
+    """Return the graph of a functional or built Sequential model, None of a subclassed one."""
+    if isinstance(model, keras.Sequential):
+        return model._functional
+    return model if hasattr(model, "_nodes_by_depth") and is_graph(model) else None
+
+
+def _has_constants(node: Any) -> bool:
+    """Tell whether an array of fixed size goes in, which would not shrink with the channels."""
+    arguments = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+    return any(not isinstance(a, keras.KerasTensor) and np.ndim(a) > 0 for a in arguments if a is not None)
+
+
+def _elementwise(layer: Any) -> bool:
+    """Tell whether what the layer applies to its output treats each channel by itself."""
+    for name in ("activation", "recurrent_activation"):
+        function = getattr(layer, name, None)
+        if function is not None:
+            own = str(getattr(function, "__module__", "")).startswith("keras.")
+            if not own or getattr(function, "__name__", "") not in ELEMENTWISE:
+                return False
+    return np.ndim(getattr(layer, "scale", 1.0)) == 0

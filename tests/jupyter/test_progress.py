@@ -1,0 +1,136 @@
+"""Progress: throttled, in one place, with a last line that stays."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from nbopt.jupyter import progress as module
+from nbopt.jupyter.progress import LiveProgress, Output, TerminalLine, live_progress
+from nbopt.training import Progress
+from tests.jupyter.conftest import Shell
+
+
+class Place:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, float | None]] = []
+        self.last = ""
+
+    def show(self, text: str, share: float | None) -> None:
+        self.lines.append((text, share))
+
+    def end(self, text: str) -> None:
+        self.last = text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_it_is_shown_at_most_five_times_a_second(clock: list[float]) -> None:
+    place = Place()
+    live = LiveProgress(place)
+    for step in range(1000):
+        clock[0] += 0.01
+        live(Progress("training", step, 1000))
+    assert 45 <= len(place.lines) <= 51
+
+
+def test_a_report_costs_next_to_nothing() -> None:
+    live = LiveProgress(Place())
+    report = Progress("training", 1, 10)
+    began = time.perf_counter()
+    for _ in range(10_000):
+        live(report)
+    assert (time.perf_counter() - began) / 10_000 < 50e-6
+
+
+def test_the_time_that_remains_is_of_this_step(clock: list[float]) -> None:
+    place = Place()
+    live = LiveProgress(place)
+    live(Progress("calibrating"))
+    clock[0] += 50
+    live(Progress("training", 0, 10))
+    clock[0] += 10
+    live(Progress("training", 2, 10, "loss 0.3"))
+    assert place.lines[0] == ("calibrating · 0.0 s so far", None)
+    assert place.lines[-1] == ("training 2/10 · loss 0.3 · 40 s left · 60 s so far", 0.2)
+    live.end("done in")
+    assert place.last == "done in 60 s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.51, "0.5 s"), (12.4, "12 s"), (119, "119 s"), (150, "2 min"), (8000, "2 h 13 min")]
+)
+def test_times_are_said_as_people_do(seconds: float, words: str) -> None:
+    assert module._seconds(seconds) == words
+
+
+def test_nothing_is_left_where_nothing_was() -> None:
+    place = Place()
+    LiveProgress(place).end("done in")
+    assert place.last == ""
+
+
+def test_a_terminal_has_one_line(clock: list[float]) -> None:
+    stream = Terminal()
+    live = LiveProgress(TerminalLine(stream))
+    live(Progress("a long name of a step", 1, 2))
+    clock[0] += 1
+    live(Progress("b", 2, 2))
+    clock[0] += 1
+    live.end("done in")
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    shown = text.rstrip("\n").split("\r")[-1]
+    assert shown.strip() == "done in 2.0 s"
+    # The line before it was longer, and nothing of it is left.
+    assert len(shown) >= len(text.split("\r")[-2].rstrip())
+
+
+def test_an_output_is_updated_in_place(shell: Shell, clock: list[float]) -> None:
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as captured:
+        live = LiveProgress(Output())
+        live(Progress("<b>step</b>", 1, 2))
+        clock[0] += 1
+        live(Progress("step", 2, 2))
+        live.end("done in")
+    ids = {output.transient["display_id"] for output in captured.outputs}
+    assert len(ids) == 1
+    assert [output.update for output in captured.outputs] == [False, True, True]
+    first = captured.outputs[0].data["text/html"]
+    assert "<progress" in first
+    assert "&lt;b&gt;step" in first
+    assert captured.outputs[-1].data["text/plain"] == "done in 1.0 s"
+
+
+def test_a_shell_without_notebook_or_terminal_shows_nothing(shell: Shell) -> None:
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as captured, live_progress(shell.ipython) as live:
+        live(Progress("step", 1, 2))
+    assert captured.outputs == []
+    assert captured.stdout + captured.stderr == ""
+
+
+def test_the_last_line_says_how_it_ended(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(module.sys, "stderr", stream)
+    for error, words in ((KeyboardInterrupt, "interrupted after"), (ValueError, "stopped after")):
+        with pytest.raises(error), live_progress(shell.ipython) as live:  # noqa: PT012
+            live(Progress("step"))
+            raise error
+        assert words in stream.getvalue().splitlines()[-1]

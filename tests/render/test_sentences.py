@@ -1,0 +1,199 @@
+"""Sentences say what the rows say."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbopt.comparison import Comparison
+from nbopt.render import run_sentence
+from nbopt.render.sentences import Headline, headline, plain
+from nbopt.render.view import View
+from nbopt.runs import Run
+from tests.render.sample_runs import (
+    BASELINE,
+    ENVIRONMENT,
+    EVERYTHING,
+    INT8,
+    MASKED,
+    NOTHING_WINS,
+    ON_ORT,
+    REFUSED,
+    SLOWER,
+    STUDENT,
+    any_run,
+    run_of,
+    without_labels,
+)
+
+
+def top(*runs: Run) -> Headline:
+    return headline(View(Comparison(runs).runs))
+
+
+def test_the_headline_tells_of_the_best_run() -> None:
+    told = headline(View(EVERYTHING.runs))
+    assert told.run is not None
+    assert told.run.name == EVERYTHING.best(max_drop=0.01).name == "quantize/openvino"
+    assert plain(told.strong) == "3.1x faster [3.0, 3.3], 3.9x smaller, accuracy the same -0.1 pt [-0.3, +0.1]"
+
+
+def test_a_runtime_alone_can_win() -> None:
+    told = top(BASELINE, ON_ORT)
+    assert plain(told.strong) == "2.00x faster [1.91, 2.10], accuracy identical"
+    assert plain(told.second) == "The same model, run by ONNX Runtime."
+
+
+def test_a_technique_that_costs_speed_is_not_credited_with_the_runtimes() -> None:
+    run = dataclasses.replace(INT8, speedup_runtime=4.0, speedup_technique=0.78)
+    assert "The runtime alone gives 4.0x, and quantize int8 static makes it 0.8x of that." in plain(
+        top(BASELINE, run).second
+    )
+
+
+def test_when_nothing_wins_the_baseline_is_kept() -> None:
+    told = headline(View(NOTHING_WINS.runs))
+    assert told.run is NOTHING_WINS.runs[0]
+    assert plain(told.strong) == "Nothing beats the baseline: keep it"
+    assert plain(told.second) == "Of 3 other rows 1 is not faster, 1 may lose more than 1 pt, 1 failed."
+
+
+def test_inconclusive_is_no_win() -> None:
+    run = run_of("quantize/openvino", delta=(0, 0, 0), speedup=(1.3, 0.8, 2.0), contention=2.4)
+    told = top(BASELINE, run)
+    assert told.run is not None
+    assert told.run.is_baseline
+    assert plain(told.second) == "Of 1 other row 1 is inconclusive."
+    assert "machine busy (wall/CPU 2.40)" in plain(told.conditions)
+    assert "speed inconclusive 1.3x [0.8, 2.0], machine busy" in run_sentence(run, BASELINE)
+
+
+def test_a_smaller_file_at_the_same_speed_wins_by_its_size() -> None:
+    run = run_of("quantize/torch", delta=(0, 0, 0), speedup=(1.0, 0.99, 1.01), size_bytes=340_000)
+    assert plain(top(BASELINE, run).strong) == "4.0x smaller, same speed 1.00x [0.99, 1.01], accuracy identical"
+
+
+def test_baseline_only() -> None:
+    assert plain(top(BASELINE).strong) == "accuracy 91.3% [90.8, 91.8], 0.41 ms [0.40, 0.42], 1.35 MB"
+
+
+def test_all_failed() -> None:
+    assert plain(top(REFUSED).strong) == "The only run failed"
+    assert plain(top(REFUSED, dataclasses.replace(REFUSED, id="b")).strong) == "All 2 runs failed"
+
+
+def test_without_labels_nothing_is_claimed_about_quality() -> None:
+    told = top(*(without_labels(run) for run in (BASELINE, INT8)))
+    assert told.run is not None
+    assert told.run.is_baseline
+    assert plain(told.second) == "Of 1 other row 1 has no measured quality."
+    assert "the same prediction on 98.71% of rows" in run_sentence(without_labels(INT8), BASELINE)
+
+
+@pytest.mark.parametrize("key", list(ENVIRONMENT))
+def test_any_condition_may_be_missing(key: str) -> None:
+    rest = {name: value for name, value in ENVIRONMENT.items() if name != key}
+    assert plain(top(dataclasses.replace(BASELINE, environment=rest)).conditions).startswith("fashion-cnn (torch)")
+
+
+def test_shared_rows_are_counted() -> None:
+    for count, words in ((1, "1 row shared"), (1200, "1,200 rows shared"), (0, "no shared rows")):
+        run = dataclasses.replace(BASELINE, environment={**ENVIRONMENT, "shared_rows": count})
+        assert words in plain(top(run).conditions)
+
+
+@pytest.mark.parametrize(
+    ("run", "sentence"),
+    [
+        (BASELINE, "baseline on torch: accuracy 91.3% [90.8, 91.8], 0.41 ms [0.40, 0.42], 1.35 MB."),
+        (
+            INT8,
+            (
+                "quantize int8 static on OpenVINO: 3.1x faster [3.0, 3.3], 3.9x smaller, accuracy the same -0.1 pt "
+                "[-0.3, +0.1]; of the 3.1x, the runtime gives 1.9x and quantize int8 static 1.6x."
+            ),
+        ),
+        (
+            MASKED,
+            (
+                "prune 0.5 unstructured on OpenVINO: 1.90x faster [1.85, 1.96], same size, accuracy the same -0.1 pt "
+                "[-0.2, +0.1]; of the 1.90x, the runtime gives 1.90x and prune 0.5 unstructured 1.00x; zeros do not "
+                "help dense kernels."
+            ),
+        ),
+        (
+            SLOWER,
+            (
+                "quantize int8 dynamic on LiteRT: 5.9x slower [5.7, 6.1], 3.9x smaller, accuracy the same -0.1 pt "
+                "[-0.2, +0.1]; the runtime alone gives 1.20x, and quantize int8 dynamic makes it 0.140x of that."
+            ),
+        ),
+        (REFUSED, "quantize int8 static on LiteRT failed: operator X is not supported: export float."),
+    ],
+    ids=lambda value: value.name if isinstance(value, Run) else "",
+)
+def test_one_sentence_for_one_run(run: Run, sentence: str) -> None:
+    assert run_sentence(run, BASELINE) == sentence
+
+
+def test_a_run_without_its_baseline_gives_its_size() -> None:
+    assert ", 346 kB" in run_sentence(INT8) or ", 0.35 MB" in run_sentence(INT8)
+
+
+positive = st.floats(0.01, 100)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ratio=positive, spread=st.floats(0.001, 0.3), size=st.integers(1000, 10**9), delta=st.floats(-0.5, 0.5))
+def test_figures_of_a_sentence_are_the_runs(ratio: float, spread: float, size: int, delta: float) -> None:
+    low, high = ratio * (1 - spread), ratio * (1 + spread)
+    run = run_of(
+        "quantize/openvino",
+        "Q",
+        quality=0.6,
+        delta=(delta, delta - 0.013, delta + 0.013),
+        speedup=(ratio, low, high),
+        size_bytes=size,
+    )
+    said = run_sentence(run, BASELINE)
+    speed = re.search(r"([\d.,]+)x (faster|slower) \[([\d.,]+), ([\d.,]+)\]", said)
+    if speed:
+        number, least, most = (float(speed[i].replace(",", "")) for i in (1, 3, 4))
+        expected = ratio if speed[2] == "faster" else 1 / ratio
+        assert number == pytest.approx(expected, abs=(most - least) / 2 + 1e-9, rel=spread)
+        assert (low > 1) if speed[2] == "faster" else (high < 1)
+    else:
+        assert "same speed" in said or "speed inconclusive" in said
+        assert low <= 1.021
+        assert high >= 1 / 1.021
+    resized = re.search(r"([\d.,e+]+)x (smaller|larger)", said)
+    if resized:
+        expected = 1_350_000 / size if resized[2] == "smaller" else size / 1_350_000
+        assert float(resized[1].replace(",", "")) == pytest.approx(expected, rel=0.06)
+        assert expected > 1
+    points = re.search(r"accuracy (?:[a-z ]+) ([+-]?\d+) pt \[([+-]?\d+), ([+-]?\d+)\]", said)
+    assert points, said
+    assert int(points[1]) == pytest.approx(100 * delta, abs=0.51)
+    word = "better" if delta > 0.013 else "worse" if delta < -0.013 else ""
+    assert word in said
+
+
+STUDENTS = st.lists(st.sampled_from([INT8, ON_ORT, MASKED, SLOWER, STUDENT, REFUSED]), unique_by=lambda run: run.name)
+
+
+@given(STUDENTS)
+def test_the_headline_never_tells_of_a_run_that_may_lose_more_than_a_point(runs: list[Run]) -> None:
+    told = top(BASELINE, *runs)
+    assert told.run is not None
+    assert told.run.name not in {STUDENT.name, REFUSED.name, SLOWER.name}
+
+
+@settings(deadline=None)
+@given(any_run, any_run)
+def test_any_run_gives_one_line(run: Run, baseline: Run) -> None:
+    assert run_sentence(run, baseline).isprintable()
+    assert run_sentence(run).isprintable()
