@@ -93,3 +93,10 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
     from nbopt import jupyter
 
     jupyter.load_ipython_extension(ipython)
+
+
+def unload_ipython_extension(ipython: InteractiveShell) -> None:
+    """Take the magics and the completion away again; IPython calls this on `%unload_ext nbopt`."""
+    from nbopt import jupyter
+
+    jupyter.unload_ipython_extension(ipython)

@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import nbopt
 from nbopt.errors import NbOptError, OptionError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -41,8 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nbopt", description=nbopt.__doc__.splitlines()[0] if nbopt.__doc__ else "")
-    parser.add_argument("--version", action="version", version=f"nbopt {nbopt.__version__}")
+    parser = argparse.ArgumentParser(
+        prog="nbopt",
+        description="Make the PyTorch or Keras model in your notebook smaller, faster or better, and prove it.",
+    )
+    parser.add_argument("--version", action="version", version=f"nbopt {version('nbopt')}")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nbopt.errors import ArtifactError, NbOptError, OptionError, nearest
+from nbopt.errors import ArtifactError, NbOptError, OptionError, disk_error, nearest
 from nbopt.runs import Run
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Comparison:
             if run.name == name:
                 return run
         names = [run.name for run in self.runs]
-        raise OptionError("the name of a run in this comparison", repr(name), nearest(name, names))
+        raise OptionError("the name of a run in this comparison", repr(name), nearest(str(name), names))
 
     def frame(self) -> pd.DataFrame:
         """Return a pandas DataFrame, a row a run, with the columns of `COLUMNS`; units are in their names."""
@@ -197,8 +198,8 @@ class Comparison:
         """
         if minimize not in AXES:
             raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
-        if max_drop < 0:
-            raise OptionError("max_drop of 0 or more", str(max_drop), "max_drop=0.01 is one point")
+        if not isinstance(max_drop, (int, float)) or not max_drop >= 0:
+            raise OptionError("max_drop as a number of 0 or more", repr(max_drop), "max_drop=0.01 is one point")
         fit = [
             run
             for run in self.runs
@@ -247,17 +248,29 @@ class Comparison:
 
         Returns:
             The path written.
+
+        Raises:
+            StoreError: The place can't be written; a file that was there before stays.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".html":
             html = str(self._repr_mimebundle_()["text/html"])
-            path.write_text(f"<!doctype html><meta charset='utf-8'><title>nbopt</title>{html}", encoding="utf-8")
+            text = f"<!doctype html><meta charset='utf-8'><title>nbopt</title>{html}"
         elif path.suffix == ".csv":
-            self.frame().to_csv(path, index=False)
+            text = self.frame().to_csv(index=False)
         else:
             homes = {run.id: run.home for run in self.runs}
-            path.write_text(json.dumps({**self.to_dict(), "homes": homes}, indent=1), encoding="utf-8")
+            text = json.dumps({**self.to_dict(), "homes": homes}, indent=1)
+        scratch = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                scratch.write_text(text, encoding="utf-8")
+                scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, path) from error
         return path
 
     @classmethod
@@ -269,15 +282,20 @@ class Comparison:
         """
         try:
             body = json.loads(Path(path).read_text(encoding="utf-8"))
-            version = body["version"] if body["format"] == FORMAT else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError("a comparison that cmp.save(path) wrote", f"{path}: {error}") from error
-        if version is None or version > FORMAT_VERSION:
+            if body["format"] != FORMAT:
+                raise ValueError(f"its format is {body['format']!r}")
+            if body["version"] > FORMAT_VERSION:
+                raise ArtifactError(
+                    f"a comparison of version {FORMAT_VERSION} or older",
+                    f"version {body['version']}, written by a newer nbopt",
+                    "pip install --upgrade nbopt",
+                )
+            homes = body.get("homes", {})
+            return cls(Run.from_dict(run, homes.get(run["id"], "")) for run in body["runs"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
-                f"a comparison of version {FORMAT_VERSION} or older", f"version {version}", "pip install --upgrade nbopt"
-            )
-        homes = body.get("homes", {})
-        return cls(Run.from_dict(run, homes.get(run["id"], "")) for run in body["runs"])
+                "a comparison that cmp.save(path) wrote", f"{path}: {type(error).__name__}: {error}", "save it again"
+            ) from error
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         if Comparison.renderer is None:

@@ -84,7 +84,8 @@ def optimize(
     done: list[Run] = []
     try:
         with kept_randomness(), Stage(workload, store or RunStore(), settings) as stage:
-            for run in _runs(stage, recipe, chosen, explicit=runtimes is not None):
+            named = {runtimes} if isinstance(runtimes, str) else set(runtimes or ())
+            for run in _runs(stage, recipe, chosen, named):
                 done.append(run)
                 progress(Progress("measured", note=run.name))
     except KeyboardInterrupt as interrupt:
@@ -111,17 +112,19 @@ def optimize(
     return result
 
 
-def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], *, explicit: bool) -> Iterator[Run]:
+def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[str]) -> Iterator[Run]:
     """Yield rows as they are finished: first the untouched model on every runtime, then the recipe."""
     for runtime in runtimes:
         yield stage.baseline(runtime).run
     if not recipe.techniques:
         return
     candidate = make_candidate(stage, recipe)
-    for runtime in runtimes:
+    # The native runtime is always there as the baseline; the recipe runs on it only where nobody chose others.
+    chosen = [r for r in runtimes if r.name in named] if named and "all" not in named else runtimes
+    for runtime in chosen:
         reason = candidate.refused(runtime)
-        if reason and not explicit:
-            continue  # a runtime that nobody named and that has no way to this recipe is no news
+        if reason and not named & {runtime.name, "all"}:
+            continue  # that a runtime which nobody named has no way to this recipe is no news
         yield measure_candidate(stage, recipe, candidate, runtime)
 
 
@@ -198,12 +201,13 @@ def _score(stage: Stage) -> Any:
     """Return quality on the selection rows, which decides which state of a training is kept."""
     workload, metric = stage.workload, stage.metric
     rows = workload.select_rows
-    if rows.targets is None:
+    targets = rows.targets
+    if targets is None:
         return None
 
     def score(model: Any) -> float:
         raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
-        return metric.of(prepare(rows.targets, raw, metric.output, rows.weight))
+        return metric.of(prepare(targets, raw, metric.output, rows.weight))
 
     return score
 

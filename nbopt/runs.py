@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import sqlite3
+import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -233,32 +234,71 @@ class RunStore:
         self.database = self.home / "runs.sqlite"
         with self._told():
             self.home.mkdir(parents=True, exist_ok=True)
-            with self._connection() as connection:
-                connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, workload_key TEXT NOT NULL, "
-                    "name TEXT NOT NULL, created TEXT NOT NULL, body TEXT NOT NULL)"
-                )
-                connection.execute("CREATE INDEX IF NOT EXISTS by_workload ON runs (workload_key, created)")
-                connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-                (version,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-        if not str(version).isdigit() or int(version) > SCHEMA_VERSION:
+            try:
+                self._prepare()
+            except sqlite3.Error as error:
+                # What a full or read-only folder holds can still be read; adding to it says what is wrong.
+                if not _is_unwritable(error) or not self._has_runs():
+                    raise
+        found = self._rows("SELECT value FROM meta WHERE key = 'schema'")
+        version = str(found[0][0]) if found else "none"
+        if not version.isdigit() or int(version) > SCHEMA_VERSION:
             raise StoreError(
                 f"a store of version {SCHEMA_VERSION} or older at {self.database}",
                 f"version {version}, written by a newer nbopt",
                 "pip install --upgrade nbopt, or set NBOPT_HOME to another folder",
             )
 
+    def _prepare(self) -> None:
+        with self._connection() as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, workload_key TEXT NOT NULL, "
+                "name TEXT NOT NULL, created TEXT NOT NULL, body TEXT NOT NULL)"
+            )
+            connection.execute("CREATE INDEX IF NOT EXISTS by_workload ON runs (workload_key, created)")
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+
+    def _has_runs(self) -> bool:
+        try:
+            return bool(self._rows("SELECT name FROM sqlite_master WHERE name = 'runs'"))
+        except StoreError:
+            return False
+
+    def _rows(self, query: str, values: Sequence[str] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds. SQLite writes its log's index even to read: where it can't, a copy is read."""
+        with self._told():
+            try:
+                with self._connection() as connection:
+                    return connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                if not _is_unwritable(error):
+                    raise
+            with tempfile.TemporaryDirectory(prefix="nbopt-store-") as folder:
+                for name in (self.database.name, f"{self.database.name}-wal"):
+                    if (self.home / name).exists():
+                        shutil.copyfile(self.home / name, Path(folder) / name)
+                with closing(sqlite3.connect(Path(folder) / self.database.name)) as copied:
+                    return copied.execute(query, values).fetchall()
+
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.database, timeout=BUSY_SECONDS)
+        connection = self._open()
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
             with connection:
                 yield connection
         finally:
             connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.database, timeout=BUSY_SECONDS)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -312,9 +352,8 @@ class RunStore:
 
     def runs(self, workload_key: str | None = None) -> list[Run]:
         """Return all runs, oldest first, of one workload or of all."""
-        where, values = ("WHERE workload_key = ?", (workload_key,)) if workload_key else ("", ())
-        with self._told(), self._connection() as connection:
-            rows = connection.execute(f"SELECT body FROM runs {where} ORDER BY created, rowid", values).fetchall()
+        where, values = ("WHERE workload_key = ?", [workload_key]) if workload_key else ("", [])
+        rows = self._rows(f"SELECT body FROM runs {where} ORDER BY created, rowid", values)
         return [Run.from_dict(json.loads(body), str(self.home)) for (body,) in rows]
 
     def keep(self, path: Path, manifest: Manifest, about: dict[str, Any] | None = None) -> tuple[str, str]:
@@ -348,6 +387,12 @@ class RunStore:
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
         return str(target.relative_to(self.home)), sha256
+
+
+def _is_unwritable(error: sqlite3.Error) -> bool:
+    """Tell a database whose place can't be written from one that is damaged or busy."""
+    kinds = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_PERM")
+    return str(getattr(error, "sqlite_errorname", "")).startswith(kinds)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -165,7 +165,8 @@ class Stage:
         return self._open[runtime.name]
 
     def _open_baseline(self, runtime: Runtime, kept: Kept) -> Subject:
-        assert kept.path is not None and kept.manifest is not None  # noqa: S101 - failed ones have no path
+        assert kept.path is not None
+        assert kept.manifest is not None
         bench = self._stack.enter_context(self.bench(kept.path, kept.manifest))
         raw = bench.predict(self.workload.report_rows.folder) if kept.raw is None else kept.raw
         subject = self._open[runtime.name] = Subject(bench, raw, size_of(kept.path)[0])
@@ -355,7 +356,7 @@ def precision_text(elements: dict[str, int]) -> str:
     if not total:
         return ""
     ordered = sorted(elements.items(), key=lambda pair: -pair[1])
-    shares = [(name, count / total) for name, count in ordered if count / total >= 0.005]  # noqa: PLR2004 - shows as 0%
+    shares = [(name, count / total) for name, count in ordered if count / total >= 0.005]
     if len(shares) == 1:
         return shares[0][0]
     return ", ".join(f"{name} {share:.0%}" for name, share in shares)

@@ -119,7 +119,7 @@ class Workload:
     def report(self) -> Split:
         """Return the split that figures are reported on."""
         split = self.test or self.valid
-        assert split is not None  # noqa: S101 - __init__ raised otherwise
+        assert split is not None
         return split
 
     @property
@@ -159,7 +159,8 @@ class Workload:
         code = getattr(self.metric, "__code__", None)
         if code is not None:
             # Two metrics of one name, as when a cell is edited and run again, judge differently.
-            digest.update(code.co_code + repr((code.co_names, code.co_consts[1:])).encode())
+            constants = [value for value in code.co_consts if not hasattr(value, "co_code")]  # whose repr is an address
+            digest.update(code.co_code + repr((code.co_names, constants)).encode())
         return digest.hexdigest()
 
     @property
@@ -212,11 +213,12 @@ class Workload:
                 note += ", and valid also reports"
         dtype = self.framework.float_dtype(self.model)
         pool: list[Inputs] = []
-        for batch in split:
-            inputs = numeric_inputs(batch.inputs, dtype)
-            pool += [take_rows(inputs, slice(i, i + 1)) for i in range(rows_of(inputs))]
-            if len(pool) >= 8 * rows:
-                break
+        with kept_randomness():
+            for batch in split:
+                inputs = numeric_inputs(batch.inputs, dtype)
+                pool += [take_rows(inputs, slice(i, i + 1)) for i in range(rows_of(inputs))]
+                if len(pool) >= 8 * rows:
+                    break
         chosen = rng.permutation(len(pool))[:rows]
         return [map_leaves(np.ascontiguousarray, pool[i]) for i in chosen], note
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -93,14 +94,52 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     return RunStore(tmp_path_factory.mktemp("shared-home"))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Hold one run of `optimize`, and all of the user's that could have changed by it, before and after."""
+
+    comparison: Comparison
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+def belongings(model: Any, x: Array) -> dict[str, Any]:
+    """Return everything of a torch user's that must not change: the model's parts, and random states."""
+    import torch
+
+    with torch.no_grad():
+        outputs = model(torch.from_numpy(x)).numpy().tobytes()
+    return {
+        "outputs": outputs,
+        "state": {name: value.numpy().tobytes() for name, value in model.state_dict().items()},
+        "training": [module.training for module in model.modules()],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
+        "grad": [parameter.grad is None for parameter in model.parameters()],
+        "hooks": [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()],
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": np.random.get_state()[1].tobytes(),  # noqa: NPY002 - the user's own state is what is looked at
+        "python": random.getstate(),
+        "threads": torch.get_num_threads(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
 @pytest.fixture(scope="session")
-def comparison(workload: Workload, store: RunStore) -> Comparison:
-    """Return what `optimize` measured of pruning and quantizing, on the default runtimes."""
+def measured(trained_mlp: Any, workload: Workload, store: RunStore, digits: Digits) -> Measured:
+    """Prune and quantize once a session, on the runtimes that are on by default."""
     from nbopt.loop import optimize
     from nbopt.techniques.prune import Prune
     from nbopt.techniques.quantize import Quantize
 
-    return optimize(workload, Prune(sparsity=0.5), Quantize(), seed=0, threads=1, store=store)
+    before = belongings(trained_mlp, digits.x)
+    comparison = optimize(workload, Prune(sparsity=0.5), Quantize(), seed=0, threads=1, store=store)
+    return Measured(comparison, before, belongings(trained_mlp, digits.x))
+
+
+@pytest.fixture(scope="session")
+def comparison(measured: Measured) -> Comparison:
+    """Return what `optimize` measured of pruning and quantizing."""
+    return measured.comparison
 
 
 @pytest.fixture
@@ -113,6 +152,7 @@ def run_python(home: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.
             [sys.executable, "-c", textwrap.dedent(script), *arguments],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "NBOPT_HOME": str(home)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

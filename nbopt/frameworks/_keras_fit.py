@@ -14,7 +14,7 @@ from nbopt.data import Batch, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_copy import layers_of, symbolic
 from nbopt.frameworks._primary import primary_output
 from nbopt.training import Progress, TrainingPlan, TrainingRecord
 
@@ -149,7 +149,14 @@ class _Loop:
             if not self.traced:
                 self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
                 self.traced = True
-            loss = float(self.step(*arguments))
+            try:
+                loss = float(self.step(*arguments))
+            except tf.errors.InvalidArgumentError as error:
+                # TensorFlow looked up a row by number, of an Embedding or of the output, that is not there.
+                reason = next((x for x in str(error).splitlines() if "indices" in x or "label" in x), str(error))
+                raise DataError(
+                    "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
+                ) from error
             if not np.isfinite(loss):
                 raise DataError(
                     "a finite training loss",
@@ -176,8 +183,9 @@ class _Loop:
 
     def _check_labels(self, targets: np.ndarray[Any, Any]) -> None:
         """Name a class number that the output has no column for; TensorFlow would train on zeros or NaN."""
-        shape = getattr(self.model, "output_shape", None) if hasattr(self.model, "_outputs_struct") else None
-        if not isinstance(shape, tuple) or len(shape) != targets.ndim + 1 or targets.dtype.kind not in "iu":
+        structure = symbolic(self.model, "_outputs_struct")
+        shape = () if structure is None else tuple(primary_output(structure).shape)
+        if len(shape) != targets.ndim + 1 or targets.dtype.kind not in "iu":
             return
         classes = shape[-1]
         bad = targets[(targets >= classes) | ((targets < 0) & (targets != -100))] if classes and classes > 1 else []

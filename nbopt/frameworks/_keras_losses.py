@@ -153,8 +153,9 @@ def _last_activation(model: Any) -> str:
         activation = getattr(operation, "activation", None)
         name = str(getattr(activation, "__name__", ""))
         passes_on = kind in ("reshape", "flatten", "squeeze", "cast", "identity", "dropout")
-        if (passes_on or (kind == "activation" and name == "linear")) and operation.input is not None:
-            inputs = keras.tree.flatten(operation.input)
+        if passes_on or (kind == "activation" and name == "linear"):
+            node = operation._inbound_nodes[tensor._keras_history.node_index]
+            inputs = node.arguments.keras_tensors
             tensor = inputs[0] if len(inputs) == 1 else None
             continue
         return name

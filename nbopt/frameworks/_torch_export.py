@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +39,8 @@ class _Primary(torch.nn.Module):
 
     def forward(self, *values: torch.Tensor) -> torch.Tensor:
         if self.names is None:
-            return primary_output(self.model(*values))  # type: ignore[no-any-return]
-        return primary_output(self.model(**dict(zip(self.names, values, strict=True))))  # type: ignore[no-any-return]
+            return primary_output(self.model(*values))
+        return primary_output(self.model(**dict(zip(self.names, values, strict=True))))
 
 
 def export(model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
@@ -181,9 +180,24 @@ def _write_openvino(program: torch.export.ExportedProgram, signature: Signature,
     with tempfile.TemporaryDirectory(prefix="nbopt-export-") as folder:
         graph = Path(folder) / "model.onnx"
         _write_onnx(program, signature, graph)
-        model = openvino.convert_model(graph)
+        model = _with_float_ports(openvino.convert_model(graph))
         # The default writes weights as float16: the baseline would not be the user's model any more.
         openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _with_float_ports(model: Any) -> Any:
+    """Let inputs and outputs in bfloat16 be float32: NumPy has no bfloat16, and OpenVINO would hand it the bits."""
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    ports = PrePostProcessor(model)
+    changed = False
+    for described, port in ((ports.input, model.inputs), (ports.output, model.outputs)):
+        for index, entry in enumerate(port):
+            if entry.get_element_type() == openvino.Type.bf16:
+                described(index).tensor().set_element_type(openvino.Type.f32)
+                changed = True
+    return ports.build() if changed else model
 
 
 @contextmanager
@@ -195,7 +209,8 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        # torch.export prints the graph that it gave up on, where the error says enough.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

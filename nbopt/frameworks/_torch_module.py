@@ -81,6 +81,6 @@ def call(model: torch.nn.Module, inputs: Inputs) -> Any:
 def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return an output tensor as NumPy; half precisions as float32."""
     tensor = output.detach().cpu()
-    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:  # noqa: PLR2004 - bytes of float32
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:
         tensor = tensor.float()
     return np.asarray(tensor.numpy())

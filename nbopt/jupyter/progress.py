@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 INTERVAL = 0.2
 """Seconds between two updates: a person reads no faster, and a saved notebook keeps only the last."""
 
+LINE = 100
+"""Columns of a terminal's line that are used: a longer one would wrap, and could not be written over."""
+
 EARLIEST_GUESS = 0.05
 """Share of a step after which the time that remains is guessed."""
 
@@ -65,8 +68,7 @@ class TerminalLine:
 
     def show(self, text: str, share: float | None) -> None:
         """Write over the line."""
-        line = text if share is None else f"{share:4.0%} {text}"
-        self._write(line[:100])
+        self._write(text[:LINE])
 
     def end(self, text: str) -> None:
         """Write the last line and go on below it."""
@@ -120,7 +122,9 @@ class LiveProgress:
         self.updates += 1
 
     def _line(self, progress: Progress, share: float | None, now: float) -> str:
-        count = f"{progress.done:g}/{progress.total:g}" if progress.total else ""
+        count = "" if share is None else f"{share:.0%}"
+        if progress.total is not None and progress.total > 1:
+            count = f"{progress.done:g}/{progress.total:g}"
         spent = now - self._step_started
         left = ""
         if share is not None and EARLIEST_GUESS <= share < 1 and spent > 1:

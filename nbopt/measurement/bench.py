@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 
 from nbopt.data import join_ragged
-from nbopt.errors import ArtifactError, DataError, ExportError, MissingExtra, NbOptError
+from nbopt.errors import ArtifactError, DataError, ExportError, NbOptError
 from nbopt.measurement.blocks import Block, Side
 from nbopt.runtimes import Manifest
 
-KINDS: dict[str, type[NbOptError]] = {
-    kind.__name__: kind for kind in (ArtifactError, DataError, ExportError) if kind is not MissingExtra
-}
+KINDS: dict[str, type[NbOptError]] = {kind.__name__: kind for kind in (ArtifactError, DataError, ExportError)}
 CLOSE_SECONDS = 5.0
 
 
@@ -100,13 +98,15 @@ class Bench:
 
         def run(iterations: int) -> Block:
             reply = self._ask(do="block", iterations=iterations, batch=batch)
-            return Block(np.array(reply["wall_ns"]), reply["cpu_ns"], reply["calls"], reply["contention"])
+            wall_ns = np.array(reply["wall_ns"])
+            return Block(wall_ns, reply["cpu_ns"], reply["calls"], reply["contention"], reply["distortion"])
 
         return run
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101 - PIPE above
+        if stdin is None or stdout is None:
+            raise ArtifactError("an open process", "one without pipes")
         try:
             stdin.write(json.dumps(request) + "\n")
             stdin.flush()
@@ -115,7 +115,7 @@ class Bench:
             line = ""
         if not line:
             raise ExportError(
-                f"{self.manifest.runtime} to run {self.path.name} in a fresh process", self._epitaph(), "see the log above"
+                f"{self.manifest.runtime} to run {self.path.name} in a fresh process", self._epitaph()
             )
         reply = json.loads(line)
         if "error" in reply:
@@ -158,7 +158,7 @@ class Bench:
 def _environment(threads: int) -> dict[str, str]:
     """Return the child's environment: equal threads for every library, and the parent's import path."""
     count = str(threads)
-    paths = [entry or os.getcwd() for entry in sys.path]
+    paths = [entry or str(Path.cwd()) for entry in sys.path]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),

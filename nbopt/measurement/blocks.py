@@ -32,18 +32,21 @@ class Block:
         calls: Number of calls.
         contention: How many times longer the calls took than on an idle machine, >= 1; None where the
             system does not tell.
+        distortion: How many times longer the median call took, >= 1: waiting comes in slices of some
+            milliseconds, so that of short calls it hits few, and their median stays true. None: as contention.
     """
 
     wall_ns: NDArray[np.float64]
     cpu_ns: float
     calls: int
     contention: float | None = None
+    distortion: float | None = None
 
     @property
     def settled(self) -> NDArray[np.float64]:
         """Return the samples without the first tenth, in which caches and threads come back to this side."""
         size = len(self.wall_ns)
-        return self.wall_ns[max(1, size // _UNSETTLED) :] if size >= 5 else self.wall_ns
+        return self.wall_ns[max(1, size // _UNSETTLED) :] if size >= 3 else self.wall_ns
 
     @property
     def elapsed_ns(self) -> float:
@@ -95,4 +98,9 @@ class CallableSide:
                 gc.enable()
         wall = np.maximum(wall, 1.0) / inner  # a clock too coarse to see the sample still moved
         self._call_ns = float(np.median(wall))
-        return Block(wall, float(cpu), samples * inner, load.contention)
+        calls = samples * inner
+        distortion = load.contention
+        if distortion is not None and load.alone_ns:
+            # Sleep is no distortion, and waiting that hit no more than some outliers is none either.
+            distortion = max(1.0, min(distortion, self._call_ns * calls / load.alone_ns))
+        return Block(wall, float(cpu), calls, load.contention, distortion)

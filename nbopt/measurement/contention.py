@@ -23,6 +23,8 @@ class Load:
         run_ns: Time that threads of the processes ran, summed; None where the system does not tell.
         wait_ns: Time that they were ready to run and waited for a processor, summed; None likewise.
         busiest_ns: Time that the busiest single thread ran or waited; None likewise.
+        alone_ns: Time that the thread that ran most ran: what the span would have taken on an idle machine,
+            were it busy throughout; None likewise.
         foreign: Share (0 to 1) of this process's CPUs that other processes used; None where the span is
             too short or the system does not tell.
     """
@@ -31,6 +33,7 @@ class Load:
     run_ns: float | None = None
     wait_ns: float | None = None
     busiest_ns: float | None = None
+    alone_ns: float | None = None
     foreign: float | None = None
 
     @property
@@ -84,14 +87,15 @@ class ContentionSampler:
         if threads is None or self._threads is None:
             self.load = Load(wall)
             return self.load
-        run = wait = busiest = 0
+        run = wait = busiest = alone = 0
         for thread, (ran, waited) in threads.items():
             # A thread that began within the span counts from zero; one that ended is lost with its counts.
             ran_before, waited_before = self._threads.get(thread, (0, 0))
             run += ran - ran_before
             wait += waited - waited_before
             busiest = max(busiest, ran - ran_before + waited - waited_before)
-        self.load = Load(wall, run, wait, busiest, self._foreign(wall, run))
+            alone = max(alone, ran - ran_before)
+        self.load = Load(wall, run, wait, busiest, alone, self._foreign(wall, run))
         return self.load
 
     def __enter__(self) -> ContentionSampler:

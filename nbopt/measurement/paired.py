@@ -24,6 +24,7 @@ class Timing:
         level: Coverage of the interval.
         verdict: g against f: better (faster), same, worse (slower) or inconclusive.
         contention: How many times longer calls took than on an idle machine, >= 1; of the side that waited most.
+        distortion: The same of the median calls that the ratio comes from: what the verdict allows for.
         foreign_load: Share of the CPUs that other processes used, 0 to 1; None where not known.
         f: Times of f, in ms.
         g: Times of g, in ms.
@@ -40,6 +41,7 @@ class Timing:
     level: float
     verdict: RatioVerdict
     contention: float
+    distortion: float
     foreign_load: float | None
     f: Latency
     g: Latency
@@ -56,8 +58,9 @@ class Timing:
 
     def __str__(self) -> str:
         f, g = self.labels
-        quiet = self.contention <= QUIET
-        state = "machine quiet" if quiet else f"machine busy: calls took {self.contention:.1f} times their own time"
+        state = "machine quiet"
+        if self.contention > QUIET:
+            state = f"machine busy, calls took {self.contention:.1f} times their own time"
         tail = f"{f} {_ms(self.f)}, {g} {_ms(self.g)}; {self.rounds} rounds, {state}"
         if self.verdict == "better":
             return f"{g} is {_times(self.interval)} faster than {f} ({tail})"
@@ -66,8 +69,10 @@ class Timing:
             return f"{g} is {_times(inverse)} slower than {f} ({tail})"
         if self.verdict == "same":
             return f"{g} is as fast as {f}: ratio {self.interval.text()} ({tail})"
-        advice = 'measure longer (budget="full")' if quiet else "repeat on a quieter machine"
-        return f"inconclusive which of {f} and {g} is faster: ratio {self.interval.text()} ({tail}); {advice}"
+        disturbed = self.distortion > QUIET
+        why = "inconclusive, machine busy" if disturbed else "inconclusive"
+        advice = "repeat when less else runs" if disturbed else 'measure longer (budget="full")'
+        return f"{why}: {g} against {f}, ratio {self.interval.text()} ({tail}); {advice}"
 
 
 def measure(
@@ -140,6 +145,7 @@ def timing_of(
         level=level,
         verdict=rounds.verdict(baseline, variant, level=level),
         contention=rounds.contention(baseline, variant),
+        distortion=rounds.distortion(baseline, variant),
         foreign_load=rounds.foreign,
         f=rounds.latency(baseline, level=level),
         g=rounds.latency(variant, level=level),

@@ -78,7 +78,7 @@ def judge(
 
 def classes_of(raw: Array, kind: OutputKind) -> Array:
     """Return the predicted class of each row (or a 0/1 for each label)."""
-    return np.asarray(predicted(scores_to_probabilities(raw, kind), multilabel=kind.startswith("multilabel")))
+    return np.asarray(predicted(scores_to_probabilities(raw, kind), multilabel=kind.startswith(("multilabel", "binary"))))
 
 
 def collapse(raw: Array, baseline: Array | None, kind: OutputKind) -> str:
@@ -86,7 +86,7 @@ def collapse(raw: Array, baseline: Array | None, kind: OutputKind) -> str:
 
     Only what the baseline does not do itself is called a collapse.
     """
-    if len(raw) < 2 or baseline is None:  # noqa: PLR2004 - one row can't vary
+    if len(raw) < 2 or baseline is None:
         return ""
     if np.ptp(raw.astype(np.float64), axis=0).max() == 0 and np.ptp(baseline.astype(np.float64), axis=0).max() > 0:
         return "collapsed: every row gets the same output"

@@ -16,6 +16,7 @@ from nbopt.errors import OptionError
 from nbopt.measurement.blocks import Block, Side
 from nbopt.measurement.contention import ContentionSampler
 from nbopt.measurement.statistics import (
+    EQUIVALENCE,
     QUIET,
     Interval,
     RatioVerdict,
@@ -29,7 +30,7 @@ Mask = NDArray[np.bool_]
 LEAST_ROUNDS = 3
 _STEADY = 0.05  # windows whose medians differ by less than this are steady
 _WINDOWS = 10  # windows that the warm-up's time is divided into
-_ROUNDS_WANTED = 30
+_ROUNDS_WANTED = 40
 _FEWEST_QUIET = 10
 
 
@@ -161,18 +162,26 @@ class Rounds:
     def kept(self) -> Mask:
         """Return which rounds figures come from: the quiet ones where there are enough, else all.
 
-        Rounds are chosen by how long threads waited for a processor, never by their times.
+        Rounds are chosen by how long threads waited for a processor, never by how long they took.
         """
-        waited = np.max([self._contentions(name) for name in self.blocks], axis=0) if self.blocks else np.empty(0)
+        waited = np.max([self._distortions(name) for name in self.blocks], axis=0) if self.blocks else np.empty(0)
         quiet: Mask = waited <= QUIET
         return quiet if quiet.sum() >= max(_FEWEST_QUIET, len(quiet) / 4) else np.ones(len(quiet), dtype=bool)
 
     def contention(self, *names: str) -> float:
         """Return how many times longer a side took than on an idle machine, over all rounds, >= 1.
 
-        Of several sides (default all) it is the one that waited most: that is how wrong a ratio can be.
+        Of several sides (default all) it is the one that waited most.
         """
-        return self._contention(names or tuple(self.blocks), np.ones(len(self), dtype=bool))
+        return max((self._mean(name, self._contentions(name)) for name in names or self.blocks), default=1.0)
+
+    def distortion(self, *names: str) -> float:
+        """Return how wrong a ratio of these sides (default all) may be by contention, >= 1.
+
+        This is contention again, but of the median calls of those rounds alone that figures come from.
+        """
+        kept = self.kept()
+        return max((self._mean(name, self._distortions(name), kept) for name in names or self.blocks), default=1.0)
 
     def ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
         """Return how many times faster `variant` is than `baseline`, in wall time."""
@@ -185,11 +194,12 @@ class Rounds:
         base, other = self.cpu_times(baseline)[kept], self.cpu_times(variant)[kept]
         return median_ratio(base, other, level=level) if (base > 0).all() and (other > 0).all() else None
 
-    def verdict(self, baseline: str, variant: str, *, level: float = 0.95, equivalence: float = 0.02) -> RatioVerdict:
+    def verdict(
+        self, baseline: str, variant: str, *, level: float = 0.95, equivalence: float = EQUIVALENCE
+    ) -> RatioVerdict:
         """Return what the ratio says of `variant`; see `verdict_of_ratio`."""
-        contention = self._contention((baseline, variant), self.kept())
         interval = self.ratio(baseline, variant, level=level)
-        return verdict_of_ratio(interval, contention=contention, equivalence=equivalence)
+        return verdict_of_ratio(interval, contention=self.distortion(baseline, variant), equivalence=equivalence)
 
     def latency(self, name: str, *, level: float = 0.95) -> Latency:
         """Return a side's times."""
@@ -218,13 +228,16 @@ class Rounds:
         stretch = np.array([block.elapsed_ns / max(block.cpu_ns, 1.0) for block in blocks])
         return stretch / stretch.min()
 
-    def _contention(self, names: Iterable[str], kept: Mask) -> float:
-        worst = 1.0
-        for name in names if kept.any() else ():
-            took = np.array([block.elapsed_ns for block in self.blocks[name]])[kept]
-            alone = took / self._contentions(name)[kept]
-            worst = max(worst, float(took.sum() / alone.sum()))
-        return worst
+    def _distortions(self, name: str) -> NDArray[np.float64]:
+        known = [block.distortion for block in self.blocks[name] if block.distortion is not None]
+        return np.array(known) if len(known) == len(self.blocks[name]) else self._contentions(name)
+
+    def _mean(self, name: str, stretches: NDArray[np.float64], kept: Mask | None = None) -> float:
+        """Return by how much all blocks together were stretched."""
+        took = np.array([block.elapsed_ns for block in self.blocks[name]])
+        if kept is not None:
+            took, stretches = took[kept], stretches[kept]
+        return float(took.sum() / (took / stretches).sum()) if len(took) else 1.0
 
 
 def run_rounds(

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from nbopt.data import Inputs, map_leaves, read_shard, rows_of, shard_paths, take_rows
+from nbopt.data import Inputs, map_leaves, read_shard, shard_paths, take_rows
 from nbopt.errors import NbOptError
 from nbopt.measurement.blocks import CallableSide
 from nbopt.runtimes import Manifest, Session, runtime_named
@@ -71,7 +71,7 @@ class Worker:
         """Time `iterations` inferences of `batch` rows."""
         if batch not in self._sides:
             session, row = self._open(), self.row
-            assert row is not None  # noqa: S101 - load came first
+            assert row is not None
             inputs = map_leaves(lambda leaf: np.repeat(leaf, batch, axis=0), row)
             self._sides[batch] = CallableSide(lambda: session.run(inputs))
         block = self._sides[batch](iterations)
@@ -81,6 +81,7 @@ class Worker:
             "cpu_ns": block.cpu_ns,
             "calls": block.calls,
             "contention": block.contention,
+            "distortion": block.distortion,
         }
 
     def _open(self) -> Session:

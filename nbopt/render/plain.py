@@ -19,6 +19,7 @@ WIDTH = 140
 _GAP = "  "
 _FEWEST_FOR_VERDICT = 22  # narrower, and names and verdicts stand on lines of their own
 _FEWEST_FOR_NAME = 18
+_STUCK = "\N{NO-BREAK SPACE}"  # a footnote's mark does not start a line
 
 
 def text(comparison: Comparison, width: int = WIDTH) -> str:
@@ -49,7 +50,7 @@ def _section(view: View, width: int) -> str:
         differing = "; ".join(view.differing)
         warning = f"Measured under different conditions: {differing}. {COMPARE_RATIOS}"
         lines += ["", *textwrap.wrap(warning, width)]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in lines).replace(_STUCK, " ")
 
 
 def _table(view: View, width: int, notes: dict[str, int]) -> list[str]:
@@ -144,7 +145,7 @@ def cut(text: str, width: int) -> str:
 
 def _marks(run: Run, notes: dict[str, int]) -> str:
     numbers = [notes.setdefault(note, len(notes) + 1) for note in notes_of(run)]
-    return "".join(f" [{number}]" for number in numbers)
+    return "".join(f"{_STUCK}[{number}]" for number in numbers)
 
 
 def _failure(run: Run) -> str:

@@ -104,11 +104,11 @@ def _table(view: View, rows: Sequence[Run], extent: _Extent, notes: dict[str, in
         heads += [("agreement", "right"), ("max error", "left")]
     heads += [(f"size, {view.unit.name}", "right"), ("latency, ms", "right"), ("speedup", "left")]
     heads += [("verdict", "left")]
-    style = f"padding:4px 7px;font-weight:400;font-size:12px;{MUTED};white-space:normal;vertical-align:bottom"
+    style = f"padding:4px 6px;font-weight:400;font-size:12px;{MUTED};white-space:normal;vertical-align:bottom"
     head = "".join(f'<th style="{style};text-align:{side}">{_head(title, extent)}</th>' for title, side in heads)
     axes = (change_axis(view), speed_axis(view)) if extent.pictures else None
     body = "".join(_row(view, run, axes, notes) for run in rows)
-    table = "table-layout:auto;border-collapse:collapse;margin:0;font-size:13px;width:100%;min-width:900px"
+    table = "table-layout:auto;border-collapse:collapse;margin:0;font-size:13px;width:100%;min-width:820px"
     return (
         f'<div style="overflow-x:auto"><table style="{table}"><thead>'
         f'<tr style="background:transparent;border-bottom:1px solid {_RULE}">{head}</tr></thead>'
@@ -129,7 +129,7 @@ def _row(view: View, run: Run, axes: tuple[Axis, Axis] | None, notes: dict[str, 
     fill = _TINT if best else "transparent"
     name = safe(label_of(run), 48)
     cells = [
-        _cell(f"<b>{name}</b>" if best else name, title=run.name, wraps_at=110),
+        _cell(f"<b>{name}</b>" if best else name, title=run.name, wraps_at=100),
         _cell(safe(runtime_title(run.runtime), 40)),
     ]
     marks = "".join(f" [{notes.setdefault(note, len(notes) + 1)}]" for note in notes_of(run))
@@ -157,7 +157,7 @@ def _cell(
     title: str = "",
 ) -> str:
     """Return a cell; figures stay on one line, words wrap and keep at least `wraps_at` pixels."""
-    style = f"padding:5px 7px;text-align:{'right' if right else 'left'};vertical-align:middle"
+    style = f"padding:5px 6px;text-align:{'right' if right else 'left'};vertical-align:middle"
     style += ";white-space:nowrap" if wraps_at is None else f";white-space:normal;min-width:{wraps_at}px"
     style += f";{MUTED}" if muted else ""
     attributes = f' colspan="{span}"' if span > 1 else ""
@@ -221,7 +221,7 @@ def _verdict(view: View, run: Run, marks: str) -> str:
     if words == NOTHING.value:
         return _cell(f"\N{EM DASH}{marks}", muted=True)
     mark = f'<span style="color:{COLOURS[tone]}">\N{BLACK CIRCLE}</span>&nbsp;'
-    return _cell(f"{mark}{safe(words, 200)}{marks}", wraps_at=150)
+    return _cell(f"{mark}{safe(words, 200)}{marks}", wraps_at=120)
 
 
 def _footnotes(view: View, notes: dict[str, int]) -> str:

@@ -300,8 +300,8 @@ def _conditions(view: View) -> Iterable[Part]:
         state = "busy" if view.busy else "quiet"
         pieces.append((Part(f"machine {state} (wall/CPU {view.contention:.2f})"),))
     shared = environment.get("shared_rows")
-    if isinstance(shared, int | float) and not isinstance(shared, bool):
-        pieces.append((Part(_shared_rows(int(shared))),))
+    if isinstance(shared, int) and not isinstance(shared, bool):
+        pieces.append((Part(_shared_rows(shared)),))
     for index, piece in enumerate(pieces):
         if index:
             yield Part(" \N{MIDDLE DOT} ")

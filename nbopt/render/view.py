@@ -74,7 +74,8 @@ class View:
         """Return the headline's run: the baseline where nothing wins, None where nothing was measured."""
         try:
             run: Run | None = self.comparison.best(max_drop=MAX_DROP)
-        except NbOptError:
+        except (NbOptError, ValueError):
+            # Bounds that contradict their estimate, from a damaged record, leave nothing to rank.
             run = self.baseline
         if run is None or run is self.baseline or self.wins(run):
             return run

@@ -84,6 +84,40 @@ class KerasFunction(Runtime):
 
         return KerasSession(tf.function(forward, autograph=False, reduce_retracing=True), manifest, served=False)
 
+    def weight_precisions(self, path: Path) -> dict[str, int]:
+        """Return the elements of all kept variables by dtype, without the state of random generators."""
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            archive.extractall(folder)
+            weights = Path(folder) / "model.weights.h5"
+            sizes = _in_h5(weights) if weights.is_file() else _in_checkpoint(Path(folder))
+        counts: dict[str, int] = {}
+        for dtype, size in sizes:
+            if dtype not in ("uint32", "int64", "string"):
+                counts[dtype] = counts.get(dtype, 0) + size
+        return counts
+
+
+def _in_h5(path: Path) -> list[tuple[str, int]]:
+    import h5py
+
+    found: list[tuple[str, int]] = []
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer"):
+            found.append((item.dtype.name, int(item.size)))
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return found
+
+
+def _in_checkpoint(folder: Path) -> list[tuple[str, int]]:
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    dtypes, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+    return [(dtypes[name].name, int(np.prod(shape))) for name, shape in shapes.items()]
+
 
 def _load_saved_model(tf: Any, path: Path, manifest: Manifest) -> KerasSession:
     with tempfile.TemporaryDirectory() as folder:

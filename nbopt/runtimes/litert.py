@@ -91,6 +91,24 @@ class LiteRt(Runtime):
                 raise ExportError("operations that LiteRT has on CPU", _first_line(error)) from error
         return LiteRtSession(interpreter, manifest)
 
+    def weight_precisions(self, path: Path) -> dict[str, int]:
+        """Return the elements of all constant tensors by dtype, read from the flatbuffer."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        kinds = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+        model = schema.Model.GetRootAs(path.read_bytes(), 0)
+        counts: dict[str, int] = {}
+        for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+            for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+                # Offset and size stand for data behind the flatbuffer, which files above 2 GB have.
+                buffer = model.Buffers(tensor.Buffer())
+                if buffer.DataLength() or buffer.Size():
+                    shape = tensor.ShapeAsNumpy()
+                    name = kinds[tensor.Type()].lower()
+                    size = int(np.prod(shape)) if isinstance(shape, np.ndarray) else 1
+                    counts[name] = counts.get(name, 0) + size
+        return {name: count for name, count in counts.items() if name not in ("int64", "bool", "string")}
+
 
 def _plain(name: str) -> str:
     """Return an input's name without what converters put around it: "serving_default_x:0" is "x"."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from typing import Any, ClassVar
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class OpenVino(Runtime):
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return the elements of all constants by dtype, shapes and other int64 constants left out."""
         counts: dict[str, int] = {}
-        for _, element in ElementTree.iterparse(path):
+        for _, element in ET.iterparse(path):
             if element.tag != "layer" or element.get("type") != "Const":
                 continue
             data = element.find("data")

@@ -63,7 +63,7 @@ def load_module(path: Path, manifest: Manifest, threads: int) -> torch.nn.Module
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ArtifactError(f"the device {manifest.device} that the model was on", "no CUDA device here")
     try:
-        model: torch.nn.Module = pickle.loads(path.read_bytes())  # noqa: S301 - the user's own model, see above
+        model: torch.nn.Module = pickle.loads(path.read_bytes())
     except (ImportError, AttributeError) as error:
         raise ArtifactError(
             f"the classes of the model in {path.name}", str(error), "install the package that defines them"
@@ -99,7 +99,7 @@ class TorchEager(Runtime):
 
 def module_precisions(path: Path) -> dict[str, int]:
     """Return how many elements of parameters and floating buffers a kept module has in each dtype."""
-    model = pickle.loads(path.read_bytes())  # noqa: S301 - the user's own model, see load_module
+    model = pickle.loads(path.read_bytes())
     counts: dict[str, int] = {}
     for tensor in [*model.parameters(), *(b for b in model.buffers() if b.dtype.is_floating_point)]:
         name = str(tensor.dtype).removeprefix("torch.")

@@ -24,7 +24,7 @@ def _prunable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Return module and attribute of every weight matrix, tied ones once; embeddings are look-ups, not products."""
     found: dict[str, tuple[nn.Module, str]] = {}
     seen: set[int] = set()
-    for prefix, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             seen.update(id(p) for p in module.parameters(recurse=False))
     for prefix, module in model.named_modules():
@@ -65,7 +65,7 @@ def with_masks(
             with torch.no_grad():
                 weight.mul_(tensor)
         else:
-            prune.custom_from_mask(module, name, tensor)  # type: ignore[no-untyped-call]
+            prune.custom_from_mask(module, name, tensor)
 
     def hold(trained: nn.Module) -> None:
         parameters = dict(trained.named_parameters())
@@ -79,7 +79,7 @@ def with_masks(
         for full in masks:
             if full not in held:
                 prefix, _, name = full.rpartition(".")
-                prune.remove(modules[prefix], name)  # type: ignore[no-untyped-call]
+                prune.remove(modules[prefix], name)
         return trained
 
     return hold, finish

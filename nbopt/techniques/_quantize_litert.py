@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nbopt.data import Inputs
 from nbopt.errors import ExportError
 from nbopt.frameworks import Exported, Signature
@@ -109,13 +107,14 @@ def _static(rows: list[Inputs], signature: Signature, per_channel: bool) -> Call
 
 
 def _holds_int8(path: Path) -> bool:
-    from ai_edge_litert.interpreter import Interpreter
+    """Tell whether any tensor is int8, in the bodies of loops too, which the interpreter does not list."""
+    from ai_edge_litert import schema_py_generated as schema
 
-    from nbopt.frameworks._quiet import quiet
-
-    with quiet():
-        details = Interpreter(model_path=str(path)).get_tensor_details()
-    return any(detail["dtype"] is np.int8 for detail in details)
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    return any(
+        graph.Tensors(i).Type() == schema.TensorType.INT8 for graph in graphs for i in range(graph.TensorsLength())
+    )
 
 
 def _check_no_loop(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,7 @@ def _half(source: Exported, target: Path) -> Lowered:
     graph = onnx.load(source.path)
     casts = []
     for tensor in graph.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < 2:  # noqa: PLR2004 - scalars stay
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < 2:
             continue
         name = tensor.name
         half = numpy_helper.to_array(tensor).clip(-65504, 65504).astype(np.float16)
@@ -131,11 +132,16 @@ def _half(source: Exported, target: Path) -> Lowered:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the quantizer's advice to preprocess (done here) out of the cell."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    """Keep the quantizer's advice to preprocess (done here), and what it logs of errors that come, out of the cell."""
+    loggers = [logging.getLogger(), logging.getLogger("onnxruntime.quantization")]
+    levels = [logger.level for logger in loggers]
+    for logger, level in zip(loggers, (logging.ERROR, logging.CRITICAL), strict=True):
+        logger.setLevel(level)
     try:
-        yield
+        # Ranges of an input that never varies, such as a mask, are divided by zero on the way.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

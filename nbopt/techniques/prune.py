@@ -52,10 +52,11 @@ class Prune(Technique):
             hold, finish = lowering.with_masks(model, masks)
             note = "zeros make the deflated file smaller; dense kernels are not faster for them"
             draft = draft.with_(model=model, hold=(*draft.hold, hold), finish=(*draft.finish, finish)).noted(note)
-        plan = draft.plan.adjusted(
-            epochs=max(draft.plan.epochs, self.epochs), learning_rate=self.learning_rate if self.epochs else draft.plan.learning_rate
-        )
-        return draft.with_(plan=plan)
+        if not self.epochs:
+            return draft
+        # One training for the whole recipe: as long as the longest that a step asks for.
+        epochs = max(draft.plan.epochs, self.epochs)
+        return draft.with_(plan=draft.plan.adjusted(epochs=epochs, learning_rate=self.learning_rate))
 
     @property
     def label(self) -> str:
@@ -76,7 +77,9 @@ def magnitude_masks(weights: Mapping[str, Array], sparsity: float) -> dict[str, 
     """
     if not weights:
         raise ModelError(
-            "layers with weights to prune (linear, convolution, recurrent)", "none in this model", "choose another technique"
+            "layers with weights to prune (linear, convolution, recurrent)",
+            "none in this model",
+            "choose another technique",
         )
     sizes = [array.size for array in weights.values()]
     magnitudes = np.concatenate([np.abs(array).ravel() for array in weights.values()])

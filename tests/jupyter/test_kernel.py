@@ -15,6 +15,8 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from nbopt.render import MIME
 from tests.jupyter.conftest import MODEL
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 FAST = "--runtimes onnxruntime --threads 1"
 PATIENCE = 120.0
 

@@ -62,6 +62,8 @@ def test_no_runs_yet(shell: Shell, home: Path) -> None:
     assert not home.exists(), "asking makes no folder"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_session(shell: Shell, tmp_path: Path) -> None:
     """Bind, quantize, compare, show, export: the work of one notebook, and what it leaves."""
     shell.ok(MODEL)
@@ -155,10 +157,11 @@ def test_a_model_that_was_trained_since_is_bound_anew(shell: Shell) -> None:
     names = shell.names
     first = session.current({"model": names["net"], "valid": names["valid"], "name": "small"})
     assert session.current({}) is first
+    key = first.digest
     shell.ok("with torch.no_grad(): net[0].weight.mul_(-1)")
     second = session.current({})
     assert second is not first
-    assert second.digest != first.digest
+    assert second.digest != key
     assert second.name == "small"
     # Another model brings its own name, and keeps the data.
     shell.ok("other = torch.nn.Linear(8, 2).eval()")
@@ -170,6 +173,7 @@ def test_a_model_that_was_trained_since_is_bound_anew(shell: Shell) -> None:
     assert session.current({}) is third
 
 
+@pytest.mark.slow
 def test_a_cell_gives_the_model(shell: Shell) -> None:
     shell.ok(MODEL)
     result = shell.ok(

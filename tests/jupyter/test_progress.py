@@ -65,8 +65,11 @@ def test_the_time_that_remains_is_of_this_step(clock: list[float]) -> None:
     live(Progress("training", 2, 10, "loss 0.3"))
     assert place.lines[0] == ("calibrating · 0.0 s so far", None)
     assert place.lines[-1] == ("training 2/10 · loss 0.3 · 40 s left · 60 s so far", 0.2)
+    clock[0] += 1
+    live(Progress("timing", 0.5, 1))
+    assert place.lines[-1] == ("timing 50% · 61 s so far", 0.5)
     live.end("done in")
-    assert place.last == "done in 60 s"
+    assert place.last == "done in 61 s"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ TIMING = Timing(
     level=0.95,
     verdict="better",
     contention=1.02,
+    distortion=1.01,
     foreign_load=0.1,
     f=LATENCY,
     g=replace(LATENCY, median=0.2, low=0.196, high=0.204),
@@ -41,7 +42,7 @@ def test_the_same_callable_is_never_called_different() -> None:
 def test_half_the_work_is_found() -> None:
     timing = measure(lambda: _work(4000), lambda: _work(2000))
     assert timing.verdict in {"better", "inconclusive"}
-    if timing.contention < 1.1:
+    if timing.distortion < 1.1:
         assert timing.verdict == "better"
         assert 1.7 < timing.ratio < 2.5
     assert timing.low <= timing.ratio <= timing.high
@@ -92,9 +93,10 @@ def test_in_words() -> None:
     assert str(slower).startswith("int8 is 2.00x [1.92, 2.08] slower than torch (torch 0.41 ms")
     same = replace(TIMING, ratio=1.002, low=0.99, high=1.01, verdict="same")
     assert str(same).startswith("g is as fast as f: ratio 1.00 [0.99, 1.01]")
-    busy = replace(TIMING, ratio=1.2, low=1.1, high=1.3, verdict="inconclusive", contention=1.84)
-    assert "machine busy: calls took 1.8 times their own time" in str(busy)
-    assert str(busy).endswith("repeat on a quieter machine")
+    busy = replace(same, verdict="inconclusive", contention=1.84, distortion=1.5)
+    assert str(busy).startswith("inconclusive, machine busy: g against f, ratio 1.00 [0.99, 1.01]")
+    assert "calls took 1.8 times their own time" in str(busy)
+    assert str(busy).endswith("repeat when less else runs")
     wide = replace(TIMING, ratio=1.2, low=0.0, high=math.inf, verdict="inconclusive")
     assert str(wide).endswith('measure longer (budget="full")')
 

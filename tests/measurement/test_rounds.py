@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,17 @@ def test_a_machine_that_is_always_busy_is_not_ranked(clock: Clock) -> None:
     rounds = run_rounds({"f": clock.side(1.0), "g": clock.side(1.0, contention=lambda: 1.8)}, 1.0)
     assert rounds.ratio("f", "g").value == pytest.approx(1 / 1.8)
     assert rounds.verdict("f", "g") == "inconclusive"
+
+
+def test_waiting_that_spares_the_median_does_not_count(clock: Clock) -> None:
+    def spared(iterations: int) -> Block:
+        return replace(inner(iterations), contention=1.8, distortion=1.02)
+
+    inner = clock.side(1.0, noise=0.01)
+    rounds = run_rounds({"f": clock.side(1.3, noise=0.01, seed=2), "g": spared}, 1.0)
+    assert rounds.contention("f", "g") == pytest.approx(1.8)
+    assert rounds.distortion("f", "g") == pytest.approx(1.02)
+    assert rounds.verdict("f", "g") == "better"
 
 
 def test_without_the_kernels_help_contention_is_wall_over_cpu_time() -> None:

@@ -47,7 +47,7 @@ def test_nothing_that_is_not_finite_is_written(value: float | None, low: float |
 def test_figures_of_a_run() -> None:
     assert str(figures.speedup(INT8)) == "3.1 [3.0, 3.3]"
     assert str(figures.change(INT8)) == "-0.1 [-0.3, +0.1]"
-    assert str(figures.quality(INT8)) == "91.2 [90.6, 91.8]"
+    assert str(figures.quality(INT8)) == "91.2 [90.7, 91.8]"
     assert str(figures.latency(BASELINE)) == "0.41 [0.40, 0.42]"
     assert str(figures.slowdown(SLOWER)) == "5.9 [5.7, 6.1]"
     assert figures.change_unit(INT8) == " pt"

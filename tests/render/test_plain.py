@@ -94,7 +94,7 @@ def test_no_runs() -> None:
 def test_wide_letters_keep_columns_aligned() -> None:
     wide = dataclasses.replace(INT8, name="名前/openvino", label="名前")
     lines = render.text(Comparison([BASELINE, wide])).splitlines()
-    first, second = (next(line for line in lines if line.startswith(start)) for start in ("baseline", "名前"))
+    first, second = (next(line for line in lines if line.startswith(start)) for start in ("baseline/", "名前/"))
     assert columns(first.partition(" MB")[0]) == columns(second.partition(" MB")[0])
 
 

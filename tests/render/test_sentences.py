@@ -109,7 +109,7 @@ def test_shared_rows_are_counted() -> None:
 @pytest.mark.parametrize(
     ("run", "sentence"),
     [
-        (BASELINE, "baseline on torch: accuracy 91.3% [90.8, 91.8], 0.41 ms [0.40, 0.42], 1.35 MB."),
+        (BASELINE, "baseline on PyTorch eager: accuracy 91.3% [90.8, 91.8], 0.41 ms [0.40, 0.42], 1.35 MB."),
         (
             INT8,
             (

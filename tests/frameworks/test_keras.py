@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from nbopt.data import Split
+from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning
+from nbopt.frameworks import Fitting, framework_of
+from nbopt.frameworks.keras import FRAMEWORK
+from nbopt.runtimes import Manifest, all_runtimes
+from nbopt.training import TrainingPlan
+from nbopt.workload import Workload
+from tests.keras_models import ALL, L, cnn, digits, rows, signature, subclassed
+
+
+def _state(model):
+    return [variable.numpy() for variable in model.variables]
+
+
+def _global_state():
+    return np.random.get_state()[1].copy()  # noqa: NPY002 - the very state that must not change
+
+
+def _same(left, right):
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_clone_is_equal_and_independent(name):
+    model, inputs = ALL[name]()
+    before, flags = _state(model), [v.trainable for v in model.variables]
+    compiled, optimizer = model.compiled, getattr(model, "optimizer", None)
+    twin = FRAMEWORK.clone(model)
+    assert np.array_equal(FRAMEWORK.predict(twin, inputs), FRAMEWORK.predict(model, inputs))
+    assert [v.trainable for v in twin.variables] == flags
+    assert len(twin.trainable_variables) == len(model.trainable_variables)
+    for variable in twin.variables:
+        variable.assign(keras.ops.zeros_like(variable))
+    assert _same(before, _state(model))
+    assert not twin.compiled
+    assert model.compiled is compiled
+    assert getattr(model, "optimizer", None) is optimizer
+    twin.compile("sgd", "mse")
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *(("keras", name) for name in ("cnn", "by_name")),
+        *(("litert", name) for name in ("cnn", "lstm", "subclassed")),
+        *(("onnx", name) for name in ("lstm", "by_name", "subclassed")),
+        *(("openvino", name) for name in ("cnn", "lstm", "embedding")),
+    ],
+)
+def test_exports_give_the_models_outputs(form, name, tmp_path, capfd):
+    model, inputs = ALL[name]()
+    before, expected = _state(model), FRAMEWORK.predict(model, inputs)
+    runtime = next(r for r in all_runtimes().values() if r.form == form and "keras" in r.frameworks)
+    described = signature(inputs)
+    capfd.readouterr()
+    exported = FRAMEWORK.export(model, described, tmp_path / f"model{runtime.suffix}", form)
+    assert capfd.readouterr() == ("", "")
+    manifest = Manifest(runtime.name, tuple(described.names), described.keyed, exported.batch)
+    session = runtime.load(exported.path, manifest, threads=1)
+    np.testing.assert_allclose(session.run(inputs), expected, atol=2e-5)
+    np.testing.assert_allclose(session.run(described.example), expected[:1], atol=2e-5)
+    assert _same(before, _state(model))
+    assert np.array_equal(FRAMEWORK.predict(model, inputs), expected)
+
+
+def test_own_classes_load_in_a_fresh_process(tmp_path):
+    model, inputs = subclassed()
+    exported = FRAMEWORK.export(model, signature(inputs), tmp_path / "model.keras", "keras")
+    assert exported.notes
+    np.save(tmp_path / "x.npy", inputs[0])
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from nbopt.runtimes import Manifest, runtime_named\n"
+        "s = runtime_named('keras').load(Path(sys.argv[1]), Manifest('keras', ('input_0',)), threads=1)\n"
+        "np.save(sys.argv[3], s.run((np.load(sys.argv[2]),)))"
+    )
+    paths = [str(exported.path), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    np.testing.assert_allclose(np.load(paths[2]), FRAMEWORK.predict(model, inputs), atol=1e-5)
+
+
+def test_training_keeps_the_best_repeats_and_leaves_global_state():
+    (x, y), (xv, yv) = digits()
+    model, _ = cnn()
+    work = Workload(model, train=(x, y), valid=(xv, yv))
+
+    def score(candidate):
+        return float((FRAMEWORK.predict(candidate, (xv,)).argmax(-1) == yv).mean())
+
+    before, seeds, policy = _state(model), _global_state(), keras.config.dtype_policy()
+    told, states = [], []
+    for _ in range(2):
+        twin = FRAMEWORK.clone(model)
+        plan = TrainingPlan(epochs=3, batch_size=64, learning_rate=3e-3, weight_decay=0.01, seed=5)
+        record = FRAMEWORK.fit(twin, plan, Fitting(work.train, work.loss, score, progress=told.append))
+        states.append(_state(twin))
+    assert _same(*states)
+    assert len(record.losses) == record.epochs == 3
+    assert len(record.scores) == 4
+    assert record.scores[record.kept_epoch] == max(record.scores) == score(twin) > 0.8
+    assert told[-1].done == told[-1].total == 3
+    assert _same(before, _state(model))
+    assert np.array_equal(_global_state(), seeds)
+    assert keras.config.dtype_policy() is policy
+
+
+def test_the_state_before_training_wins_where_training_harms():
+    (x, y), _ = digits()
+    model, _ = cnn()
+    before = model.get_weights()
+    falling = iter([1.0, 0.5, 0.4])
+    fitting = Fitting(Split((x, y), "train"), FRAMEWORK.loss(model, None, "logits")[0], lambda _: next(falling))
+    record = FRAMEWORK.fit(model, TrainingPlan(epochs=2, batch_size=256), fitting)
+    assert record.kept_epoch == 0
+    assert _same(before, model.get_weights())
+
+
+def test_interrupt_leaves_the_best_state():
+    (x, y), _ = digits()
+    model, _ = cnn()
+    before = model.get_weights()
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    fitting = Fitting(
+        Split((x, y), "train"), FRAMEWORK.loss(model, None, "logits")[0], lambda _: 0.5, hold=(interrupt,)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        FRAMEWORK.fit(model, TrainingPlan(epochs=1), fitting)
+    assert _same(before, model.get_weights())
+
+
+def test_time_limit_stops_within_an_epoch():
+    (x, y), _ = digits()
+    flat = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(10)])
+    fitting = Fitting(Split((x, y), "train"), FRAMEWORK.loss(flat, None, "logits")[0])
+    record = FRAMEWORK.fit(flat, TrainingPlan(epochs=10_000, max_seconds=0.5), fitting)
+    assert record.stopped
+    assert record.seconds < 20
+
+
+@pytest.mark.parametrize("loss", ["sparse", "dense", "compiled", "function"])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_losses_take_class_numbers_and_one_hot_labels(loss, one_hot):
+    (x, y), (xv, yv) = digits()
+    labels = np.eye(10, dtype=np.float32) if one_hot else np.arange(10)
+    model = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(10, "softmax")])
+    given = {
+        "sparse": keras.losses.SparseCategoricalCrossentropy(),
+        "dense": keras.losses.CategoricalCrossentropy(),
+        "function": lambda t, p: keras.ops.mean((p - (t if one_hot else keras.ops.one_hot(t, 10))) ** 2, -1),
+    }.get(loss)
+    if loss == "compiled":
+        model.compile("adam", "categorical_crossentropy")
+    work = Workload(model, train=(x, labels[y]), valid=(xv, labels[yv]), loss=given)
+    assert work.output == "probabilities"
+    twin = FRAMEWORK.clone(model)
+    losses = FRAMEWORK.fit(twin, TrainingPlan(epochs=2, learning_rate=1e-2), Fitting(work.train, work.loss)).losses
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "loss", "kind"),
+    [
+        (lambda: L.Dense(4, "softmax"), None, "probabilities"),
+        (lambda: L.Dense(4, "softmax"), keras.losses.SparseCategoricalCrossentropy(from_logits=True), "probabilities"),
+        (lambda: L.Dense(4), keras.losses.SparseCategoricalCrossentropy(from_logits=True), "logits"),
+        (lambda: L.Dense(1, "sigmoid"), None, "binary_probabilities"),
+        (lambda: L.Dense(3, "sigmoid"), "binary_crossentropy", "multilabel_probabilities"),
+        (lambda: L.Dense(1), keras.losses.BinaryCrossentropy(from_logits=True), "binary_logits"),
+        (lambda: L.Dense(1), "mse", "regression"),
+        (lambda: L.Dense(4), None, None),
+        (lambda: keras.Sequential([L.Dense(4), L.Softmax()]), None, "probabilities"),
+        (lambda: L.Dense(4, "log_softmax"), None, "log_probabilities"),
+    ],
+)
+def test_declared_output(head, loss, kind):
+    model = keras.Sequential([keras.Input((6,)), head()])
+    assert FRAMEWORK.declared_output(model, loss) == kind
+
+
+def test_row_weights_count():
+    x, y = rows(6), np.array([0, 1, 0, 1, 0])
+    model = keras.Sequential([keras.Input((6,)), L.Dense(2)])
+    twin, other = FRAMEWORK.clone(model), FRAMEWORK.clone(model)
+    loss = FRAMEWORK.loss(model, None, "logits")[0]
+    plan = TrainingPlan(epochs=2, keep_best=False)
+    FRAMEWORK.fit(twin, plan, Fitting(Split((x, y, np.array([1.0, 1, 0, 0, 0])), "train"), loss))
+    FRAMEWORK.fit(other, plan, Fitting(Split((x[:2], y[:2]), "train"), loss))
+    for left, right in zip(_state(twin), _state(other), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def test_regularizers_of_the_users_layers_count():
+    (x, y), _ = digits()
+    plain = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(10)])
+    heavy = keras.Sequential(
+        [keras.Input((8, 8, 1)), L.Flatten(), L.Dense(10, kernel_regularizer=keras.regularizers.L2(10.0))]
+    )
+    heavy.set_weights(plain.get_weights())
+    for model in (plain, heavy):
+        FRAMEWORK.fit(
+            model, TrainingPlan(epochs=2), Fitting(Split((x, y), "train"), FRAMEWORK.loss(model, None, "logits")[0])
+        )
+    assert np.abs(heavy.get_weights()[0]).sum() < np.abs(plain.get_weights()[0]).sum()
+
+
+def test_counts_zeros_but_no_statistics():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, use_bias=False), L.BatchNormalization()])
+    model.layers[0].kernel.assign(np.eye(4, 3))
+    assert FRAMEWORK.count(model) == (12 + 6, 3 + 3)
+
+
+def test_bad_models_and_labels():
+    with pytest.raises(ModelError):
+        framework_of(keras.Sequential([L.Dense(2)]))
+    with pytest.raises(ModelError):
+        framework_of(keras.Sequential)
+    model = keras.Sequential([keras.Input((6,)), L.Dense(3)])
+    loss = FRAMEWORK.loss(model, None, "logits")[0]
+    for targets in (np.array([0, 1, 3, 0, 0]), np.array([0, -1, 1, 0, 0])):
+        with pytest.raises(DataError):
+            FRAMEWORK.fit(model, TrainingPlan(epochs=1), Fitting(Split((rows(6), targets), "train"), loss))
+    with pytest.raises(ModelError):
+        FRAMEWORK.loss(model, "no_such_loss", "logits")
+    model.trainable = False
+    with pytest.raises(ModelError):
+        FRAMEWORK.fit(model, TrainingPlan(epochs=1), Fitting(Split((rows(6), np.zeros(5, int)), "train"), loss))
+
+
+def test_python_in_call_predicts_but_does_not_export(tmp_path):
+    class Branch(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = L.Dense(4)
+
+        def call(self, x):
+            y = self.dense(x)
+            return y * 2 if keras.ops.sum(x) > 0 else y
+
+    model = Branch()
+    model(rows(8))
+    assert FRAMEWORK.predict(model, (rows(8),)).shape == (5, 4)
+    for form in ("keras", "litert", "onnx", "openvino"):
+        with pytest.raises(ExportError):
+            FRAMEWORK.export(model, signature((rows(8),)), Path(tmp_path / "m"), form)
+
+
+def test_own_train_step_is_said():
+    class Custom(keras.Model):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    entry = keras.Input((6,))
+    model = Custom(entry, L.Dense(2)(entry))
+    loss = FRAMEWORK.loss(model, None, "logits")[0]
+    with pytest.warns(NbOptWarning):
+        FRAMEWORK.fit(model, TrainingPlan(epochs=1), Fitting(Split((rows(6), np.zeros(5, int)), "train"), loss))

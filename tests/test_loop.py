@@ -1,0 +1,335 @@
+"""The main job: one recipe on one workload, measured beside its baselines, kept, gated, interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import nn
+
+from nbopt.comparison import COLUMNS, Comparison
+from nbopt.errors import DataError, GateFailed, Interrupted, ModelError, OptionError
+from nbopt.loop import optimize
+from nbopt.measurement.metrics import metric_of
+from nbopt.recipe import Recipe
+from nbopt.runs import RunStore
+from nbopt.stage import choose_runtimes
+from nbopt.techniques.prune import Prune
+from nbopt.techniques.quantize import Quantize
+from nbopt.training import Progress
+from nbopt.workload import Workload
+from tests import models
+from tests.conftest import Digits, Measured
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_rows_are_the_baselines_on_each_runtime_and_then_the_recipe(comparison: Comparison, workload: Workload) -> None:
+    runtimes = [runtime.name for runtime in choose_runtimes(workload, None)]
+    assert runtimes[0] == "torch"
+    assert {"onnxruntime", "openvino"} < set(runtimes)
+    names = [run.name for run in comparison]
+    assert names[: len(runtimes)] == [f"baseline/{name}" for name in runtimes]
+    assert names[len(runtimes) :] == ["prune+quantize/onnxruntime", "prune+quantize/openvino"]
+    assert not any(run.failed for run in comparison)
+    run = comparison["prune+quantize/openvino"]
+    assert Recipe.parse(run.recipe) == Recipe.of(Prune(sparsity=0.5), Quantize())
+    assert run.label == "prune 0.5 unstructured + quantize int8 static"
+
+
+def test_the_frame_has_every_figure_of_the_contract(comparison: Comparison) -> None:
+    frame = comparison.frame().set_index("run")
+    assert ["run", *frame.columns] == list(COLUMNS)
+    unmeasured = {"cost_usd"}
+    for column in set(frame.columns) - unmeasured:
+        assert frame.loc["prune+quantize/openvino", column] is not None, column
+    numbers = frame.loc["prune+quantize/openvino"].drop(["reason", *unmeasured])
+    assert not numbers.isna().any()
+    assert (frame["reason"] == "").all()
+    assert (frame["contention"] >= 1).all()
+    assert (frame["quality_low"] <= frame["quality"]).all()
+    assert (frame["quality"] <= frame["quality_high"]).all()
+    assert (frame["latency_low_ms"] <= frame["latency_ms"]).all()
+    assert (frame["latency_ms"] <= frame["latency_high_ms"]).all()
+
+
+def test_a_speedup_is_the_product_of_what_runtime_and_technique_gave(comparison: Comparison) -> None:
+    frame = comparison.frame()
+    product = frame["speedup_runtime"] * frame["speedup_technique"]
+    np.testing.assert_allclose(product, frame["speedup"], rtol=1e-12)
+    baselines = frame["recipe"] == "baseline"
+    assert (frame.loc[baselines, "speedup_technique"] == 1).all()
+    assert frame.loc[0, ["speedup", "speedup_runtime"]].tolist() == [1, 1]
+
+
+def test_pruning_and_quantizing_are_found_in_the_artifact(comparison: Comparison) -> None:
+    baseline = comparison["baseline/openvino"]
+    assert baseline.dtype == "float32"
+    for name in ("prune+quantize/onnxruntime", "prune+quantize/openvino"):
+        run = comparison[name]
+        assert run.dtype.startswith("int8")
+        assert run.precision == "int8"
+        assert run.params == baseline.params == 4810
+        assert run.nonzero_params is not None
+        assert run.nonzero_params < 0.55 * 4810
+        assert run.quality is not None
+        assert baseline.quality is not None
+        assert run.quality > baseline.quality - 0.05
+
+
+def test_nothing_of_the_users_changed(measured: Measured) -> None:
+    for part, value in measured.before.items():
+        assert measured.after[part] == value, part
+
+
+QUALITY_IN_A_NEW_PROCESS = """
+    import sys
+    import numpy as np
+    from nbopt.runs import RunStore
+    data = np.load(sys.argv[2])
+    for run in RunStore(sys.argv[1]).runs():
+        print(run.id, repr(float((run.predict(data["x"]).argmax(1) == data["y"]).mean())))
+"""
+
+
+def test_a_new_process_gets_the_tables_quality_from_the_reloaded_artifact(
+    comparison: Comparison, store: RunStore, digits: Digits, tmp_path: Path, run_python: Start
+) -> None:
+    x, y = digits.test
+    np.savez(tmp_path / "test.npz", x=x, y=y)
+    out, errors = run_python(QUALITY_IN_A_NEW_PROCESS, str(store.home), str(tmp_path / "test.npz")).communicate()
+    found = {run_id: float(value) for run_id, value in (line.split() for line in out.splitlines())}
+    assert errors == ""
+    for run in comparison:
+        assert found[run.id] == run.quality, run.name
+
+
+def test_the_interval_and_the_difference_are_of_the_same_outputs(
+    comparison: Comparison, workload: Workload, digits: Digits
+) -> None:
+    x, y = digits.test
+    metric = metric_of("accuracy", output=workload.output)
+    base, run = comparison["baseline/torch"], comparison["prune+quantize/openvino"]
+    both = [metric(y, torch.softmax(torch.from_numpy(r.predict(x)), -1).numpy()) for r in (base, run)]
+    assert run.quality_delta == pytest.approx(both[1] - both[0], abs=1e-12)
+    agreement = (run.predict(x).argmax(1) == base.predict(x).argmax(1)).mean()
+    assert run.agreement == pytest.approx(agreement, abs=1e-12)
+
+
+def test_every_row_was_on_disk_and_its_model_comes_back(comparison: Comparison, store: RunStore, digits: Digits) -> None:
+    kept = {run.id: run for run in store.runs()}
+    for run in comparison:
+        assert kept[run.id] == dataclasses.replace(run, name=kept[run.id].name)
+    model = comparison["prune+quantize/openvino"].model
+    assert isinstance(model, nn.Module)
+    assert not any("mask" in name or "orig" in name for name in model.state_dict())
+    zeros = sum(int((value == 0).sum()) for value in model.state_dict().values())
+    assert zeros > 0.45 * 4810
+
+
+def test_baselines_are_measured_once_and_come_back_in_the_next_comparison(
+    comparison: Comparison, workload: Workload, store: RunStore
+) -> None:
+    again = optimize(workload, threads=1, store=store)
+    assert [run.id for run in again] == [run.id for run in comparison if run.is_baseline]
+
+
+def test_a_broken_limit_fails_with_all_rows(comparison: Comparison, workload: Workload, store: RunStore) -> None:
+    with pytest.raises(GateFailed, match=r"max_size \(bytes\) 10") as caught:
+        optimize(workload, Quantize(), runtimes="onnxruntime", max_size=10, threads=1, store=store)
+    rows = caught.value.comparison
+    assert [run.name for run in rows] == ["baseline/torch", "baseline/onnxruntime", "quantize/onnxruntime"]
+    assert rows["quantize/onnxruntime"].quality is not None
+    assert "quantize/onnxruntime" in caught.value.came
+    assert rows["quantize/onnxruntime"].id in {run.id for run in store.runs()}
+
+
+class Stopping:
+    """Press Ctrl-C, as IPython delivers it, when the work has come to a place."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.what.startswith(self.place):
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_keeps_what_is_done_and_still_stops(
+    comparison: Comparison, workload: Workload, store: RunStore, digits: Digits
+) -> None:
+    with pytest.raises(Interrupted, match="4 rows were finished") as caught:
+        optimize(workload, Quantize(), threads=1, store=store, progress=Stopping("quantize on OpenVINO"))
+    rows = caught.value.comparison
+    assert [run.name for run in rows][-1] == "quantize/onnxruntime"
+    assert rows["quantize/onnxruntime"].predict(digits.x[:3]).shape == (3, 10)
+    assert {run.id for run in rows} <= {run.id for run in store.runs()}
+    assert children() == []
+
+
+def test_an_interrupt_in_training_leaves_the_users_model_as_it_was(
+    measured: Measured, workload: Workload, store: RunStore, digits: Digits
+) -> None:
+    with pytest.raises(Interrupted, match="3 rows"):
+        optimize(workload, Prune(epochs=3), threads=1, store=store, progress=Stopping("training"))
+    with torch.no_grad():
+        assert workload.model(torch.from_numpy(digits.x)).numpy().tobytes() == measured.before["outputs"]
+
+
+def children() -> list[psutil.Process]:
+    """Return the processes of measuring that this process started and that still run."""
+    return [child for child in psutil.Process().children() if "nbopt.measurement.worker" in child.cmdline()]
+
+
+def workers_of(home: Path) -> list[psutil.Process]:
+    """Return the processes of measuring that belong to a store, whoever started them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "nbopt.measurement.worker" in process.cmdline() and process.environ().get("NBOPT_HOME") == str(home):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+OPTIMIZE = """
+    import numpy as np, torch, nbopt
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(200, 8)).astype("float32"), rng.integers(0, 3, 200)
+    work = nbopt.Workload(model, train=data, valid=data)
+    def tell(progress):
+        if progress.what == "measured":
+            print(progress.note, flush=True)
+    nbopt.optimize(work, nbopt.Quantize(), runtimes="onnxruntime", threads=1, progress=tell)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_is_stopped_leaves_every_finished_run_and_no_worker(
+    how: signal.Signals, run_python: Start, home: Path
+) -> None:
+    process = run_python(OPTIMIZE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "baseline/torch\n"
+    process.send_signal(how)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == (-how if how == signal.SIGKILL else 1) or how == signal.SIGINT
+    assert process.returncode != 0
+    if how == signal.SIGINT:
+        assert "Interrupted" in errors
+    finished = ["baseline/torch", *out.split()]
+    runs = RunStore(home).runs()
+    assert [run.name for run in runs][: len(finished)] == finished
+    assert runs[0].predict(np.zeros((2, 8), np.float32)).shape == (2, 3)
+    deadline = time.monotonic() + 30
+    while workers_of(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers_of(home) == []
+
+
+class Branching(nn.Module):
+    """A model that no exporter can trace: which layer it takes depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.left(x) if x.sum() > 0 else self.right(x)
+
+
+def test_what_a_runtime_can_not_take_is_a_row_with_the_reason() -> None:
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(64, 6)).astype(np.float32), rng.integers(0, 3, 64)
+    work = Workload(Branching().eval(), train=data, valid=data)
+    result = optimize(work, Quantize(), runtimes=["onnxruntime", "keras"], threads=1)
+    assert [run.name for run in result] == [
+        "baseline/torch",
+        "baseline/onnxruntime",
+        "baseline/keras",
+        "quantize/onnxruntime",
+        "quantize/keras",
+    ]
+    failed = [run for run in result if run.name != "baseline/torch"]
+    assert all(run.failed and run.verdict == "failed" and run.reason for run in failed)
+    assert "not of torch" in result["baseline/keras"].reason
+    assert "not of torch" in result["quantize/keras"].reason
+    assert result.best() == result["baseline/torch"]
+    assert {run.id for run in result} == {run.id for run in RunStore().runs()}
+    assert repr(result)
+
+
+def test_a_model_that_is_trained_on_after_binding_gets_new_baselines() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 6)).astype(np.float32)
+    y = x[:, :3].argmax(1)
+    torch.manual_seed(0)
+    model = models.mlp(6, 3, 16)
+    work = Workload(model, valid=(x, y))
+    before = optimize(work, runtimes="torch", threads=1)
+    models.train(model, x, y)
+    after = optimize(work, runtimes="torch", threads=1)
+    assert before["baseline/torch"].workload_key != after["baseline/torch"].workload_key
+    assert after["baseline/torch"].quality > before["baseline/torch"].quality + 0.2  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"runtimes": "openvin"}, "did you mean 'openvino'"),
+        ({"runtimes": ["torch", "tensorrrt"]}, "a runtime among"),
+        ({"measure": "fast"}, "quick, full"),
+        ({"threads": 0}, "threads of 1 or more"),
+        ({"max_drop": -1}, "max_drop"),
+    ],
+)
+def test_arguments_out_of_range_are_told_before_any_work(
+    workload: Workload, arguments: dict[str, Any], message: str, home: Path
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        optimize(workload, Quantize(), **arguments)
+    assert not home.exists()
+
+
+def test_what_is_no_workload_and_no_technique_is_told(workload: Workload, trained_mlp: nn.Module) -> None:
+    with pytest.raises(OptionError, match=r"nbopt\.Workload\(model"):
+        optimize(trained_mlp, Quantize())  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="a technique, a recipe or its text"):
+        optimize(workload, Quantize)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="did you mean 'quantize'"):
+        optimize(workload, "quantise")
+
+
+def test_an_error_half_way_brings_the_rows_that_were_measured(
+    comparison: Comparison, workload: Workload, store: RunStore, digits: Digits
+) -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :10]
+
+    work = Workload(Two().eval(), train=digits.train, valid=digits.valid)
+    with pytest.raises(ModelError, match="weights to prune") as caught:
+        optimize(work, Prune(), runtimes="torch", threads=1)
+    assert [run.name for run in caught.value.comparison] == ["baseline/torch"]
+
+
+def test_pruning_without_train_data_is_not_fine_tuned_and_says_so(digits: Digits, trained_mlp: nn.Module) -> None:
+    work = Workload(trained_mlp, valid=digits.valid)
+    result = optimize(work, Prune(sparsity=0.3), runtimes="torch", threads=1)
+    run = result["prune/torch"]
+    assert any("not fine-tuned" in note for note in run.notes)
+    assert run.epochs is None
+    with pytest.raises(DataError, match="again on each pass"):
+        Workload(trained_mlp, valid=iter([digits.valid]))

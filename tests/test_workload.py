@@ -1,0 +1,204 @@
+"""A workload binds model, data and metric, tells what it inferred, and touches nothing of the user's."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from nbopt.data import leaves
+from nbopt.errors import DataError, ModelError, NbOptWarning
+from nbopt.workload import Workload
+from tests import models
+from tests.conftest import Digits
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(40, 6)).astype(np.float32), RNG.integers(0, 3, 40)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return models.mlp(6, 3, 8)
+
+
+def test_the_card_tells_what_is_bound_and_inferred(trained_mlp: Any, digits: Digits) -> None:
+    work = Workload(trained_mlp, train=digits.train, valid=digits.valid, test=digits.test)
+    card = dict(work.describe())
+    assert card["model"] == "Sequential (torch, cpu), 4,810 parameters"
+    assert card["inputs"] == "input_0 (n, 64) float32"
+    assert "logits" in card["output"]
+    assert "cross-entropy" in card["loss"]
+    assert card["metric"] == "accuracy on test, 547 rows"
+    assert "none" in card["shared rows"]
+    assert all(f"{key} " in repr(work) for key in card)
+
+
+def test_without_test_data_the_card_says_that_valid_reports() -> None:
+    work = Workload(small(), valid=(X, Y))
+    assert work.report is work.select is work.valid
+    notes = [text for key, text in work.describe() if key == "note"]
+    assert any("reported on valid" in note for note in notes)
+
+
+def test_test_reports_and_valid_selects() -> None:
+    work = Workload(small(), valid=(X, Y), test=(X[:10], Y[:10]))
+    assert work.report is work.test
+    assert work.select is work.valid
+    assert work.report_rows.rows == 10
+    assert work.select_rows.rows == 40
+
+
+def test_rows_that_train_and_report_share_are_counted_by_content() -> None:
+    work = Workload(small(), train=(X[:25], Y[:25]), valid=(X[20:], Y[20:]))
+    assert work.shared_rows == 5
+    assert ("shared rows", "5 rows of valid stand in train too") in work.describe()
+
+
+def test_a_model_in_training_mode_is_measured_as_in_evaluation_and_left_so() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.warns(NbOptWarning, match="training mode"):
+        work = Workload(model, valid=(X, Y))
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    first = leaves(work.report.first().inputs)[0]
+    with torch.no_grad():
+        expected = work.framework.clone(model)(torch.from_numpy(first))
+    np.testing.assert_array_equal(work.framework.predict(model, (first,)), expected)
+
+
+def test_binding_and_reading_leave_the_users_random_state_alone() -> None:
+    loader = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=8, shuffle=True)
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the user's own state is what is looked at
+    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    work = Workload(small_without_seed(), train=loader, valid=loader)
+    work.describe()
+    work.calibration(8, np.random.default_rng(0))
+    after = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def small_without_seed() -> nn.Module:
+    state = torch.get_rng_state()
+    model = models.mlp(6, 3, 8)
+    torch.set_rng_state(state)
+    return model
+
+
+def test_the_digest_follows_weights_rows_and_metric() -> None:
+    def digest(model: nn.Module, x: Any = X, metric: Any = None) -> str:
+        return Workload(model, valid=(x, Y), metric=metric).digest
+
+    same = digest(small())
+    assert same == digest(small())
+    assert len({same, digest(models.mlp(6, 3, 8)), digest(small(), X + 1), digest(small(), metric="f1")}) == 4
+
+
+def test_the_digest_follows_a_model_that_is_trained_on_after_binding() -> None:
+    model = small()
+    work = Workload(model, valid=(X, Y))
+    before = work.digest
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert work.digest != before
+
+
+def test_two_metrics_of_one_name_are_two_workloads() -> None:
+    first = Workload(small(), valid=(X, Y), metric=lambda y, s: float((y == s.argmax(-1)).mean()))
+    second = Workload(small(), valid=(X, Y), metric=lambda y, s: float((y != s.argmax(-1)).mean()))
+    assert first.metric_name == second.metric_name == "<lambda>"
+    assert first.digest != second.digest
+
+
+def test_calibration_draws_from_train_and_never_from_test() -> None:
+    work = Workload(small(), train=(X[:20], Y[:20]), valid=(X[20:30], Y[20:30]), test=(X[30:], Y[30:]))
+    rows, note = work.calibration(5, np.random.default_rng(0))
+    assert note == ""
+    assert [leaves(row)[0].shape for row in rows] == [(1, 6)] * 5
+    train = {row.tobytes() for row in X[:20]}
+    assert all(leaves(row)[0].tobytes() in train for row in rows)
+
+
+def test_calibration_without_train_takes_valid_and_says_so() -> None:
+    rows, note = Workload(small(), valid=(X, Y)).calibration(100, np.random.default_rng(0))
+    assert len(rows) == 40
+    assert note == "calibrated on valid: no train data was given, and valid also reports"
+    with pytest.raises(DataError, match="test is never read"):
+        Workload(small(), test=(X, Y)).calibration(5, np.random.default_rng(0))
+
+
+def test_a_sorted_loader_does_not_calibrate_on_one_class() -> None:
+    order = np.argsort(Y)
+    work = Workload(small(), train=(X[order], Y[order]), valid=(X, Y))
+    rows, _ = work.calibration(5, np.random.default_rng(0))
+    classes = {int(Y[np.flatnonzero((leaves(row)[0][0] == X).all(1))[0]]) for row in rows}
+    assert len(classes) > 1
+
+
+class Scalar(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum()
+
+
+class FirstRowOnly(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:1]
+
+
+class Nothing(nn.Module):
+    def forward(self, x: torch.Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Scalar(), "a single number"),
+        (FirstRowOnly(), r"an output of shape \(1, 6\)"),
+        (Nothing(), "a NoneType"),
+        (models.mlp(7, 3), r"input.*\(40, 6\) float32.*RuntimeError"),
+        (models.TwoInputs(), "TypeError"),
+    ],
+)
+def test_a_model_that_does_not_go_with_the_data_is_told_with_shapes(model: nn.Module, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Workload(model.eval(), valid=(X, Y))
+
+
+FORMS: dict[str, tuple[Any, Any, str]] = {
+    "recurrent": (models.Lstm, (RNG.normal(size=(6, 5, 8)), Y[:6]), "logits"),
+    "by name, with .logits": (
+        models.TextEncoder,
+        {"input_ids": np.ones((6, 4), np.int64), "attention_mask": np.ones((6, 4), np.int64), "labels": Y[:6]},
+        "logits",
+    ),
+    "two inputs": (models.TwoInputs, ((X[:6], Y[:6]), Y[:6] % 2), "logits"),
+    "a tuple as output": (models.TupleOutput, (RNG.normal(size=(6, 64)), Y[:6]), "logits"),
+    "bytes": (lambda: nn.Sequential(models.PixelScale(), models.mlp()), (np.ones((6, 64), np.uint8), Y[:6]), "logits"),
+    "half precision": (lambda: models.mlp(6, 3).half(), (X[:6], Y[:6]), "logits"),
+    "double precision": (lambda: models.mlp(6, 3).double(), (X[:6], Y[:6]), "logits"),
+    "bfloat16": (lambda: models.mlp(6, 3).bfloat16(), (X[:6], Y[:6]), "logits"),
+    "no parameters": (lambda: nn.Softmax(-1), (X[:6, :3], Y[:6]), "probabilities"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_model_binds(form: str) -> None:
+    make, data, kind = FORMS[form]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = make().eval()
+        work = Workload(model, train=data, valid=data)
+        assert work.output == kind
+        assert work.describe()
+    floats = {str(leaf.dtype) for leaf in leaves(work.signature.example) if leaf.dtype.kind == "f"}
+    assert floats <= {work.framework.float_dtype(model)}
