@@ -157,10 +157,7 @@ class Comparison:
         """Return a pandas DataFrame, a row a run, with the columns of `COLUMNS`; units are in their names."""
         import pandas as pd
 
-        rows = [
-            {"run": r.name, **{c: getattr(r, c) for c in COLUMNS if c != "run"}}
-            for r in self.runs
-        ]
+        rows = [{"run": r.name, **{c: getattr(r, c) for c in COLUMNS if c != "run"}} for r in self.runs]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     @property
@@ -198,7 +195,8 @@ class Comparison:
         """
         if minimize not in AXES:
             raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
-        if not isinstance(max_drop, (int, float)) or not max_drop >= 0:
+        given: Any = max_drop  # a notebook's caller has no type checker
+        if not (isinstance(given, (int, float)) and given >= 0):
             raise OptionError("max_drop as a number of 0 or more", repr(max_drop), "max_drop=0.01 is one point")
         fit = [
             run

@@ -41,8 +41,10 @@ def infer_output(raw: np.ndarray[Any, Any], targets: Any, declared: OutputKind |
     if single:
         if not (integral and set(np.unique(y).tolist()) <= {0, 1}):
             return "regression", "one output, labels are not 0 and 1"
-        return ("binary_probabilities", "one output in [0, 1], labels 0 and 1") if within_unit else (
-            "binary_logits", "one output outside [0, 1], labels 0 and 1"
+        return (
+            ("binary_probabilities", "one output in [0, 1], labels 0 and 1")
+            if within_unit
+            else ("binary_logits", "one output outside [0, 1], labels 0 and 1")
         )
     if y.ndim == raw.ndim and y.shape[-1] == raw.shape[-1]:
         if not integral:

@@ -191,21 +191,20 @@ def check_value(name: str, spec: dataclasses.Field[Any], value: Any) -> None:
         return
     choices = meta["choices"]
     if choices and value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
+        hint = nearest(value, choices) if isinstance(value, str) else f"{name} {spec.default}"
         raise OptionError(f"{name} among {', '.join(map(str, choices))}", repr(value), hint)
     low, high = meta["low"], meta["high"]
+    example = f"{name} {spec.default}" if spec.default is not None else meta["help"]
     if low is None and high is None:
         if isinstance(spec.default, bool) and not isinstance(value, bool):
-            raise OptionError(f"{name} as True or False", repr(value))
+            raise OptionError(f"{name} as True or False", repr(value), f"{name}, or leave it out")
         return
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise OptionError(f"{name} as a number", f"{value!r}, a {type(value).__name__}")
-    if isinstance(spec.default, int) and value != int(value):
-        raise OptionError(f"{name} as a whole number", repr(value))
+        raise OptionError(f"{name} as a number", f"{value!r}, a {type(value).__name__}", example)
+    if isinstance(spec.default, int) and np.isfinite(value) and value != int(value):
+        raise OptionError(f"{name} as a whole number", repr(value), example)
     outside = not np.isfinite(value) or (low is not None and value < low) or (high is not None and value > high)
     if outside or (meta["open"] and value in (low, high)):
         words = "between" if low is not None and high is not None else "of at least" if low is not None else "up to"
         span = f"{low:g} and {high:g}" if words == "between" else f"{low if low is not None else high:g}"
-        hint = f"{name} {spec.default}" if spec.default is not None else ""
-        raise OptionError(f"{name} {words} {span}{', both excluded' if meta['open'] else ''}", f"{value}", hint)
-
+        raise OptionError(f"{name} {words} {span}{', both excluded' if meta['open'] else ''}", f"{value}", example)

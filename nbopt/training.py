@@ -13,6 +13,7 @@ from typing import Any
 from nbopt.errors import OptionError
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class TrainingPlan:
         optimizer: One of "adamw", "adam", "sgd" (momentum 0.9), "rmsprop".
         weight_decay: Decoupled weight decay, 0 or more.
         batch_size: Rows a step where the data is arrays; a loader keeps its own batches.
+        schedule: "constant", or "cosine" from `learning_rate` to 0 over all epochs, each step (each epoch where
+            the data does not tell how many steps it has).
         max_seconds: Stop after the epoch or step in which this much time has gone; None for no limit.
         keep_best: Validate before training and after each epoch, and keep the best state.
         seed: Seed of shuffling and of every random layer.
@@ -62,6 +65,7 @@ class TrainingPlan:
     optimizer: str = "adamw"
     weight_decay: float = 0.0
     batch_size: int = 128
+    schedule: str = "constant"
     max_seconds: float | None = None
     keep_best: bool = True
     seed: int = 0
@@ -73,6 +77,8 @@ class TrainingPlan:
             raise OptionError("a learning rate above 0", f"{self.learning_rate}", "--learning-rate 0.001")
         if self.optimizer not in OPTIMIZERS:
             raise OptionError(f"an optimizer among {', '.join(OPTIMIZERS)}", repr(self.optimizer))
+        if self.schedule not in SCHEDULES:
+            raise OptionError(f"a schedule among {', '.join(SCHEDULES)}", repr(self.schedule))
         if self.batch_size < 1:
             raise OptionError("a batch size of 1 or more", f"{self.batch_size}")
 

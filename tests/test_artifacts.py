@@ -18,7 +18,12 @@ from nbopt.runtimes import Manifest
 from tests.conftest import Digits
 
 MANIFEST = Manifest(
-    "onnxruntime", ("a", "b"), keyed=True, dtypes=("float32", "int64"), shapes=((None, 3), (None, None)), output="logits"
+    "onnxruntime",
+    ("a", "b"),
+    keyed=True,
+    dtypes=("float32", "int64"),
+    shapes=((None, 3), (None, None)),
+    output="logits",
 )
 ROWS = ["baseline/torch", "prune+quantize/onnxruntime", "prune+quantize/openvino"]
 
@@ -192,11 +197,13 @@ def test_openvino_weights_that_are_missing_are_named(exported: dict[str, Path]) 
     with pytest.raises(ArtifactError):
         load(path)
     sidecar_of(path).unlink()
-    with pytest.raises(ArtifactError, match=f"no {path.stem}.bin"):
+    with pytest.raises(ArtifactError, match=rf"no {path.stem}\.bin"):
         load(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"nbopt_artifact": 1}', '{"nbopt_artifact": 1, "manifest": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"nbopt_artifact": 1}', '{"nbopt_artifact": 1, "manifest": {}}']
+)
 def test_a_broken_manifest_is_told(exported: dict[str, Path], content: str) -> None:
     path = exported["baseline/torch"]
     sidecar_of(path).write_text(content)

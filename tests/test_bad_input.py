@@ -6,6 +6,7 @@ files and stores, and versions from the future, are in test_artifacts.py and tes
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -59,8 +60,9 @@ def _nothing_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     yield
     workers = [child for child in psutil.Process().children() if "nbopt.measurement.worker" in child.cmdline()]
     assert workers == []
-    left = [path.name for path in scratch.iterdir() if not path.name.startswith("nbopt-split-")]
-    assert [name for name in left if name != "nbopt-measuring.lock"] == []
+    # The rows of a workload that still lives may stay, and so may torch's own cache and the lock's file.
+    allowed = ("nbopt-split-", "nbopt-measuring.lock", "torchinductor_")
+    assert [path.name for path in scratch.iterdir() if not path.name.startswith(allowed)] == []
 
 
 # Models
@@ -101,11 +103,9 @@ def test_a_model_in_training_mode_is_measured_as_in_evaluation_and_left_in_train
     with pytest.warns(NbOptWarning, match="training mode"):
         work = Workload(training, valid=(X, Y))
     result = optimize(work, runtimes="torch", threads=1)
+    assert all(module.training for module in training.modules())
     expected = (training.eval()(torch.from_numpy(X)).argmax(1).numpy() == Y).mean()
-    training.train()
     assert result["baseline/torch"].quality == pytest.approx(expected, abs=1e-12)
-    work = Workload.__new__(Workload)
-    assert training.training
 
 
 # Data
@@ -169,7 +169,6 @@ LABELS: dict[str, tuple[Any, str]] = {
     "strings": (np.array(["cat", "dog", "owl"])[Y], "encode text"),
     "fractions": (Y + 0.5, "whole numbers"),
     "NaN": (np.where(Y == 2, np.nan, Y), "NaN"),
-    "None": (None, "labels"),
 }
 
 
@@ -193,8 +192,8 @@ def test_labels_of_train_out_of_range() -> None:
 @pytest.mark.parametrize("metric", ["auc", "average_precision"])
 def test_one_class_only_with_auc(metric: str) -> None:
     binary = models.mlp(6, 1, 8)
+    work = Workload(binary, valid=(X, np.zeros(60)), metric=metric, loss=nn.BCEWithLogitsLoss())
     with pytest.raises(DataError) as caught:
-        work = Workload(binary, valid=(X, np.zeros(60)), metric=metric, loss=nn.BCEWithLogitsLoss())
         optimize(work, runtimes="torch", threads=1)
     assert "rows of both classes" in told(caught.value)
 
@@ -330,16 +329,24 @@ DISK = """
 """
 
 
+def own_mounts() -> list[str]:
+    """Return a command's beginning that gives it mounts of its own: as root, in a user namespace, or by sudo."""
+    if os.getuid() == 0:
+        return ["unshare", "--mount"]
+    mapped = ["unshare", "--map-root-user", "--mount"]
+    allowed = subprocess.run([*mapped, "true"], capture_output=True, check=False).returncode == 0
+    return mapped if allowed else ["sudo", "--non-interactive", "unshare", "--mount"]
+
+
 def on_a_disk_of_its_own(tmp_path: Path, script: str, what: str) -> str:
     """Run a script on a real, tiny file system of its own, in a mount namespace that goes with it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     inside = f'mount -t tmpfs -o size=2m tmpfs "{disk}" && exec "$@"'
-    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", inside, "sh"]
+    command = [*own_mounts(), "sh", "-c", inside, "sh", "env", f"PYTHONPATH={ROOT}", f"HOME={tmp_path}"]
     command += [sys.executable, "-c", textwrap.dedent(script), str(disk / "home"), what]
     done = subprocess.run(
         command,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

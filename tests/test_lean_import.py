@@ -62,9 +62,7 @@ def fresh(code: str, *, cwd: Path | None = None) -> object:
 
 def best_seconds(before: str, timed: str) -> float:
     """Return the shortest of five timings, each in a new process: what the code costs on a quiet machine."""
-    code = (
-        f"{before}\nimport time\nstart = time.perf_counter()\n{timed}\nprint(time.perf_counter() - start)\n"
-    )
+    code = f"{before}\nimport time\nstart = time.perf_counter()\n{timed}\nprint(time.perf_counter() - start)\n"
     return min(float(str(fresh(code))) for _ in range(5))
 
 
@@ -150,8 +148,7 @@ def test_a_ninth_technique_is_one_new_file(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "nbopt", copied, ignore=shutil.ignore_patterns("__pycache__"))
     (copied / "techniques" / "fold_norms.py").write_text("class FoldNorms:\n    pass\n")
     code = (
-        "import json, nbopt\n"
-        "print(json.dumps([nbopt.__file__, 'FoldNorms' in dir(nbopt), nbopt.FoldNorms.__module__]))"
+        "import json, nbopt\nprint(json.dumps([nbopt.__file__, 'FoldNorms' in dir(nbopt), nbopt.FoldNorms.__module__]))"
     )
     assert fresh(code, cwd=tmp_path) == [str(copied / "__init__.py"), True, "nbopt.techniques.fold_norms"]
 

@@ -125,7 +125,9 @@ def test_the_interval_and_the_difference_are_of_the_same_outputs(
     assert run.agreement == pytest.approx(agreement, abs=1e-12)
 
 
-def test_every_row_was_on_disk_and_its_model_comes_back(comparison: Comparison, store: RunStore, digits: Digits) -> None:
+def test_every_row_was_on_disk_and_its_model_comes_back(
+    comparison: Comparison, store: RunStore, digits: Digits
+) -> None:
     kept = {run.id: run for run in store.runs()}
     for run in comparison:
         assert kept[run.id] == dataclasses.replace(run, name=kept[run.id].name)

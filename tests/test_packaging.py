@@ -23,9 +23,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 CONSTRAINTS = [
-    line
-    for line in (ROOT / "constraints" / "constraints.txt").read_text().splitlines()
-    if not line.startswith("#")
+    line for line in (ROOT / "constraints" / "constraints.txt").read_text().splitlines() if not line.startswith("#")
 ]
 
 
@@ -182,9 +180,7 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # This test may itself run below make, whose flags are not meant for this one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     command = ["make", "--no-print-directory", *words]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_a_second_make_installs_nothing(checkout: Path) -> None:

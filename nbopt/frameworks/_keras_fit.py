@@ -19,7 +19,7 @@ from nbopt.frameworks._primary import primary_output
 from nbopt.training import Progress, TrainingPlan, TrainingRecord
 
 
-def make_optimizer(plan: TrainingPlan, model: Any) -> Any:
+def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> Any:
     """Return the plan's optimizer, built over the variables that train.
 
     Weight decay is decoupled and spares biases, norms and embeddings, which only lose by it.
@@ -38,7 +38,10 @@ def make_optimizer(plan: TrainingPlan, model: Any) -> Any:
     }
     # AdamW insists on a number, and the others would subtract zero from each weight in each step.
     decay = plan.weight_decay if plan.weight_decay or plan.optimizer == "adamw" else None
-    optimizer = kinds[plan.optimizer](learning_rate=plan.learning_rate, weight_decay=decay)
+    rate: Any = plan.learning_rate
+    if plan.schedule == "cosine" and steps is not None:
+        rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, max(1, plan.epochs * steps))
+    optimizer = kinds[plan.optimizer](learning_rate=rate, weight_decay=decay)
     if plan.weight_decay:
         spared = [v for v in variables if len(v.shape) < 2 or v.name.startswith("embedding")]
         if spared:
@@ -118,7 +121,8 @@ class _Loop:
 
     def __init__(self, model: Any, plan: TrainingPlan, fitting: Fitting, start: float) -> None:
         self.model, self.plan, self.fitting, self.start = model, plan, fitting, start
-        self.optimizer = make_optimizer(plan, model)
+        self.steps = fitting.split.steps(plan.batch_size)
+        self.optimizer = make_optimizer(plan, model, self.steps)
         self.variables = model.trainable_variables
         # One trace serves full batches and the last, shorter one.
         self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
@@ -141,7 +145,10 @@ class _Loop:
     def epoch(self, epoch: int, rng: np.random.Generator) -> tuple[float, str]:
         """Train one pass; return the mean loss, and why it stopped early or ""."""
         fitting, plan = self.fitting, self.plan
-        steps = fitting.split.steps(plan.batch_size)
+        steps = self.steps
+        if plan.schedule == "cosine" and steps is None:
+            schedule = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs)
+            self.optimizer.learning_rate = float(schedule(epoch))
         total = 0.0
         step = 0
         for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):

@@ -141,6 +141,16 @@ def make_optimizer(plan: TrainingPlan, model: torch.nn.Module) -> torch.optim.Op
     return kinds[plan.optimizer](parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
 
 
+def make_schedule(
+    plan: TrainingPlan, optimizer: torch.optim.Optimizer, steps: int | None
+) -> tuple[torch.optim.lr_scheduler.LRScheduler | None, bool]:
+    """Return the plan's schedule, None for a constant rate, and whether it moves with each step or each epoch."""
+    if plan.schedule == "constant":
+        return None, False
+    total = max(1, plan.epochs * (steps or 1))
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total), steps is not None
+
+
 def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
     """Train `model` in place; on return, and on interrupt, it has the best state so far and is in evaluation mode.
 
@@ -169,12 +179,16 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
     with seeded(plan.seed, device_of(model)):
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
+        schedule, each_step = make_schedule(plan, optimizer, fitting.split.steps(plan.batch_size))
         try:
             score(0)
             for epoch in range(plan.epochs):
                 model.train()
-                mean, stopped = _epoch(model, plan, fitting, optimizer, rng, epoch, start)
+                in_epoch = schedule if each_step else None
+                mean, stopped = _epoch(model, plan, fitting, optimizer, in_epoch, rng, epoch, start)
                 losses.append(mean)
+                if schedule is not None and not each_step:
+                    schedule.step()
                 score(epoch + 1)
                 if stopped:
                     break
@@ -192,6 +206,7 @@ def _epoch(
     plan: TrainingPlan,
     fitting: Fitting,
     optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
     rng: np.random.Generator,
     epoch: int,
     start: float,
@@ -214,6 +229,8 @@ def _epoch(
             )
         loss.backward()
         optimizer.step()
+        if schedule is not None:
+            schedule.step()
         with torch.no_grad():
             for hold in fitting.hold:
                 hold(model)

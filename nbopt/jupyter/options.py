@@ -31,12 +31,12 @@ class Shared:
 class Binding(Shared):
     """Say what is optimized; with a technique, what of it shall be bound anew."""
 
-    model: Any = option(None, "a torch.nn.Module or a keras.Model")  # noqa: RUF009
-    train: Any = option(None, "data to train and calibrate on: a loader, a tf.data.Dataset, x,y")  # noqa: RUF009
-    valid: Any = option(None, "data to select on")  # noqa: RUF009
-    test: Any = option(None, "data to report on; valid where there is none")  # noqa: RUF009
-    metric: MetricName | Any = option(None, "what quality is: a name, or a function f(y_true, y_score)")  # noqa: RUF009
-    loss: Any = option(None, "the framework's loss, where the inferred one is not it")  # noqa: RUF009
+    model: Any = option(None, "a torch.nn.Module or a keras.Model")
+    train: Any = option(None, "data to train and calibrate on: a loader, a tf.data.Dataset, x,y")
+    valid: Any = option(None, "data to select on")
+    test: Any = option(None, "data to report on; valid where there is none")
+    metric: MetricName | Any = option(None, "what quality is: a name, or a function f(y_true, y_score)")
+    loss: Any = option(None, "the framework's loss, where the inferred one is not it")
     name: str | None = option(None, "name of the model in tables")
 
 

@@ -115,7 +115,9 @@ class Bench:
             line = ""
         if not line:
             raise ExportError(
-                f"{self.manifest.runtime} to run {self.path.name} in a fresh process", self._epitaph()
+                f"{self.manifest.runtime} to run {self.path.name} in a fresh process",
+                self._epitaph(),
+                "free some memory (the system ends what takes too much of it), or try another runtime",
             )
         reply = json.loads(line)
         if "error" in reply:

@@ -27,8 +27,11 @@ def measuring(waiting: Callable[[float], None] = lambda _: None) -> Iterator[Non
         yield
         return
     path = Path(tempfile.gettempdir()) / LOCK_NAME
-    # Any user of the machine may take part, so the file must not belong to the first one alone.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        # Another user's file: reading is enough to lock it, so that any user of the machine may take part.
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         began = time.monotonic()
         while True:

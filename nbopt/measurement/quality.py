@@ -78,7 +78,8 @@ def judge(
 
 def classes_of(raw: Array, kind: OutputKind) -> Array:
     """Return the predicted class of each row (or a 0/1 for each label)."""
-    return np.asarray(predicted(scores_to_probabilities(raw, kind), multilabel=kind.startswith(("multilabel", "binary"))))
+    scores = scores_to_probabilities(raw, kind)
+    return np.asarray(predicted(scores, multilabel=kind.startswith(("multilabel", "binary"))))
 
 
 def collapse(raw: Array, baseline: Array | None, kind: OutputKind) -> str:

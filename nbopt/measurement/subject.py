@@ -109,7 +109,11 @@ def measure_subject(
     subjects = [s for s in (native, same_runtime, subject) if s is not None]
     with measuring(waiting):
         rounds = run_rounds(
-            sides, Budget.of(budget), rng=seed, pids=[s.bench.pid for s in subjects], on_round=on_round  # type: ignore[arg-type]
+            sides,
+            Budget.of(budget),
+            rng=seed,
+            pids=[s.bench.pid for s in subjects],
+            on_round=on_round,  # type: ignore[arg-type]
         )
         throughput, batch = best_throughput(subject.bench, budget)
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None

@@ -150,7 +150,13 @@ class Option:
         Raises:
             OptionError: It does not have the declared type, or a name has no value.
         """
-        return read_value(text, self.hint, names, where=where or self.flag, unit=self.unit, choices=self.choices)
+        where = where or self.flag
+        try:
+            return read_value(text, self.hint, names, where=where, unit=self.unit, choices=self.choices)
+        except OptionError as error:
+            if error.do:
+                raise
+            raise OptionError(error.expected, error.came, _example(self)) from error
 
     def write(self, value: Any) -> list[str]:
         """Return the option with a value, as words of a line."""
@@ -236,7 +242,7 @@ def read_options(
         if value is None:
             if not text:
                 raise OptionError(f"a value after {title}", "nothing", _example(option))
-            value = read_value(text, option.hint, names, where=title, unit=option.unit, choices=option.choices)
+            value = option.read(text, names, title)
         elif "=" in word.text:
             raise OptionError(f"{word.text.partition('=')[0]} without a value", word.text, option.flag)
         values[option.name] = value

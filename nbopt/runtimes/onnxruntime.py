@@ -47,9 +47,7 @@ class OnnxSession(Session):
         missing = [name for name in self._wanted if name not in named]
         if missing:
             raise DataError(f"inputs {', '.join(self._wanted)}", f"{', '.join(named)}")
-        feed = {
-            name: np.ascontiguousarray(named[name], dtype=dtype or None) for name, dtype in self._wanted.items()
-        }
+        feed = {name: np.ascontiguousarray(named[name], dtype=dtype or None) for name, dtype in self._wanted.items()}
         try:
             output = self.session.run(None, feed)[0]
         except Exception as error:

@@ -33,7 +33,9 @@ class Prune(Technique):
     )
     structured: bool = option(False, "take out whole channels instead of single weights")
     epochs: int = option(1, "passes over train to fine-tune; 0 for none", low=0, high=10_000)
-    learning_rate: float = option(1e-3, "step size of fine-tuning", low=0.0, high=10.0, open_ends=True)
+    learning_rate: float = option(
+        1e-3, "step size that fine-tuning starts from; it falls to 0 along a cosine", low=0.0, high=10.0, open_ends=True
+    )
 
     def apply(self, draft: Draft, context: Context) -> Draft:
         """Return the draft with a pruned copy of the model and fine-tuning in its plan.
@@ -56,7 +58,8 @@ class Prune(Technique):
             return draft
         # One training for the whole recipe: as long as the longest that a step asks for.
         epochs = max(draft.plan.epochs, self.epochs)
-        return draft.with_(plan=draft.plan.adjusted(epochs=epochs, learning_rate=self.learning_rate))
+        plan = draft.plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
+        return draft.with_(plan=plan)
 
     @property
     def label(self) -> str:

@@ -39,7 +39,7 @@ class Shrink(Technique):
     scheme: Literal["a", "b"] = option("a", "Scheme.")
     title: str = option("", "Title.")
     tri: bool | None = option(None, "Three states.")
-    teacher: Any = option(None, "Any object.")  # noqa: RUF009
+    teacher: Any = option(None, "Any object.")
 
 
 @pytest.fixture(autouse=True)

@@ -65,8 +65,8 @@ class Export(Verb):
         "%optimize export {q8.best(max_drop=0.01)} models/ --force",
     )
 
-    name: str | Any = option("", "name of the run, first letters of its id, or a variable")  # noqa: RUF009
-    path: str | Any = option("", "file to write, its ending may be left out; a folder takes the run's name")  # noqa: RUF009
+    name: str | Any = option("", "name of the run, first letters of its id, or a variable")
+    path: str | Any = option("", "file to write, its ending may be left out; a folder takes the run's name")
     force: bool = option(False, "overwrite a file that is there")
 
     def run(self, session: Session, request: Request) -> Written:

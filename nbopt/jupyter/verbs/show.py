@@ -27,7 +27,7 @@ class Show(Verb):
         "%optimize show {q8.best(max_drop=0.01)}",
     )
 
-    name: str | Any = option("", "name of the run, first letters of its id, or a variable")  # noqa: RUF009
+    name: str | Any = option("", "name of the run, first letters of its id, or a variable")
 
     def run(self, session: Session, request: Request) -> RunCard:
         """Return the run's card."""

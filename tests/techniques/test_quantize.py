@@ -1,0 +1,171 @@
+"""Quantized files have the bits that were asked for, are as small as that, and judge as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nbopt.artifacts import size_of
+from nbopt.errors import ExportError, OptionError
+from nbopt.frameworks import Exported
+from nbopt.runtimes import Manifest, all_runtimes, runtime_named
+from nbopt.technique import Context, Draft, Lowered
+from nbopt.techniques.quantize import Quantize
+from nbopt.workload import Workload
+from tests import models
+from tests.conftest import Digits
+
+Lower = Callable[[Quantize, str], tuple[Exported, Lowered]]
+
+
+@pytest.fixture(scope="module")
+def wide(digits: Digits) -> Workload:
+    """A net whose weights are most of its file, trained on digits."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)]
+    model = models.train(nn.Sequential(*layers), *digits.train, steps=30, rate=3e-3)
+    return Workload(model, train=digits.train, valid=digits.valid, test=digits.test)
+
+
+@pytest.fixture
+def lower(wide: Workload, tmp_path: Path) -> Lower:
+    """Give a function that writes the float file and the quantized one."""
+
+    def lowered(options: Quantize, runtime_name: str) -> tuple[Exported, Lowered]:
+        runtime = runtime_named(runtime_name)
+        source = wide.framework.export(wide.model, wide.signature, tmp_path / f"float{runtime.suffix}", runtime.form)
+        (step,) = options.apply(Draft(wide.model), Context(wide)).lower
+        folder = tmp_path / "lowered"
+        folder.mkdir()
+        return source, step(wide.model, wide.signature, source, runtime, folder, Context(wide))
+
+    return lowered
+
+
+def accuracy(work: Workload, runtime_name: str, path: Path, precision: str) -> float:
+    names = tuple(work.signature.names)
+    session = runtime_named(runtime_name).load(path, Manifest(runtime_name, names, precision=precision), threads=1)
+    outputs = np.concatenate([session.run(inputs) for inputs in work.report_rows.batches()])
+    assert outputs.dtype == np.float32
+    return float((outputs.argmax(1) == work.report_rows.targets).mean())
+
+
+CASES = [
+    ("onnxruntime", Quantize(), "int8", 3.6),
+    ("onnxruntime", Quantize(per_channel=False), "int8", 3.8),
+    ("onnxruntime", Quantize(method="dynamic"), "int8", 3.8),
+    ("onnxruntime", Quantize(dtype="float16"), "float16", 1.9),
+    ("openvino", Quantize(), "int8", 3.7),
+    ("openvino", Quantize(method="dynamic"), "int8", 3.7),
+    ("openvino", Quantize(dtype="float16"), "float16", 1.9),
+    ("openvino", Quantize(dtype="bfloat16"), "float16", 1.9),
+]
+
+
+@pytest.mark.parametrize(("runtime", "options", "found", "smaller"), CASES, ids=str)
+def test_the_file_has_the_bits_is_as_small_and_judges_as_before(
+    wide: Workload, lower: Lower, runtime: str, options: Quantize, found: str, smaller: float
+) -> None:
+    source, lowered = lower(options, runtime)
+    assert lowered.precision == options.dtype
+    precisions = runtime_named(runtime).weight_precisions(lowered.exported.path)
+    assert precisions[found] > 0.95 * sum(precisions.values())
+    assert size_of(source.path)[0] / size_of(lowered.exported.path)[0] > smaller
+    before = accuracy(wide, runtime, source.path, "float32")
+    after = accuracy(wide, runtime, lowered.exported.path, lowered.precision)
+    assert before > 0.9
+    assert after > before - 0.01
+    if options.dtype == "bfloat16":
+        assert any("float16" in note for note in lowered.notes)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_source_is_not_written_to_and_the_seed_decides(
+    lower: Lower, wide: Workload, runtime: str, tmp_path: Path
+) -> None:
+    source, lowered = lower(Quantize(calibration=16), runtime)
+    before = source.path.read_bytes()
+    (step,) = Quantize(calibration=16).apply(Draft(wide.model), Context(wide)).lower
+    again = tmp_path / "again"
+    again.mkdir()
+    second = step(wide.model, wide.signature, source, runtime_named(runtime), again, Context(wide))
+    assert source.path.read_bytes() == before
+    x = wide.report_rows.first_row()
+    outputs = [
+        runtime_named(runtime).load(path, Manifest(runtime, tuple(wide.signature.names)), threads=1).run(x)
+        for path in (lowered.exported.path, second.exported.path)
+    ]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_calibration_without_train_is_noted(wide: Workload, digits: Digits, tmp_path: Path) -> None:
+    work = Workload(wide.model, valid=digits.valid)
+    runtime = runtime_named("onnxruntime")
+    source = work.framework.export(work.model, work.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(calibration=8).apply(Draft(work.model), Context(work)).lower
+    lowered = step(work.model, work.signature, source, runtime, tmp_path, Context(work))
+    assert any("calibrated on valid" in note for note in lowered.notes)
+
+
+def test_every_runtime_either_has_a_way_or_says_why(wide: Workload) -> None:
+    for options in (Quantize(), Quantize(dtype="bfloat16"), Quantize(method="dynamic")):
+        (step,) = options.apply(Draft(wide.model), Context(wide)).lower
+        reasons = {name: step.refuses(runtime) for name, runtime in all_runtimes().items()}
+        assert reasons["openvino"] == ""
+        assert "of its own" in reasons["torch"]
+    assert "bfloat16" in Quantize(dtype="bfloat16").apply(Draft(wide.model), Context(wide)).lower[0].refuses(
+        runtime_named("onnxruntime")
+    )
+
+
+@pytest.mark.parametrize("kind", ["text", "two", "lstm"])
+@pytest.mark.parametrize("runtime_name", ["onnxruntime", "openvino"])
+def test_models_by_name_with_several_inputs_and_recurrent_ones_quantize(
+    kind: str, runtime_name: str, tmp_path: Path
+) -> None:
+    from tests.runtimes.test_contract import workload
+
+    work, runtime = workload("torch", kind), runtime_named(runtime_name)
+    source = work.framework.export(work.model, work.signature, tmp_path / f"float{runtime.suffix}", runtime.form)
+    (step,) = Quantize(calibration=7).apply(Draft(work.model), Context(work)).lower
+    folder = tmp_path / "lowered"
+    folder.mkdir()
+    lowered = step(work.model, work.signature, source, runtime, folder, Context(work))
+    inputs = next(work.report_rows.batches())
+    expected = work.framework.predict(work.model, inputs)
+    names = tuple(work.signature.names)
+    session = runtime.load(lowered.exported.path, Manifest(runtime_name, names, work.signature.keyed), threads=1)
+    output = session.run(inputs)
+    assert output.shape == expected.shape
+    assert np.abs(output - expected).max() < 0.25 * np.abs(expected).max() + 0.1
+    assert runtime.weight_precisions(lowered.exported.path)["int8"] > 0
+
+
+def test_what_a_quantizer_stumbles_over_becomes_a_reason(wide: Workload, tmp_path: Path) -> None:
+    broken = tmp_path / "float.onnx"
+    broken.write_bytes(b"no graph")
+    (step,) = Quantize().apply(Draft(wide.model), Context(wide)).lower
+    with pytest.raises(ExportError, match="can quantize to int8") as caught:
+        step(wide.model, wide.signature, Exported(broken), runtime_named("onnxruntime"), tmp_path, Context(wide))
+    assert caught.value.do
+
+
+def test_labels_say_dtype_and_where_it_matters_the_method() -> None:
+    assert Quantize().label == "quantize int8 static"
+    assert Quantize(method="dynamic").label == "quantize int8 dynamic"
+    assert Quantize(dtype="float16").label == "quantize float16"
+    with pytest.raises(OptionError, match="did you mean 'int8'"):
+        Quantize(dtype="int9")
+
+
+def test_nothing_of_the_model_changes(wide: Workload) -> None:
+    draft = Quantize().apply(Draft(wide.model), Context(wide))
+    assert draft.model is wide.model
+    assert draft.plan.epochs == 0
+    assert isinstance(wide.model, nn.Module)
+    assert not wide.model.training
