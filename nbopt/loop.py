@@ -118,9 +118,10 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
         yield stage.baseline(runtime).run
     if not recipe.techniques:
         return
-    candidate = make_candidate(stage, recipe)
     # The native runtime is always there as the baseline; the recipe runs on it only where nobody chose others.
     chosen = [r for r in runtimes if r.name in named] if named and "all" not in named else runtimes
+    stage.warm_up([stage.native, *chosen])
+    candidate = make_candidate(stage, recipe)
     for runtime in chosen:
         reason = candidate.refused(runtime)
         if reason and not named & {runtime.name, "all"}:

@@ -167,18 +167,27 @@ class Stage:
     def _open_baseline(self, runtime: Runtime, kept: Kept) -> Subject:
         assert kept.path is not None
         assert kept.manifest is not None
-        bench = self._stack.enter_context(self.bench(kept.path, kept.manifest))
+        # With outputs at hand nothing is asked of the process yet: it loads while the caller goes on.
+        bench = self._stack.enter_context(self.bench(kept.path, kept.manifest, wait=kept.raw is None))
         raw = bench.predict(self.workload.report_rows.folder) if kept.raw is None else kept.raw
         subject = self._open[runtime.name] = Subject(bench, raw, size_of(kept.path)[0])
         return subject
 
-    def bench(self, path: Path, manifest: Manifest) -> Bench:
+    def warm_up(self, runtimes: Sequence[Runtime]) -> None:
+        """Start the processes of baselines that were measured before, so that they load during other work."""
+        for runtime in runtimes:
+            kept = self._cache().get(self._key(runtime))
+            if kept is not None and kept.path is not None and kept.path.exists() and runtime.name not in self._open:
+                self._open_baseline(runtime, kept)
+
+    def bench(self, path: Path, manifest: Manifest, *, wait: bool = True) -> Bench:
         """Open an artifact in a fresh process."""
         return Bench(
             path,
             manifest,
             threads=self.settings.thread_count,
             folder=self.workload.report_rows.folder,
+            wait=wait,
         )
 
     def export(self, model: Any, runtime: Runtime, folder: Path) -> Exported:

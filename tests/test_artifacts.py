@@ -215,7 +215,7 @@ def test_an_artifact_of_a_newer_version_says_how_to_upgrade(exported: dict[str, 
     path = exported["baseline/torch"]
     body = json.loads(sidecar_of(path).read_text())
     sidecar_of(path).write_text(json.dumps({**body, "nbopt_artifact": 99}))
-    with pytest.raises(ArtifactError, match="version 99.*\n.*pip install --upgrade nbopt"):
+    with pytest.raises(ArtifactError, match=r"version 99.*\n.*pip install --upgrade nbopt"):
         load(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -47,13 +48,15 @@ class Bench:
         manifest: How to run it.
         threads: Threads of one inference.
         folder: Shards of the reporting rows (`nbopt.data.Frozen.folder`).
+        wait: Return when the artifact is loaded. False returns at once, and whatever is wrong with the artifact
+            is raised at its first use: the process can start while the caller exports or trains.
 
     Raises:
         ExportError: The runtime does not take the model, or its process died.
         ArtifactError: The file is damaged.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, threads: int, folder: Path) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int, folder: Path, wait: bool = True) -> None:
         self.path = path
         self.manifest = manifest
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -66,8 +69,9 @@ class Bench:
             start_new_session=True,  # Ctrl-C in a terminal goes to the whole session: the parent decides here
             text=True,
         )
+        self._loaded: Loaded | None = None
         try:
-            reply = self._ask(
+            self._send(
                 do="load",
                 path=str(path),
                 runtime=manifest.runtime,
@@ -75,10 +79,24 @@ class Bench:
                 threads=threads,
                 folder=str(folder),
             )
+            if wait:
+                self._loaded = self.loaded
         except BaseException:
             self.close()
             raise
-        self.loaded = Loaded(reply["load_ms"], reply["first_ms"], reply["peak_bytes"])
+
+    @property
+    def loaded(self) -> Loaded:
+        """Return what loading cost, once it is done.
+
+        Raises:
+            ExportError: The runtime does not take the model, or its process died.
+            ArtifactError: The file is damaged.
+        """
+        if self._loaded is None:
+            reply = self._receive()
+            self._loaded = Loaded(reply["load_ms"], reply["first_ms"], reply["peak_bytes"])
+        return self._loaded
 
     @property
     def pid(self) -> int:
@@ -104,15 +122,21 @@ class Bench:
         return run
 
     def _ask(self, **request: Any) -> dict[str, Any]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
+        self._loaded = self.loaded  # its reply comes first
+        self._send(**request)
+        return self._receive()
+
+    def _send(self, **request: Any) -> None:
+        stdin = self._process.stdin
+        if stdin is None:
             raise ArtifactError("an open process", "one without pipes")
-        try:
+        with contextlib.suppress(BrokenPipeError):  # a process that has died is told of by its missing reply
             stdin.write(json.dumps(request) + "\n")
             stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
+
+    def _receive(self) -> dict[str, Any]:
+        stdout = self._process.stdout
+        line = "" if stdout is None else stdout.readline()
         if not line:
             raise ExportError(
                 f"{self.manifest.runtime} to run {self.path.name} in a fresh process",

@@ -110,10 +110,10 @@ def measure_subject(
     with measuring(waiting):
         rounds = run_rounds(
             sides,
-            Budget.of(budget),
+            Budget.of("full" if budget == "full" else "quick"),
             rng=seed,
             pids=[s.bench.pid for s in subjects],
-            on_round=on_round,  # type: ignore[arg-type]
+            on_round=on_round,
         )
         throughput, batch = best_throughput(subject.bench, budget)
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None
