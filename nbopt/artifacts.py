@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import uuid
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.data import Inputs, as_inputs, numeric_inputs
-from nbopt.errors import ArtifactError, DataError, disk_error
+from nbopt.errors import ArtifactError, DataError, NbOptWarning, disk_error
 from nbopt.runtimes import Manifest, Session, all_runtimes, runtime_named
 
 SIDECAR = ".nbopt.json"
@@ -210,7 +211,11 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int | None = 
     missing = chosen.unavailable()
     if missing:
         raise ArtifactError(f"{chosen.title} to run {path.name}", missing)
-    return Artifact(path, chosen.load(path, manifest, threads=threads or available_threads()))
+    with warnings.catch_warnings():
+        if threads is None:
+            # That a framework which runs here already keeps its threads matters to who asked for a number of them.
+            warnings.simplefilter("ignore", NbOptWarning)
+        return Artifact(path, chosen.load(path, manifest, threads=threads or available_threads()))
 
 
 def available_threads() -> int:

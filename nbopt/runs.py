@@ -181,7 +181,13 @@ class Run:
         if not self.model_artifact:
             raise ArtifactError(f"the framework's model of {self.name}", "it was not kept", "run.predict(x) works")
         path = Path(self.home) / self.model_artifact
-        return load(path).session.model  # type: ignore[attr-defined]
+        model = getattr(load(path).session, "model", None)
+        if model is None:
+            # A SavedModel, as models with classes of their own are kept, holds their functions and not the objects.
+            raise ArtifactError(
+                f"the framework's model of {self.name}", "it was kept as a function only", "run.predict(x) works"
+            )
+        return model
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without the store's folder."""

@@ -335,3 +335,21 @@ def test_pruning_without_train_data_is_not_fine_tuned_and_says_so(digits: Digits
     assert run.epochs is None
     with pytest.raises(DataError, match="again on each pass"):
         Workload(trained_mlp, valid=iter([digits.valid]))
+
+
+def test_a_keras_recipe_gives_its_model_back() -> None:
+    from tests.runtimes.keras_models import model as keras_model
+
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(100, 64)).astype(np.float32), rng.integers(0, 10, 100)
+    untouched = keras_model("mlp")
+    before = [weight.tobytes() for weight in untouched.get_weights()]
+    result = optimize(Workload(untouched, train=data, valid=data), Prune(), runtimes="keras", threads=1)
+    assert [run.name for run in result] == ["baseline/keras", "prune/keras"]
+    pruned = result["prune/keras"].model
+    zeros = sum(int((weight == 0).sum()) for weight in pruned.get_weights())
+    assert zeros > 0.45 * pruned.count_params()
+    assert [weight.tobytes() for weight in untouched.get_weights()] == before
+    np.testing.assert_allclose(
+        result["prune/keras"].predict(data[0][:5]), np.asarray(pruned(data[0][:5], training=False)), atol=1e-5
+    )

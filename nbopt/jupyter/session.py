@@ -12,7 +12,7 @@ from IPython.display import display
 
 from nbopt import history
 from nbopt.comparison import Comparison
-from nbopt.errors import GateFailed, Interrupted, ModelError, OptionError
+from nbopt.errors import Interrupted, ModelError, NbOptError, OptionError
 from nbopt.jupyter.namespace import is_data, is_model, names_of
 from nbopt.jupyter.options import Output, Request, Running
 from nbopt.jupyter.progress import live_progress
@@ -103,7 +103,7 @@ class Session:
 
         Raises:
             Interrupted: The user interrupted; what was done is bound and shown.
-            GateFailed: A limit was broken; the table is bound and shown.
+            NbOptError: A limit was broken or the work stopped; the rows so far are bound and shown.
         """
         from nbopt.loop import optimize
 
@@ -112,7 +112,7 @@ class Session:
         try:
             with live_progress(self.shell) as progress:
                 return optimize(work, *recipe, **running, progress=progress)
-        except (Interrupted, GateFailed) as error:
+        except (Interrupted, NbOptError) as error:
             partial = getattr(error, "comparison", None)
             if partial is not None and len(partial):
                 self.keep(partial, request)

@@ -19,8 +19,9 @@ from nbopt.runtimes import Manifest, Runtime, Session
 class KerasSession(Session):
     """Run a loaded Keras model, or the serving function of a SavedModel, as one TensorFlow graph."""
 
-    def __init__(self, function: Any, manifest: Manifest, *, served: bool) -> None:
+    def __init__(self, function: Any, manifest: Manifest, *, served: bool, model: Any = None) -> None:
         self.manifest = manifest
+        self.model = model
         self.function = function
         self.served = served
 
@@ -82,7 +83,9 @@ class KerasFunction(Runtime):
         def forward(arguments: Any) -> Any:
             return primary_output(model(arguments, training=False))
 
-        return KerasSession(tf.function(forward, autograph=False, reduce_retracing=True), manifest, served=False)
+        return KerasSession(
+            tf.function(forward, autograph=False, reduce_retracing=True), manifest, served=False, model=model
+        )
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return the elements of all kept variables by dtype, without the state of random generators."""
