@@ -9,8 +9,10 @@ import sys
 import sysconfig
 import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +26,8 @@ from nbopt.frameworks import Exported, Signature
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._torch_module import clone, tensors
 
+PROTOBUF_BYTES = 1 << 30  # protobuf holds 2 GiB at most
+KEEP_BYTES = 256 << 20
 EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
 
 
@@ -56,17 +60,75 @@ def export(model: torch.nn.Module, signature: Signature, path: Path, form: str) 
     writers = {"onnx": _write_onnx, "openvino": _write_openvino}
     if form not in writers:
         raise ExportError(f"a form among torch, {', '.join(writers)}", form, "a torch model has no way to it here")
-    cpu = clone(model).cpu()
-    program, batch, notes = trace(cpu, signature)
+    graph = onnx_graph(model, signature)
     with quiet():
         try:
-            writers[form](program, signature, path)
-        except (MissingExtra, ExportError):
+            writers[form](graph.proto, path)
+        except MissingExtra:
             raise
         except Exception as error:
             # Converters raise types of their own for each op that they lack; what matters is which op.
             raise ExportError(f"operations that {form} has", reason_of(error), "try another runtime") from error
-    return Exported(path, batch, notes)
+    return Exported(path, graph.batch, graph.notes)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Hold a model as ONNX.
+
+    Args:
+        proto: The `onnx.ModelProto`; not to be changed.
+        batch: Rows that it is fixed to, None for any number.
+        notes: What a reader must know.
+        mark: What the model's tensors were when it was made.
+    """
+
+    proto: Any
+    batch: int | None
+    notes: tuple[str, ...]
+    mark: Any
+
+
+_last: weakref.WeakKeyDictionary[torch.nn.Module, Graph] = weakref.WeakKeyDictionary()
+"""The graph of the last model: several runtimes are asked for the same model in a row, and tracing takes seconds."""
+
+
+def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
+    """Return a model as ONNX, the last one again where nothing in it has changed since.
+
+    Raises:
+        ExportError: torch.export or the ONNX exporter refuses; the message has its reason.
+        MissingExtra: The exporter is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401 - the exporter needs it
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "torch", "export to ONNX") from error
+    mark = _mark(model, signature)
+    if model in _last and _last[model].mark == mark:
+        return _last[model]
+    _last.clear()
+    program, batch, notes = trace(clone(model).cpu(), signature)
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)
+        except Exception as error:
+            raise ExportError("operations that ONNX has", reason_of(error), "try --runtime torch") from error
+    if result is None:
+        raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime torch")
+    graph = Graph(result.model_proto, batch, notes, mark)
+    if not graph.proto.graph.input:
+        raise ExportError("a model that uses its inputs", "a constant", "check forward")
+    if graph.proto.ByteSize() <= KEEP_BYTES:
+        _last[model] = graph
+    return graph
+
+
+def _mark(model: torch.nn.Module, signature: Signature) -> Any:
+    """Return what changes when a tensor of the model is replaced or written to: torch counts writes itself."""
+    held = [*model.named_parameters(), *model.named_buffers()]
+    tensors_now = [(name, id(tensor), tensor._version, tuple(tensor.shape)) for name, tensor in held]
+    return tensors_now, signature.leaves, signature.keyed
 
 
 def trace(
@@ -150,29 +212,21 @@ def _is_users_own(module: ModuleType) -> bool:
     return not any(Path(file).is_relative_to(root) for root in roots)
 
 
-def _write_onnx(program: torch.export.ExportedProgram, signature: Signature, path: Path) -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - the exporter needs it
-    except ImportError as error:
-        raise MissingExtra(str(error.name), "torch", "export to ONNX") from error
-    with contextlib.redirect_stdout(io.StringIO()):
-        result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)
-    if result is None:
-        raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime openvino")
-    proto = result.model_proto
-    used = {value.name for value in proto.graph.input}
-    if not used:
-        raise ExportError("a model that uses its inputs", "a constant", "check forward")
-    large = proto.ByteSize() > 1 << 30  # protobuf holds 2 GiB at most
-    onnx.save_model(proto, path, save_as_external_data=large, location=path.name + ".data")
+def _write_onnx(proto: Any, path: Path) -> None:
+    import onnx
+
+    if proto.ByteSize() <= PROTOBUF_BYTES:
+        onnx.save_model(proto, path)
+    else:
+        onnx.save_model(proto, path, save_as_external_data=True, location=path.name + ".data")
 
 
-def _write_openvino(program: torch.export.ExportedProgram, signature: Signature, path: Path) -> None:
+def _write_openvino(proto: Any, path: Path) -> None:
     """Write OpenVINO IR by way of ONNX.
 
-    Straight from the program, OpenVINO 2026.4 unrolls an LSTM to the length of the example: another length gave
-    wrong numbers without a word (0.13 off on logits). From ONNX it becomes one LSTMSequence of any length.
+    Straight from torch.export's program, OpenVINO 2026.4 unrolls an LSTM to the length of the example: another
+    length gave wrong numbers without a word (0.13 off on logits). From ONNX it becomes one LSTMSequence of any
+    length.
     """
     try:
         import openvino
@@ -180,7 +234,7 @@ def _write_openvino(program: torch.export.ExportedProgram, signature: Signature,
         raise MissingExtra("openvino", "torch", "export to OpenVINO") from error
     with tempfile.TemporaryDirectory(prefix="nbopt-export-") as folder:
         graph = Path(folder) / "model.onnx"
-        _write_onnx(program, signature, graph)
+        _write_onnx(proto, graph)
         model = _with_float_ports(openvino.convert_model(graph))
         # The default writes weights as float16: the baseline would not be the user's model any more.
         openvino.save_model(model, path, compress_to_fp16=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,8 +162,16 @@ def _run(model: Any, arguments: Any) -> Any:
 
     if not model.run_eagerly:
         # `if tensor > 0` and `.numpy()` in a user's call: model.predict needs run_eagerly=True for them too.
-        with contextlib.suppress(tf.errors.OperatorNotAllowedInGraphError, NotImplementedError):
-            return _forward(model)(arguments)
+        logger = tf.get_logger()
+        level = logger.level
+        # TensorFlow's advice on retracing is about functions that the user writes; each candidate here is a model
+        # of its own and must be traced.
+        logger.setLevel(logging.ERROR)
+        try:
+            with contextlib.suppress(tf.errors.OperatorNotAllowedInGraphError, NotImplementedError):
+                return _forward(model)(arguments)
+        finally:
+            logger.setLevel(level)
     return primary_output(model(arguments, training=False))
 
 

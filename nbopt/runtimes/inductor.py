@@ -36,7 +36,7 @@ class Inductor(Runtime):
 
     def load(self, path: Path, manifest: Manifest, *, threads: int) -> TorchSession:
         """Load the module; it is compiled at its first run."""
-        return TorchSession(load_module(path, manifest, threads), manifest, compiled=True)
+        return TorchSession(load_module(path, manifest), manifest, threads=threads, compiled=True)
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return parameters and buffers by dtype."""

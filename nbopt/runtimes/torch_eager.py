@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 class TorchSession(Session):
     """Run a module, eagerly or as torch.compile made it."""
 
-    def __init__(self, model: torch.nn.Module, manifest: Manifest, *, compiled: bool = False) -> None:
+    def __init__(self, model: torch.nn.Module, manifest: Manifest, *, threads: int, compiled: bool = False) -> None:
         import torch
 
         self.model = model
         self.manifest = manifest
+        self.threads = threads
         self._torch = torch
         self._device = torch.device(manifest.device)
         floating = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), None)
@@ -35,9 +36,16 @@ class TorchSession(Session):
         from nbopt.frameworks._torch_module import output_array
 
         prepared = map_leaves(self._tensor, inputs)
-        with self._torch.inference_mode():
-            result = self._call(**prepared) if isinstance(prepared, dict) else self._call(*prepared)
-            return output_array(primary_output(result))
+        before = self._torch.get_num_threads()
+        if before != self.threads:
+            self._torch.set_num_threads(self.threads)  # one setting for all of torch: the user's comes back
+        try:
+            with self._torch.inference_mode():
+                result = self._call(**prepared) if isinstance(prepared, dict) else self._call(*prepared)
+                return output_array(primary_output(result))
+        finally:
+            if before != self.threads:
+                self._torch.set_num_threads(before)
 
     def _tensor(self, leaf: Any) -> torch.Tensor:
         array = np.asarray(leaf)
@@ -48,7 +56,7 @@ class TorchSession(Session):
         return tensor.to(self._device) if self._device.type != "cpu" else tensor
 
 
-def load_module(path: Path, manifest: Manifest, threads: int) -> torch.nn.Module:
+def load_module(path: Path, manifest: Manifest) -> torch.nn.Module:
     """Read a module that `nbopt.frameworks.torch` wrote, on the manifest's device.
 
     The file is a pickle: load only what you trust, as with `torch.load(weights_only=False)`.
@@ -58,7 +66,6 @@ def load_module(path: Path, manifest: Manifest, threads: int) -> torch.nn.Module
     """
     import torch
 
-    torch.set_num_threads(threads)
     device = torch.device(manifest.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ArtifactError(f"the device {manifest.device} that the model was on", "no CUDA device here")
@@ -90,7 +97,7 @@ class TorchEager(Runtime):
 
     def load(self, path: Path, manifest: Manifest, *, threads: int) -> TorchSession:
         """Load the module."""
-        return TorchSession(load_module(path, manifest, threads), manifest)
+        return TorchSession(load_module(path, manifest), manifest, threads=threads)
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return parameters and buffers by dtype."""
