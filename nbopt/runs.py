@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,6 +25,7 @@ from nbopt.runtimes import Manifest
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
+WAL_RETRY_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -299,12 +301,29 @@ class RunStore:
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.database, timeout=BUSY_SECONDS)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            self._enter_wal(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
         except sqlite3.Error:
             connection.close()
             raise
         return connection
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        """Turn the write-ahead log on, and wait where another process is at it.
+
+        SQLite's own timeout does not cover this change: two kernels that make one store at the same moment get
+        "database is locked" at once.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(WAL_RETRY_SECONDS)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
