@@ -11,9 +11,10 @@ from typing import Any
 
 from nbopt.artifacts import size_of
 from nbopt.comparison import Comparison, Limits
-from nbopt.data import join_ragged, kept_randomness
+from nbopt.data import kept_randomness
 from nbopt.errors import FULL, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
 from nbopt.frameworks import Exported, Fitting
+from nbopt.frozen import join_ragged
 from nbopt.measurement.predictions import prepare
 from nbopt.measurement.subject import Subject
 from nbopt.recipe import Recipe

@@ -10,6 +10,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_sidecar
-from nbopt.errors import ArtifactError, StoreError, disk_error
+from nbopt.errors import ArtifactError, NbOptWarning, StoreError, disk_error
 from nbopt.runtimes import Manifest
 
 SCHEMA_VERSION = 1
@@ -165,13 +166,33 @@ class Run:
     def export(self, path: str | Path) -> Path:
         """Copy the artifact, and its manifest, to `path`; an ending left out is added.
 
+        Where `path` has the ending of another form (`model.onnx` of an OpenVINO run), the file that the same
+        recipe gave in that form is written, and a warning names its run: its figures are in a row of its own.
+
         Returns:
             The path written.
 
         Raises:
-            ArtifactError: `path` has the ending of another form, or the run failed.
+            ArtifactError: The recipe has no artifact of that form, or the run failed.
         """
-        return copy_artifact(self.path, Path(path))
+        target = Path(path)
+        if target.suffix and target.suffix != self.path.suffix:
+            twin = self._twin(target.suffix)
+            if twin is not None:
+                told = (
+                    f"{target.name} is the file of {twin.name}, which was measured in its own row, not of {self.name}"
+                )
+                warnings.warn(told, NbOptWarning, stacklevel=2)
+                return copy_artifact(twin.path, target)
+        return copy_artifact(self.path, target)
+
+    def _twin(self, suffix: str) -> Run | None:
+        """Return the newest run of the same recipe, seed and workload whose artifact has another ending."""
+        for run in reversed(RunStore(self.home).runs(self.workload_key)):
+            same = (run.recipe, run.seed) == (self.recipe, self.seed) and not run.failed
+            if same and Path(run.artifact).suffix == suffix and (Path(run.home) / run.artifact).exists():
+                return run
+        return None
 
     @property
     def model(self) -> Any:

@@ -10,22 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import (
-    Batch,
-    Frozen,
-    Inputs,
-    Split,
-    freeze,
-    hash_rows,
-    kept_randomness,
-    leaves,
-    map_leaves,
-    numeric_inputs,
-    rows_of,
-    take_rows,
-)
+from nbopt.data import Batch, Inputs, Split, kept_randomness, leaves, map_leaves, numeric_inputs, rows_of, take_rows
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Framework, Signature, framework_of
+from nbopt.frozen import Frozen, freeze, hash_rows
 from nbopt.outputs import infer_output
 
 OVERLAP_ROWS = 200_000

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from nbopt.data import Inputs, Leaf, leaves, take_rows
+from nbopt.data import Inputs, leaves, take_rows
 from nbopt.frameworks import Signature
+from nbopt.frozen import Leaf
 
 L = keras.layers
 ROWS = 5

@@ -13,7 +13,7 @@ import pytest
 
 from nbopt.artifacts import files_of, hash_of, load, read_sidecar, sidecar_of, size_of, write_sidecar
 from nbopt.comparison import Comparison
-from nbopt.errors import ArtifactError, DataError, OptionError, StoreError
+from nbopt.errors import ArtifactError, DataError, NbOptWarning, OptionError, StoreError
 from nbopt.runtimes import Manifest
 from tests.conftest import Digits
 
@@ -119,10 +119,20 @@ def test_exporting_again_replaces_and_leaves_nothing_beside(comparison: Comparis
 
 
 def test_another_ending_is_refused_with_the_right_one(comparison: Comparison, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"m\.onnx") as caught:
-        comparison["prune+quantize/openvino"].export(tmp_path / "m.onnx")
+    with pytest.raises(ArtifactError, match=r"m\.tflite") as caught:
+        comparison["prune+quantize/openvino"].export(tmp_path / "m.tflite")
     assert "m.xml" in caught.value.do
     assert list(tmp_path.glob("m.*")) == []
+
+
+def test_another_ending_that_the_recipe_has_too_gives_that_file_and_says_so(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    with pytest.warns(NbOptWarning, match=r"m\.onnx is the file of prune\+quantize/onnxruntime"):
+        path = comparison["prune+quantize/openvino"].export(tmp_path / "m.onnx")
+    twin = comparison["prune+quantize/onnxruntime"]
+    assert hash_of(path) == twin.artifact_sha256
+    assert load(path).session.manifest.runtime == "onnxruntime"
 
 
 def test_a_file_without_a_manifest_is_loaded_by_its_ending(

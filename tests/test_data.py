@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from nbopt.data import Batch, Split, as_batch, freeze, hash_rows, join_ragged, leaves, read_shard, shard_paths, to_numpy
+from nbopt.data import Batch, Split, as_batch, leaves, to_numpy
 from nbopt.errors import DataError
+from nbopt.frozen import freeze, hash_rows, join_ragged, read_shard, shard_paths
 
 X = np.arange(40, dtype=np.float32).reshape(10, 4)
 Y = np.arange(10) % 3

@@ -12,8 +12,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from nbopt.data import Inputs, Leaf, Split
+from nbopt.data import Inputs, Split
 from nbopt.errors import ModelError
+from nbopt.frozen import Leaf
 from nbopt.training import ProgressCallback, TrainingPlan, TrainingRecord, silent
 
 OutputKind = Literal[

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import join_ragged
 from nbopt.errors import ArtifactError, DataError, ExportError, NbOptError
+from nbopt.frozen import join_ragged
 from nbopt.measurement.blocks import Block, Side
 from nbopt.runtimes import Manifest
 
@@ -47,7 +47,7 @@ class Bench:
         path: The exported file.
         manifest: How to run it.
         threads: Threads of one inference.
-        folder: Shards of the reporting rows (`nbopt.data.Frozen.folder`).
+        folder: Shards of the reporting rows (`nbopt.frozen.Frozen.folder`).
         wait: Return when the artifact is loaded. False returns at once, and whatever is wrong with the artifact
             is raised at its first use: the process can start while the caller exports or trains.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Frozen
+from nbopt.frozen import Frozen
 from nbopt.measurement import verdicts
 from nbopt.measurement.bench import Bench
 from nbopt.measurement.intervals import Interval

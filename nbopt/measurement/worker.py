@@ -17,8 +17,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from nbopt.data import Inputs, map_leaves, read_shard, shard_paths, take_rows
+from nbopt.data import Inputs, map_leaves, take_rows
 from nbopt.errors import NbOptError
+from nbopt.frozen import read_shard, shard_paths
 from nbopt.measurement.blocks import CallableSide
 from nbopt.runtimes import Manifest, Session, runtime_named
 

@@ -1,0 +1,219 @@
+"""A split's rows in files that any process can read, in one order for every variant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+
+from nbopt.data import (
+    EVALUATION_BATCH,
+    Inputs,
+    Split,
+    kept_randomness,
+    leaves,
+    numeric_inputs,
+    rows_of,
+    take_rows,
+    to_numpy,
+)
+from nbopt.errors import FULL, DataError, disk_error
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Describe one input of a model: its name, dtype, and shape with None for axes whose length varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Hold a split's rows in files that any process can read, in one order for every variant.
+
+    Args:
+        folder: Where the shards lie.
+        digest: Content hash of all rows and labels.
+        rows: Number of rows.
+        targets: Labels of all rows, or None.
+        weight: Row weights, or None.
+        signature: A leaf for each input; an axis that varied between batches is None, the first always.
+        keyed: Inputs are by name.
+        row_digests: 8-byte hash of each row's inputs, for finding shared rows.
+    """
+
+    folder: Path
+    digest: str
+    rows: int
+    targets: np.ndarray[Any, Any] | None
+    weight: np.ndarray[Any, Any] | None
+    signature: tuple[Leaf, ...]
+    keyed: bool
+    row_digests: frozenset[bytes] = field(repr=False, default=frozenset())
+
+    def batches(self) -> Iterator[Inputs]:
+        """Yield the inputs of each shard, at most 256 rows each."""
+        for path in shard_paths(self.folder):
+            yield read_shard(path)
+
+    def first_row(self) -> Inputs:
+        """Return the first row as a batch of one."""
+        return take_rows(next(self.batches()), slice(0, 1))
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """Return a frozen split's files in order."""
+    return sorted(folder.glob("*.npz"))
+
+
+def read_shard(path: Path) -> Inputs:
+    """Return the inputs that one file of a frozen split holds."""
+    with np.load(path, allow_pickle=False) as archive:
+        names = json.loads(str(archive["names"]))
+        arrays = [archive[f"leaf{index}"] for index in range(int(archive["count"]))]
+    return dict(zip(names, arrays, strict=True)) if names else tuple(arrays)
+
+
+def freeze(split: Split, *, float_dtype: str = "float32") -> Frozen:
+    """Read a split once and write its rows to a temporary folder, which goes when the result does.
+
+    Args:
+        split: The split; its first pass decides the order of rows for every variant.
+        float_dtype: Dtype that floating inputs are cast to, the model's own.
+
+    Raises:
+        DataError: NaN in inputs or labels, batches of different structure, or no batch.
+        StoreError: The temporary folder is full.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nbopt-split-"))
+    try:
+        with kept_randomness():
+            frozen = _write_shards(split, folder, float_dtype)
+    except BaseException as error:
+        rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise disk_error(error, folder.parent, "set TMPDIR to a folder with more") from error
+        raise
+    weakref.finalize(frozen, rmtree, folder, ignore_errors=True)
+    return frozen
+
+
+def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
+    digest = hashlib.sha256()
+    rows = shard = 0
+    row_digests: set[bytes] = set()
+    targets: list[np.ndarray[Any, Any]] = []
+    weights: list[np.ndarray[Any, Any]] = []
+    shapes: list[tuple[Any, ...]] = []
+    names: list[str] = []
+    dtypes: list[str] = []
+    for index, batch in enumerate(split):
+        inputs = numeric_inputs(batch.inputs, float_dtype)
+        arrays = leaves(inputs)
+        batch_names = list(inputs) if isinstance(inputs, dict) else []
+        if index == 0:
+            names, dtypes = batch_names, [str(a.dtype) for a in arrays]
+        if batch_names != names or len(arrays) != len(dtypes):
+            raise DataError(
+                f"{split.name} batches of one structure", f"batch {index} differs: inputs {batch_names or len(arrays)}"
+            )
+        check_finite(arrays, f"the inputs of {split.name}", rows)
+        shapes.append(tuple(a.shape[1:] for a in arrays))
+        count = rows_of(inputs)
+        if any(len(array) != count for array in arrays):
+            lengths = ", ".join(str(len(array)) for array in arrays)
+            raise DataError(
+                f"as many rows in every input of {split.name}", f"batch {index}: {lengths}", "put the batch axis first"
+            )
+        for name, part, kept in (("labels", batch.targets, targets), ("weights", batch.weight, weights)):
+            if part is not None:
+                array = to_numpy(part)
+                if len(array) != count:
+                    raise DataError(
+                        f"as many {name} as rows in {split.name}", f"batch {index}: {len(array)} for {count} rows"
+                    )
+                check_finite([array], f"the {name} of {split.name}", rows)
+                digest.update(np.ascontiguousarray(array).tobytes())
+                kept.append(array)
+        row_digests.update(hash_rows(arrays))
+        for start in range(0, count, EVALUATION_BATCH):
+            part_arrays = [a[start : start + EVALUATION_BATCH] for a in arrays]
+            for array in part_arrays:
+                digest.update(np.ascontiguousarray(array).tobytes())
+            named = {f"leaf{i}": a for i, a in enumerate(part_arrays)}
+            np.savez(folder / f"{shard:06d}.npz", names=json.dumps(batch_names), count=len(arrays), **named)
+            shard += 1
+        rows += count
+    if targets and sum(map(len, targets)) != rows:
+        raise DataError(f"labels for every row of {split.name}", "some batches have none")
+    signature = tuple(
+        Leaf(names[i] if names else f"input_{i}", dtypes[i], (None, *_common([s[i] for s in shapes])))
+        for i in range(len(dtypes))
+    )
+    return Frozen(
+        folder,
+        digest.hexdigest(),
+        rows,
+        join_ragged(targets) if targets else None,
+        np.concatenate(weights) if weights else None,
+        signature,
+        bool(names),
+        frozenset(row_digests),
+    )
+
+
+def join_ragged(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Concatenate along rows; where a later axis varies (padding a batch at a time) pad with -100.
+
+    -100 is what loss functions of sequence models ignore (`torch.nn.CrossEntropyLoss`'s `ignore_index`).
+    """
+    tails = {part.shape[1:] for part in parts}
+    if len(tails) == 1:
+        return np.concatenate(parts)
+    widest = [max(sizes) for sizes in zip(*tails, strict=True)]
+    padded = [
+        np.pad(p, [(0, 0), *((0, w - s) for w, s in zip(widest, p.shape[1:], strict=True))], constant_values=-100)
+        for p in parts
+    ]
+    return np.concatenate(padded)
+
+
+def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int | None, ...]:
+    if len({len(s) for s in shapes}) > 1:
+        raise DataError("inputs with one number of axes", f"shapes {sorted(set(shapes))[:3]}")
+    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+
+
+def check_finite(arrays: Iterable[np.ndarray[Any, Any]], what: str, first_row: int = 0) -> None:
+    """Raise a DataError that names the first row with NaN or infinity."""
+    for array in arrays:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            row = first_row + int(np.flatnonzero(bad)[0])
+            raise DataError(
+                f"finite numbers in {what}",
+                f"NaN or infinity in {int(bad.sum())} rows, first in row {row}",
+                "fill or drop these rows before binding",
+            )
+
+
+def hash_rows(arrays: Sequence[np.ndarray[Any, Any]]) -> set[bytes]:
+    """Return an 8-byte content hash of each row, over all inputs."""
+    contiguous = [np.ascontiguousarray(a) for a in arrays]
+    hashes = set()
+    for row in range(len(contiguous[0])):
+        digest = hashlib.blake2b(digest_size=8)
+        for array in contiguous:
+            digest.update(array[row].tobytes())
+        hashes.add(digest.digest())
+    return hashes
