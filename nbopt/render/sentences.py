@@ -157,7 +157,7 @@ def _quality(view: View, run: Run) -> Sentence:
         return name, Part(" identical")
     if delta.value == NOTHING.value:
         return name, Part(" not measured")
-    word = {"same": "the same", "": ""}.get(verdict, verdict)
+    word = {"same": "the same", "": ""}.get(verdict, one_line(verdict))
     aside = f"{delta.value}{figures.change_unit(run)} {delta.bounds}".strip()
     return name, Part(f" {word}".rstrip()), *_aside(aside)
 

@@ -103,6 +103,11 @@ def test_sixty_runs() -> None:
     assert len(render.text(Comparison([BASELINE, *runs])).splitlines()) < 140
 
 
+def test_a_verdict_that_another_version_wrote_is_printable() -> None:
+    text = render.text(Comparison([BASELINE, dataclasses.replace(INT8, verdicts={"quality": HOSTILE})]))
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
 @settings(max_examples=60, deadline=None)
 @given(any_comparison)
 def test_any_runs_give_printable_text(comparison: Comparison) -> None:
