@@ -46,8 +46,10 @@ def export(framework: Framework, model: Any, signature: Signature, path: Path, f
             "use keras.ops.where or keras.ops.cond in place of `if`, and no .numpy()",
         ) from error
     if form == "keras":
-        # A copy is uncompiled: an optimizer's slots would be in the file, and triple its size.
-        return _keras(framework.clone(model), signature, path)
+        # An optimizer's slots would be in the file and triple its size: a baseline that nobody would ship.
+        copied = framework.clone(model)
+        copied.compiled, copied.optimizer = False, None
+        return _keras(copied, signature, path)
     return writers[form](model, signature, path)
 
 
