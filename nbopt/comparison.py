@@ -31,6 +31,9 @@ AXES: dict[str, Callable[[Run], float | None]] = {
     "memory": lambda run: run.peak_memory_bytes,
     "cpu": lambda run: run.cpu_ms,
 }
+DEFAULT_DROP = 0.01
+"""Loss of quality that "same" may hide where the user sets no --max-drop: one point, or 1% of an unbounded metric."""
+
 FORMAT = "nbopt.comparison"
 FORMAT_VERSION = 1
 
@@ -308,6 +311,13 @@ def within(run: Run, max_drop: float) -> bool:
     """Tell whether a run's loss of quality is within `max_drop` at the interval's bound."""
     bound = loss_bound(run)
     return bound is not None and bound <= allowed_drop(run, max_drop) + 1e-12
+
+
+def without_repeats(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs without those that another of them is the mean over."""
+    kept = list(runs)
+    summed = {member for run in kept for member in run.spread.get("runs", ())}
+    return [run for run in kept if run.id not in summed]
 
 
 def _unique(runs: Iterable[Run]) -> Iterator[Run]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from nbopt.errors import NbOptError
 from nbopt.history import size_text
+from nbopt.ledger import default_home
 from nbopt.measurement.environment import governor, machine
-from nbopt.runs import RunStore, default_home
+from nbopt.runs import RunStore
 from nbopt.runtimes import all_runtimes
 from nbopt.sheet import Sheet, bundle
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from nbopt.comparison import Comparison
+from nbopt.comparison import Comparison, without_repeats
 from nbopt.errors import NbOptError, OptionError, nearest
+from nbopt.ledger import default_home
 from nbopt.render import figures
-from nbopt.runs import Run, RunStore, default_home
+from nbopt.runs import Run, RunStore
 from nbopt.sheet import Sheet, bundle
 
 SHORTEST_ID = 4
@@ -31,16 +32,18 @@ def kept_runs(workload_key: str | None = None) -> list[Run]:
 def latest(runs: Iterable[Run]) -> list[Run]:
     """Return the newest run of each workload, recipe, runtime and seed: baselines first, then by age.
 
+    Where a row is a mean over seeds, it stands for the runs of those seeds.
+
     Args:
         runs: Runs, oldest first.
     """
-    newest: dict[tuple[str, str, str, int], Run] = {}
+    newest: dict[tuple[str, str, str, int, tuple[int, ...]], Run] = {}
     for run in runs:
-        key = (run.workload_key, run.recipe, run.runtime, 0 if run.is_baseline else run.seed)
+        key = (run.workload_key, run.recipe, run.runtime, 0 if run.is_baseline else run.seed, run.seeds)
         # Taken out first, so that the order is that of the newest, not of the first.
         newest.pop(key, None)
         newest[key] = run
-    return sorted(newest.values(), key=lambda run: not run.is_baseline)
+    return sorted(without_repeats(newest.values()), key=lambda run: not run.is_baseline)
 
 
 def of_workload(runs: Sequence[Run], wanted: str) -> list[Run]:

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from nbopt.artifacts import size_of
-from nbopt.comparison import Comparison, Limits
+from nbopt.candidate import Candidate, make_candidate
+from nbopt.comparison import Comparison, Limits, without_repeats
 from nbopt.data import kept_randomness
 from nbopt.errors import FULL, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
-from nbopt.frameworks import Exported, Fitting
-from nbopt.frozen import join_ragged
-from nbopt.measurement.predictions import prepare
+from nbopt.frameworks import Exported
 from nbopt.measurement.subject import Subject
 from nbopt.recipe import Recipe
+from nbopt.recording import Settings
+from nbopt.repeats import over_seeds
 from nbopt.runs import Run, RunStore
-from nbopt.runtimes import Runtime
-from nbopt.stage import Settings, Stage, choose_runtimes
-from nbopt.technique import Context, Draft, Technique
-from nbopt.training import Progress, ProgressCallback, TrainingRecord, silent
+from nbopt.runtimes import Manifest, Runtime
+from nbopt.stage import Stage, choose_runtimes
+from nbopt.technique import Context, Technique
+from nbopt.training import Progress, ProgressCallback, silent
 from nbopt.workload import Workload
 
 BUDGETS = ("quick", "full")
+MOST_SEEDS = 100
 
 
 def optimize(
     workload: Workload,
     *techniques: Technique | Recipe | str,
     seed: int = 0,
+    seeds: int = 1,
     runtimes: Sequence[str] | str | None = None,
     measure: str = "quick",
     threads: int | None = None,
@@ -51,6 +53,8 @@ def optimize(
         workload: Model, data and metric.
         techniques: Steps of one recipe, in order; none measures the baselines alone.
         seed: Seed of everything random, 0 by default.
+        seeds: Repeats with `seed`, `seed + 1` and so on, 1 to 100, 1 by default. Rows are then means over seeds,
+            and comparisons are made over seeds; each repeat is kept in the store as a run of its own.
         runtimes: Words such as "onnxruntime", "all", or None for those that are on by default here.
         measure: "quick" (about 1 s a variant) or "full" (until the interval is within 1%, at most 20 s).
         threads: Threads of one inference, equal for all runtimes; None takes the cores this process may use.
@@ -78,6 +82,8 @@ def optimize(
         raise OptionError(f"measure among {', '.join(BUDGETS)}", repr(measure))
     if threads is not None and threads < 1:
         raise OptionError("threads of 1 or more", str(threads), "threads=1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise OptionError(f"seeds between 1 and {MOST_SEEDS}", str(seeds), "seeds=3")
     recipe = Recipe.of(*techniques, seed=seed)
     limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
     settings = Settings(measure, threads, max_drop, seed, progress)
@@ -86,7 +92,7 @@ def optimize(
     try:
         with kept_randomness(), Stage(workload, store or RunStore(), settings) as stage:
             named = {runtimes} if isinstance(runtimes, str) else set(runtimes or ())
-            for run in _runs(stage, recipe, chosen, named):
+            for run in _runs(stage, recipe, chosen, named, seeds):
                 done.append(run)
                 progress(Progress("measured", note=run.name))
     except KeyboardInterrupt as interrupt:
@@ -104,7 +110,7 @@ def optimize(
         unkept = getattr(error, "run", None)
         error.comparison = Comparison(done if unkept is None else [*done, unkept])
         raise
-    result = Comparison(done)
+    result = Comparison(without_repeats(done))
     broken = limits.broken_by(result) if recipe.techniques else ""
     if broken:
         failed = GateFailed(str(limits), broken, "allow more, or try another technique or runtime")
@@ -113,8 +119,8 @@ def optimize(
     return result
 
 
-def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[str]) -> Iterator[Run]:
-    """Yield rows as they are finished: first the untouched model on every runtime, then the recipe."""
+def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[str], seeds: int = 1) -> Iterator[Run]:
+    """Yield rows as they are finished: the untouched model on every runtime, the recipe, its means over seeds."""
     for runtime in runtimes:
         yield stage.baseline(runtime).run
     if not recipe.techniques:
@@ -122,96 +128,29 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     # The native runtime is always there as the baseline; the recipe runs on it only where nobody chose others.
     chosen = [r for r in runtimes if r.name in named] if named and "all" not in named else runtimes
     stage.warm_up([stage.native, *chosen])
-    candidate = make_candidate(stage, recipe)
-    for runtime in chosen:
-        reason = candidate.refused(runtime)
-        if reason and not named & {runtime.name, "all"}:
-            continue  # that a runtime which nobody named has no way to this recipe is no news
-        yield measure_candidate(stage, recipe, candidate, runtime)
+    repeats: dict[str, list[Run]] = {}
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        candidate = make_candidate(stage, recipe.with_seed(seed))
+        for runtime in chosen:
+            reason = candidate.refused(runtime)
+            if reason and not named & {runtime.name, "all"}:
+                continue  # that a runtime which nobody named has no way to this recipe is no news
+            run = measure_candidate(stage, recipe, candidate, runtime)
+            repeats.setdefault(runtime.name, []).append(run)
+            yield run
+        if seeds > 1 and _is_settled(repeats.values()):
+            break
+    if seeds > 1:
+        for runs in repeats.values():
+            yield stage.store.add(over_seeds(runs))
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Hold a recipe's finished model, before export.
-
-    Args:
-        draft: The model after training and finishing, with the steps on the file still to do.
-        record: What the training did.
-        counts: Parameters, and those that are not zero.
-        untouched: The model is the user's own: only the file changes.
-    """
-
-    draft: Draft
-    record: TrainingRecord
-    counts: tuple[int, int]
-    untouched: bool
-
-    def refused(self, runtime: Runtime) -> str:
-        """Return why a runtime has no way to this recipe, "" where it has."""
-        reasons = (step.refuses(runtime) for step in self.draft.lower)
-        return next(filter(None, reasons), "")
-
-
-def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
-    """Apply the techniques, carry out the one training that they ask for, and finish the model.
-
-    Raises:
-        ModelError: A technique can't be used on this model.
-        DataError: There is a training to do and no train data to do it with.
-    """
-    workload, framework = stage.workload, stage.workload.framework
-    context = Context(workload, stage.settings.seed, stage.settings.progress)
-    draft = Draft(workload.model)
-    for step in recipe.techniques:
-        stage.settings.progress(Progress(step.word))
-        draft = step.apply(draft, context)
-    record = TrainingRecord()
-    if draft.plan.epochs:
-        draft, record = _train(stage, draft)
-    for finish in draft.finish:
-        draft = replace(draft, model=finish(draft.model))
-    return Candidate(draft, record, framework.count(draft.model), draft.model is workload.model)
-
-
-def _train(stage: Stage, draft: Draft) -> tuple[Draft, TrainingRecord]:
-    workload = stage.workload
-    if workload.train is None:
-        return draft.noted("not fine-tuned: no train data was given"), TrainingRecord()
-    model = draft.model
-    if model is workload.model:
-        model = workload.framework.clone(model)
-    fitting = Fitting(
-        split=workload.train,
-        loss=workload.loss,
-        score=_score(stage),
-        greater_is_better=stage.metric.greater_is_better,
-        hold=draft.hold,
-        progress=stage.settings.progress,
+def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:
+    """Tell whether nothing depends on the seed: two seeds gave the same files, or the same reasons."""
+    return all(
+        len(runs) > 1 and (runs[0].artifact_sha256, runs[0].failed) == (runs[-1].artifact_sha256, runs[-1].failed)
+        for runs in repeats
     )
-    record = workload.framework.fit(model, replace(draft.plan, seed=stage.settings.seed), fitting)
-    draft = replace(draft, model=model)
-    if record.stopped:
-        draft = draft.noted(f"training ended early: {record.stopped}")
-    if record.epochs and record.kept_epoch == 0 and record.scores:
-        draft = draft.noted("fine-tuning did not help on validation, so its result was not kept")
-    elif record.kept_epoch < record.epochs:
-        draft = draft.noted(f"epoch {record.kept_epoch} of {record.epochs} was the best on validation and is kept")
-    return draft, record
-
-
-def _score(stage: Stage) -> Any:
-    """Return quality on the selection rows, which decides which state of a training is kept."""
-    workload, metric = stage.workload, stage.metric
-    rows = workload.select_rows
-    targets = rows.targets
-    if targets is None:
-        return None
-
-    def score(model: Any) -> float:
-        raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
-        return metric.of(prepare(targets, raw, metric.output, rows.weight))
-
-    return score
 
 
 def measure_candidate(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Runtime) -> Run:
@@ -226,22 +165,30 @@ def measure_candidate(stage: Stage, recipe: Recipe, candidate: Candidate, runtim
     except StoreError:
         raise  # no runtime is to blame, and the next one would find no room either
     except NbOptError as error:
-        run = stage.failed(recipe.text(), recipe.label, runtime, error, recipe.words)
+        run = stage.record.failed(recipe.text(), recipe.label, runtime, error, recipe.words)
     return stage.store.add(run)
 
 
 def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Runtime, folder: Path) -> Run:
     draft, record = candidate.draft, candidate.record
     began = time.perf_counter()
+    stage.prepare(runtime)
     exported = _source(stage, candidate, runtime, folder)
     precision, notes = "float32", [*draft.notes, *exported.notes]
-    context = Context(stage.workload, stage.settings.seed, stage.settings.progress)
-    for index, step in enumerate(draft.lower):
+    context = Context(stage.workload, candidate.seed, stage.settings.progress)
+    # Each file on the way is what the steps so far gave; the untouched model is a baseline already.
+    made = (
+        []
+        if candidate.untouched
+        else [(candidate.trained, exported.path, stage.manifest(runtime, exported, precision))]
+    )
+    for index, (step, words) in enumerate(zip(draft.lower, candidate.lowered, strict=True)):
         target = folder / f"step{index}"
         target.mkdir()
         lowered = step(draft.model, stage.workload.signature, exported, runtime, target, context)
         exported, precision = lowered.exported, lowered.precision
         notes += [*lowered.notes, *exported.notes]
+        made.append((words, exported.path, stage.manifest(runtime, exported, precision)))
     manifest = stage.manifest(runtime, exported, precision)
     artifact = stage.store.keep(exported.path, manifest, {"recipe": recipe.text(), "workload": stage.workload.name})
     search_seconds = time.perf_counter() - began
@@ -250,11 +197,12 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
     same_runtime = None
     if runtime.name != stage.native.name and not stage.baseline(runtime).run.failed:
         same_runtime = stage.subject(runtime)
-    with stage.bench(path, manifest) as bench:
-        outputs = bench.predict(stage.workload.report_rows.folder)
-        subject = Subject(bench, outputs, size_of(path)[0])
-        measured = stage.measure(subject, native, same_runtime)
-        return stage.run(
+    with ExitStack() as opened:
+        subject = _open(stage, opened, path, manifest)
+        before = {words: _open(stage, opened, file, how) for words, file, how in made[:-1]}
+        measured = stage.measure(subject, native, same_runtime, before, made[-1][0] if made else "")
+        opened.close()
+        return stage.record.run(
             recipe=recipe.text(),
             label=recipe.label,
             runtime=runtime,
@@ -264,11 +212,19 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
             notes=tuple(dict.fromkeys(notes)),
             counts=candidate.counts,
             words=recipe.words,
+            seed=candidate.seed,
             train_seconds=record.seconds if record.epochs else None,
             search_seconds=search_seconds,
+            measure_seconds=time.perf_counter() - began - search_seconds,
             epochs=record.epochs or None,
             model_artifact=_model_artifact(stage, candidate, folder),
         )
+
+
+def _open(stage: Stage, opened: ExitStack, path: Path, manifest: Manifest) -> Subject:
+    """Open an artifact in a fresh process, and let it predict the reporting rows."""
+    bench = opened.enter_context(stage.bench(path, manifest))
+    return Subject(bench, bench.predict(stage.workload.report_rows.folder), size_of(path)[0])
 
 
 def _source(stage: Stage, candidate: Candidate, runtime: Runtime, folder: Path) -> Exported:

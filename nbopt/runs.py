@@ -1,18 +1,12 @@
-"""Run, and RunStore: the SQLite file beside the notebook that keeps every finished run."""
+"""Run, and RunStore, the folder beside the notebook that keeps every finished run with its artifact."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import sqlite3
-import tempfile
-import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +15,9 @@ from typing import Any
 import numpy as np
 
 from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_sidecar
-from nbopt.errors import ArtifactError, NbOptWarning, StoreError, disk_error
+from nbopt.errors import ArtifactError, NbOptWarning, StoreError
+from nbopt.ledger import Ledger, Record, default_home
 from nbopt.runtimes import Manifest
-
-SCHEMA_VERSION = 1
-BUSY_SECONDS = 60.0
-WAL_RETRY_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -57,8 +48,18 @@ class Run:
         speedup: Baseline's latency over this run's: the median of paired ratios.
         speedup_runtime: What the runtime alone gave; times `speedup_technique` it is `speedup`.
         throughput: Rows a second at the best batch size, which is `throughput_batch`.
+        throughputs: Rows a second at each batch size that was tried.
         contention: Wall time over CPU time per busy thread while measuring; 1 is a quiet machine.
         peak_memory_bytes: Peak of the worker process less its idle footprint.
+        train_seconds: The technique's training.
+        search_seconds: The rest of the technique's own time: export, conversion, calibration.
+        measure_seconds: Time that measuring took beside that.
+        macs: Multiply-accumulates of one row.
+        peak_share: Share of the machine's own peak at the precision that most of them run in, 0 to 1.
+        audit: What the loaded artifact really is, layer by layer (`nbopt.measurement.audit`).
+        steps: Of a pipeline, what each step gave on each axis, in order: plain data of `measurement.steps.Step`.
+        seeds: Seeds that the figures are a mean over; empty for one run of one seed.
+        spread: Of each figure that varies with the seed its least and greatest value, by name.
         verdicts: One word for each axis: quality, latency, size, memory.
         verdict: The same as a few words.
         reason: Why it failed, or why the verdict is what it is.
@@ -112,13 +113,21 @@ class Run:
     speedup_technique: float | None = None
     throughput: float | None = None
     throughput_batch: int | None = None
+    throughputs: dict[str, float] = field(default_factory=dict)
     load_ms: float | None = None
     first_inference_ms: float | None = None
     peak_memory_bytes: int | None = None
     train_seconds: float | None = None
     search_seconds: float | None = None
+    measure_seconds: float | None = None
     epochs: int | None = None
     cost_usd: float | None = None
+    macs: int | None = None
+    peak_share: float | None = None
+    audit: dict[str, Any] = field(default_factory=dict)
+    steps: tuple[dict[str, Any], ...] = ()
+    seeds: tuple[int, ...] = ()
+    spread: dict[str, Any] = field(default_factory=dict)
     verdict: str = ""
     verdicts: dict[str, str] = field(default_factory=dict)
     reason: str = ""
@@ -139,6 +148,11 @@ class Run:
     def failed(self) -> bool:
         """Tell whether there is no artifact, only a reason."""
         return self.status == "failed"
+
+    @property
+    def collapsed(self) -> bool:
+        """Tell whether the artifact's outputs can't be trusted: `verdict` and `reason` say why."""
+        return self.verdict.startswith("collapsed")
 
     @property
     def path(self) -> Path:
@@ -188,7 +202,7 @@ class Run:
 
     def _twin(self, suffix: str) -> Run | None:
         """Return the newest run of the same recipe, seed and workload whose artifact has another ending."""
-        for run in reversed(RunStore(self.home).runs(self.workload_key)):
+        for run in reversed(_runs_of(Ledger(Path(self.home)), self.workload_key)):
             same = (run.recipe, run.seed) == (self.recipe, self.seed) and not run.failed
             if same and Path(run.artifact).suffix == suffix and (Path(run.home) / run.artifact).exists():
                 return run
@@ -215,7 +229,6 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without the store's folder."""
         body = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "home"}
-        body["notes"] = list(self.notes)
         return {key: _plain(value) for key, value in body.items()}
 
     @classmethod
@@ -223,7 +236,7 @@ class Run:
         """Return a run from plain data; fields of a newer nbopt are left out."""
         known = {f.name for f in dataclasses.fields(cls)}
         kept = {key: value for key, value in body.items() if key in known}
-        kept["notes"] = tuple(kept.get("notes", ()))
+        kept |= {name: tuple(kept.get(name, ())) for name in ("notes", "steps", "seeds")}
         return cls(**kept, home=home)
 
 
@@ -232,7 +245,11 @@ _LOADED: dict[str, Artifact] = {}
 
 
 def _plain(value: Any) -> Any:
-    """Return a JSON value: NumPy scalars as Python's, NaN and infinity as None."""
+    """Return a JSON value: NumPy scalars as Python's, NaN and infinity as None, tuples as lists."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
@@ -240,16 +257,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def default_home() -> Path:
-    """Return `NBOPT_HOME`, or `.nbopt` in the notebook's folder, which is the kernel's working directory."""
-    return Path(os.environ.get("NBOPT_HOME") or ".nbopt").expanduser().resolve()
-
-
 class RunStore:
     """Keep runs in `runs.sqlite` and artifacts by content hash, in one folder.
 
-    Any number of kernels may write at once (SQLite's write-ahead log). A run that `add` returned from
-    survives the death of the process.
+    Any number of kernels may write at once. A run that `add` returned from survives the death of the process.
 
     Args:
         home: The folder; None takes `NBOPT_HOME`, or `.nbopt` beside the notebook.
@@ -260,122 +271,12 @@ class RunStore:
 
     def __init__(self, home: str | Path | None = None) -> None:
         self.home = Path(home).expanduser().resolve() if home is not None else default_home()
-        self.database = self.home / "runs.sqlite"
-        with self._told():
-            self.home.mkdir(parents=True, exist_ok=True)
-            try:
-                self._prepare()
-            except sqlite3.Error as error:
-                # What a full or read-only folder holds can still be read; adding to it says what is wrong.
-                if not _is_unwritable(error) or not self._has_runs():
-                    raise
-        found = self._rows("SELECT value FROM meta WHERE key = 'schema'")
-        version = str(found[0][0]) if found else "none"
-        if not version.isdigit() or int(version) > SCHEMA_VERSION:
-            raise StoreError(
-                f"a store of version {SCHEMA_VERSION} or older at {self.database}",
-                f"version {version}, written by a newer nbopt",
-                "pip install --upgrade nbopt, or set NBOPT_HOME to another folder",
-            )
+        self._ledger = Ledger(self.home)
 
-    def _prepare(self) -> None:
-        with self._connection() as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, workload_key TEXT NOT NULL, "
-                "name TEXT NOT NULL, created TEXT NOT NULL, body TEXT NOT NULL)"
-            )
-            connection.execute("CREATE INDEX IF NOT EXISTS by_workload ON runs (workload_key, created)")
-            connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-
-    def _has_runs(self) -> bool:
-        try:
-            return bool(self._rows("SELECT name FROM sqlite_master WHERE name = 'runs'"))
-        except StoreError:
-            return False
-
-    def _rows(self, query: str, values: Sequence[str] = ()) -> list[tuple[Any, ...]]:
-        """Return what a query finds. SQLite writes its log's index even to read: where it can't, a copy is read."""
-        with self._told():
-            try:
-                with self._connection() as connection:
-                    return connection.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                if not _is_unwritable(error):
-                    raise
-            with tempfile.TemporaryDirectory(prefix="nbopt-store-") as folder:
-                for name in (self.database.name, f"{self.database.name}-wal"):
-                    if (self.home / name).exists():
-                        shutil.copyfile(self.home / name, Path(folder) / name)
-                with closing(sqlite3.connect(Path(folder) / self.database.name)) as copied:
-                    return copied.execute(query, values).fetchall()
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        connection = self._open()
-        try:
-            with connection:
-                yield connection
-        finally:
-            connection.close()
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.database, timeout=BUSY_SECONDS)
-        try:
-            self._enter_wal(connection)
-            connection.execute("PRAGMA synchronous=NORMAL")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    def _enter_wal(self, connection: sqlite3.Connection) -> None:
-        """Turn the write-ahead log on, and wait where another process is at it.
-
-        SQLite's own timeout does not cover this change: two kernels that make one store at the same moment get
-        "database is locked" at once.
-        """
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
-                if not busy or time.monotonic() > deadline:
-                    raise
-                time.sleep(WAL_RETRY_SECONDS)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn the file system's and SQLite's errors into messages."""
-        move = f"set NBOPT_HOME to a folder that can be written (now {self.home})"
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._message(error, move) from error
-        except OSError as error:
-            raise disk_error(error, self.home, move) from error
-
-    def _message(self, error: sqlite3.Error, move: str) -> StoreError:
-        kind = getattr(error, "sqlite_errorname", "")
-        if kind == "SQLITE_FULL":
-            return StoreError(f"room on the disk of {self.home}", "it is full", f"free some space, or {move}")
-        if kind.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-            return StoreError("a folder that can be written", f"{self.home}: {error}", move)
-        if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return StoreError(
-                f"a free store at {self.database}",
-                f"locked for {BUSY_SECONDS:.0f} s: {error}",
-                "end the process that holds it, or set NBOPT_HOME to another folder",
-            )
-        if kind.startswith("SQLITE_IOERR"):
-            return StoreError(f"a disk that takes writes at {self.home}", f"{error}", f"free some space, or {move}")
-        return StoreError(
-            f"a store of runs at {self.database}",
-            f"a damaged file ({error}); the artifacts beside it are whole",
-            f"mv {self.database} {self.database}.damaged, and repeat the last cell; or {move}",
-        )
+    @property
+    def database(self) -> Path:
+        """Return the file that holds the runs."""
+        return self._ledger.database
 
     def add(self, run: Run) -> Run:
         """Write a finished run, and return it bound to this store.
@@ -384,13 +285,8 @@ class RunStore:
             StoreError: The disk is full, read-only, or the store is damaged; its `run` is the one that was not kept.
         """
         bound = dataclasses.replace(run, home=str(self.home))
-        body = json.dumps(run.to_dict())
         try:
-            with self._told(), self._connection() as connection:
-                connection.execute(
-                    "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
-                    (run.id, run.workload_key, run.name, run.created, body),
-                )
+            self._ledger.add(Record(run.id, run.workload_key, run.name, run.created, json.dumps(run.to_dict())))
         except StoreError as error:
             error.run = bound
             raise
@@ -398,9 +294,7 @@ class RunStore:
 
     def runs(self, workload_key: str | None = None) -> list[Run]:
         """Return all runs, oldest first, of one workload or of all."""
-        where, values = ("WHERE workload_key = ?", [workload_key]) if workload_key else ("", [])
-        rows = self._rows(f"SELECT body FROM runs {where} ORDER BY created, rowid", values)
-        return [Run.from_dict(json.loads(body), str(self.home)) for (body,) in rows]
+        return _runs_of(self._ledger, workload_key)
 
     def keep(self, path: Path, manifest: Manifest, about: dict[str, Any] | None = None) -> tuple[str, str]:
         """Copy an exported file into the store by its content.
@@ -411,7 +305,7 @@ class RunStore:
         Raises:
             StoreError: The disk is full or read-only.
         """
-        with self._told():
+        with self._ledger.told():
             sha256 = hash_of(path)
             # Two runtimes, or two precisions, may share one file's bytes and still need their own manifest.
             folder = self.home / "artifacts" / f"{sha256[:16]}-{manifest.runtime}-{manifest.precision}"
@@ -435,10 +329,8 @@ class RunStore:
         return str(target.relative_to(self.home)), sha256
 
 
-def _is_unwritable(error: sqlite3.Error) -> bool:
-    """Tell a database whose place can't be written from one that is damaged or busy."""
-    kinds = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_PERM")
-    return str(getattr(error, "sqlite_errorname", "")).startswith(kinds)
+def _runs_of(ledger: Ledger, workload_key: str | None) -> list[Run]:
+    return [Run.from_dict(json.loads(body), str(ledger.home)) for body in ledger.bodies(workload_key)]
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -3,53 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from nbopt.artifacts import available_threads, size_of
-from nbopt.comparison import allowed_drop
+from nbopt.artifacts import size_of
+from nbopt.comparison import DEFAULT_DROP, allowed_drop
 from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
-from nbopt.measurement import verdicts
 from nbopt.measurement.bench import Bench
-from nbopt.measurement.environment import governor, machine
 from nbopt.measurement.metrics import Metric, metric_of
+from nbopt.measurement.process import WorkerProcess
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
+from nbopt.recording import Recorder, Settings
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
-from nbopt.training import Progress, ProgressCallback, silent
+from nbopt.training import Progress
 from nbopt.workload import Workload
-
-DEFAULT_MARGIN = 0.01
-"""Loss of quality that "same" may hide where the user sets no --max-drop: one point, or 1% of an unbounded metric."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Say how to measure.
-
-    Args:
-        budget: "quick" or "full".
-        threads: Threads of one inference in every runtime; None takes the cores that this process may use.
-        max_drop: Loss of quality that is acceptable.
-        seed: Seed of everything random.
-        progress: Told how far the work has come.
-    """
-
-    budget: str = "quick"
-    threads: int | None = None
-    max_drop: float | None = None
-    seed: int = 0
-    progress: ProgressCallback = silent
-
-    @property
-    def thread_count(self) -> int:
-        """Return the number of threads."""
-        return self.threads or available_threads()
 
 
 @dataclass
@@ -83,13 +57,18 @@ class Stage:
     def __post_init__(self) -> None:
         self.metric: Metric = metric_of(self.workload.metric, output=self.workload.output)
         self.digest = self.workload.digest
+        self.record = Recorder(self.workload, self.metric, self.digest, self.settings, self.store.home)
         self._open: dict[str, Subject] = {}
+        self._spare: dict[str, WorkerProcess] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for process in self._spare.values():
+            process.close()
+        self._spare.clear()
         self._stack.close()
 
     @property
@@ -118,25 +97,28 @@ class Stage:
             except NbOptError as error:
                 if runtime.name == self.native.name:
                     raise
-                cache[key] = Kept(self.store.add(self.failed("baseline", "baseline", runtime, error)))
+                cache[key] = Kept(self.store.add(self.record.failed("baseline", "baseline", runtime, error)))
         return cache[key]
 
     def _measure_baseline(self, runtime: Runtime) -> Kept:
         missing = runtime.unavailable(self.workload.framework.name)
         if missing:
             raise NbOptError(missing)
+        began = time.perf_counter()
+        self.prepare(runtime)
         with self.scratch() as folder:
             exported = self.export(self.workload.model, runtime, folder)
             manifest = self.manifest(runtime, exported, "float32")
             relative, sha256 = self.store.keep(exported.path, manifest)
         path = self.store.home / relative
+        exported_seconds = time.perf_counter() - began
         kept = Kept(Run(), path, manifest, replace(exported, path=path))
         subject = self._open_baseline(runtime, kept)
         native = None if runtime.name == self.native.name else self.subject(self.native)
         measured = self.measure(subject, native, None)
         kept.raw = subject.raw
         kept.run = self.store.add(
-            self.run(
+            self.record.run(
                 recipe="baseline",
                 label="baseline",
                 runtime=runtime,
@@ -146,6 +128,8 @@ class Stage:
                 notes=exported.notes,
                 counts=self.workload.framework.count(self.workload.model),
                 model_artifact=relative if native is None else "",
+                search_seconds=exported_seconds,
+                measure_seconds=time.perf_counter() - began - exported_seconds,
             )
         )
         return kept
@@ -180,6 +164,11 @@ class Stage:
             if kept is not None and kept.path is not None and kept.path.exists() and runtime.name not in self._open:
                 self._open_baseline(runtime, kept)
 
+    def prepare(self, runtime: Runtime) -> None:
+        """Start the process for a runtime's next artifact, so that it imports its packages while that is made."""
+        if runtime.name not in self._spare:
+            self._spare[runtime.name] = WorkerProcess(self.settings.thread_count, runtime.name)
+
     def bench(self, path: Path, manifest: Manifest, *, wait: bool = True) -> Bench:
         """Open an artifact in a fresh process."""
         return Bench(
@@ -188,6 +177,7 @@ class Stage:
             threads=self.settings.thread_count,
             folder=self.workload.report_rows.folder,
             wait=wait,
+            process=self._spare.pop(manifest.runtime, None),
         )
 
     def export(self, model: Any, runtime: Runtime, folder: Path) -> Exported:
@@ -211,13 +201,22 @@ class Stage:
             device=device,
         )
 
-    def measure(self, subject: Subject, native: Subject | None, same_runtime: Subject | None) -> Measurement:
-        """Measure one open artifact in turns with its baselines."""
+    def measure(
+        self,
+        subject: Subject,
+        native: Subject | None,
+        same_runtime: Subject | None,
+        before: Mapping[str, Subject] | None = None,
+        after: str = "",
+    ) -> Measurement:
+        """Measure one open artifact in turns with its baselines, and with what it was `before` its last steps."""
         what = "measuring"
         return measure_subject(
             subject,
             native=native,
             same_runtime=same_runtime,
+            before=before or {},
+            last_step=after,
             rows=self.workload.report_rows,
             metric=self.metric,
             margin=self.margin(),
@@ -229,7 +228,7 @@ class Stage:
 
     def margin(self) -> float:
         """Return the acceptable loss in the metric's unit."""
-        drop = DEFAULT_MARGIN if self.settings.max_drop is None else self.settings.max_drop
+        drop = DEFAULT_DROP if self.settings.max_drop is None else self.settings.max_drop
         native = self._cache().get(self._key(self.native))
         return drop if native is None else allowed_drop(native.run, drop)
 
@@ -241,134 +240,6 @@ class Stage:
         """Give a folder for files on their way into the store."""
         with tempfile.TemporaryDirectory(prefix="nbopt-") as folder:
             yield Path(folder)
-
-    def conditions(self) -> dict[str, Any]:
-        """Return what figures were measured under."""
-        return {
-            **machine(),
-            "threads": self.settings.thread_count,
-            "governor": governor(),
-            "device": self.workload.framework.device(self.workload.model),
-            "measure": self.settings.budget,
-            "shared_rows": self.workload.shared_rows,
-        }
-
-    def _common(self, recipe: str, label: str, runtime: Runtime) -> dict[str, Any]:
-        return {
-            "workload": self.workload.name,
-            "workload_key": self.digest,
-            "recipe": recipe,
-            "label": label,
-            "framework": self.workload.framework.name,
-            "runtime": runtime.name,
-            "seed": self.settings.seed,
-            "metric": self.metric.name,
-            "greater_is_better": self.metric.greater_is_better,
-            "bounded": self.metric.bounded,
-            "split": self.workload.report.name,
-            "rows": self.workload.report_rows.rows,
-            "environment": self.conditions(),
-        }
-
-    def failed(self, recipe: str, label: str, runtime: Runtime, error: NbOptError, words: str = "baseline") -> Run:
-        """Return the row of a recipe that a runtime could not take."""
-        return Run(
-            **self._common(recipe, label, runtime),
-            name=f"{words}/{runtime.name}",
-            status="failed",
-            verdict="failed",
-            reason=error.one_line,
-        )
-
-    def run(
-        self,
-        *,
-        recipe: str,
-        label: str,
-        runtime: Runtime,
-        subject: Subject,
-        measured: Measurement,
-        artifact: tuple[str, str],
-        notes: Sequence[str],
-        counts: tuple[int, int],
-        words: str = "baseline",
-        **more: Any,
-    ) -> Run:
-        """Return the row of what was measured."""
-        path = self.store.home / artifact[0]
-        size, deflated = size_of(path)
-        quality, latency = measured.quality, measured.latency
-        difference = None if quality.difference is None else quality.difference.interval
-        speedup, technique = measured.speedup, measured.technique
-        baseline = recipe == "baseline"
-        native = measured.speedup is None
-        reason = quality.warning
-        words_of = phrase = "baseline"
-        if not native:
-            phrase = verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
-        words_of = f"{words}/{runtime.name}"
-        return Run(
-            **self._common(recipe, label, runtime),
-            name=words_of,
-            dtype=precision_text(runtime.weight_precisions(path)),
-            precision=subject.bench.manifest.precision,
-            quality=None if quality.value is None else quality.value.value,
-            quality_low=None if quality.value is None else quality.value.low,
-            quality_high=None if quality.value is None else quality.value.high,
-            quality_delta=None if difference is None else difference.value,
-            quality_delta_low=None if difference is None else difference.low,
-            quality_delta_high=None if difference is None else difference.high,
-            quality_p=None if quality.difference is None else quality.difference.p,
-            agreement=quality.agreement,
-            max_error=quality.max_error,
-            size_bytes=size,
-            deflated_bytes=deflated,
-            params=counts[0],
-            nonzero_params=counts[1],
-            latency_ms=latency.median,
-            latency_low_ms=latency.low,
-            latency_high_ms=latency.high,
-            latency_p90_ms=latency.p90,
-            latency_p99_ms=latency.p99,
-            cpu_ms=latency.cpu,
-            contention=measured.contention,
-            speedup=1.0 if speedup is None else speedup.value,
-            speedup_low=None if speedup is None else speedup.low,
-            speedup_high=None if speedup is None else speedup.high,
-            # The product is exact by definition: what the technique did not give in the same rounds, the runtime gave.
-            speedup_runtime=1.0 if native else _runtime_share(speedup, technique, baseline),
-            speedup_technique=1.0 if baseline or technique is None else technique.value,
-            throughput=measured.throughput,
-            throughput_batch=measured.throughput_batch,
-            load_ms=subject.bench.loaded.load_ms,
-            first_inference_ms=subject.bench.loaded.first_ms,
-            peak_memory_bytes=subject.bench.loaded.peak_bytes,
-            verdicts=measured.verdicts,
-            verdict=reason.split(":")[0] if reason else phrase,
-            reason=reason,
-            notes=tuple(notes),
-            artifact=artifact[0],
-            artifact_sha256=artifact[1],
-            **more,
-        )
-
-
-def _runtime_share(speedup: Any, technique: Any, baseline: bool) -> float:
-    if baseline or technique is None:
-        return float(speedup.value)
-    return float(speedup.value / technique.value)
-
-
-def precision_text(elements: dict[str, int]) -> str:
-    """Return what precision an artifact's weights really have: "int8", or "int8 98%, float32 2%"."""
-    total = sum(elements.values())
-    if not total:
-        return ""
-    ordered = sorted(elements.items(), key=lambda pair: -pair[1])
-    shares = [(name, count / total) for name, count in ordered if count / total >= 0.005]
-    if len(shares) == 1:
-        return shares[0][0]
-    return ", ".join(f"{name} {share:.0%}" for name, share in shares)
 
 
 def choose_runtimes(workload: Workload, wanted: Sequence[str] | str | None) -> list[Runtime]:

@@ -86,6 +86,43 @@ def test_pruning_and_quantizing_are_found_in_the_artifact(comparison: Comparison
         assert run.quality > baseline.quality - 0.05
 
 
+def test_each_step_of_a_pipeline_says_what_it_gave(comparison: Comparison) -> None:
+    for runtime in ("onnxruntime", "openvino"):
+        run, baseline = comparison[f"prune+quantize/{runtime}"], comparison[f"baseline/{runtime}"]
+        assert [step["words"] for step in run.steps] == ["prune 0.5 unstructured", "quantize int8 static"]
+        ratio = np.prod([step["size_ratio"] for step in run.steps])
+        assert ratio == pytest.approx(baseline.size_bytes / run.size_bytes)
+        assert run.steps[1]["size_ratio"] > 1.3 > run.steps[0]["size_ratio"]
+        assert run.steps[-1]["size_bytes"] == run.size_bytes
+        assert run.steps[-1]["quality"] == run.quality
+        lost = sum(step["quality_delta"] for step in run.steps)
+        assert lost == pytest.approx(run.quality - baseline.quality)
+        # The product of medians is not the median of products, but near it: all come from the same rounds.
+        gained = np.prod([step["speedup"] for step in run.steps])
+        assert gained == pytest.approx(run.speedup_technique, rel=0.35)
+        assert all(step["speedup_low"] <= step["speedup"] <= step["speedup_high"] for step in run.steps)
+        assert RunStore(run.home).runs(run.workload_key)[-1].steps
+
+
+def test_one_step_alone_is_no_pipeline(workload: Workload, store: RunStore) -> None:
+    found = optimize(workload, Quantize(), runtimes=["onnxruntime"], threads=1, store=store)
+    assert found["quantize/onnxruntime"].steps == ()
+
+
+def test_throughput_is_known_by_batch_size(comparison: Comparison) -> None:
+    for run in comparison:
+        assert set(run.throughputs) == {"1", "8", "64"}
+        assert run.throughput == max(run.throughputs.values()) == run.throughputs[str(run.throughput_batch)]
+
+
+def test_what_measuring_took_is_told_beside_the_techniques_own_time(comparison: Comparison) -> None:
+    for run in comparison:
+        assert run.measure_seconds is not None
+        assert run.measure_seconds > 0
+        assert run.search_seconds is not None
+        assert run.search_seconds > 0
+
+
 def test_nothing_of_the_users_changed(measured: Measured) -> None:
     for part, value in measured.before.items():
         assert measured.after[part] == value, part

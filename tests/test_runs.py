@@ -15,6 +15,7 @@ import pytest
 
 from nbopt.artifacts import hash_of, sidecar_of
 from nbopt.errors import ArtifactError, StoreError
+from nbopt.ledger import Ledger
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest
 
@@ -200,8 +201,8 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-class Filled(RunStore):
-    """A store whose database may not grow any more: SQLite's own limit, which it reports as a full disk."""
+class Filled(Ledger):
+    """A ledger whose database may not grow any more: SQLite's own limit, which it reports as a full disk."""
 
     def _open(self) -> sqlite3.Connection:
         connection = super()._open()
@@ -212,7 +213,8 @@ class Filled(RunStore):
 
 def test_a_full_disk_is_told_and_what_was_added_stays() -> None:
     RunStore().add(FULL)
-    store = Filled()
+    store = RunStore()
+    store._ledger = Filled(store.home)
     large = dataclasses.replace(FULL, id="large", reason="x" * 100_000)
     with pytest.raises(StoreError, match="room on the disk") as caught:
         store.add(large)
@@ -222,7 +224,7 @@ def test_a_full_disk_is_told_and_what_was_added_stays() -> None:
 
 
 def test_a_store_that_another_process_holds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbopt.runs.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("nbopt.ledger.BUSY_SECONDS", 0.1)
     store = RunStore()
     holder = sqlite3.connect(store.database)
     try:

@@ -48,6 +48,7 @@ class Running(Shared):
     measure: str = option("quick", "how long to time", choices=("quick", "full"))
     threads: int | None = option(None, "threads of one inference; else all cores", low=1)
     seed: int = option(0, "seed of everything random", low=0)
+    seeds: int = option(1, "repeats with seeds one after the other; rows are means over them", low=1, high=100)
     max_drop: float | None = option(None, "quality that may be lost, else the cell fails (1%, 1pt)", low=0)
     min_speedup: float | None = option(None, "speedup that must be reached, else the cell fails", low=0, unit="x")
     max_size: int | None = option(None, "largest file, else the cell fails", low=0, unit="bytes")

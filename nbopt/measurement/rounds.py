@@ -43,19 +43,24 @@ class Budget:
         precise: Stop once every interval's width over its ratio is below this; None: use the whole time.
         enough: Rounds below which precision is not judged, since an interval is narrow by chance sometimes.
         least: Rounds that are made even where they take longer than `seconds`.
+        fair: Rounds that an interval needs to be of use; fewer are made only where they take longer than
+            `patience` times `seconds`.
+        patience: How much longer than `seconds` the rounds of a slow model may take, 1 or more.
     """
 
     seconds: float
     precise: float | None = None
     enough: int = 20
     least: int = LEAST_ROUNDS
+    fair: int = LEAST_ROUNDS
+    patience: float = 1.0
 
     @classmethod
     def of(cls, budget: Literal["quick", "full"] | float | Budget) -> Budget:
         """Return the budget of a word or a number of seconds.
 
-        quick: 1.2 s, less where the interval is within 1% (width 2%) before. full: until the interval is
-        within 1%, at most 20 s.
+        quick: 1.2 s, less where the interval is within 2% (width 4%) before; a model of which that is less than
+        eight rounds gets up to five times as long for them. full: until the interval is within 1%, at most 20 s.
 
         Raises:
             OptionError: Neither a known word nor a positive number.
@@ -63,7 +68,7 @@ class Budget:
         if isinstance(budget, Budget):
             return budget
         if budget == "quick":
-            return cls(1.2, precise=0.02)
+            return cls(1.2, precise=0.04, enough=15, fair=8, patience=5.0)
         if budget == "full":
             return cls(20.0, precise=0.02, enough=30)
         seconds: object = budget  # what a user passes is whatever it is
@@ -304,7 +309,8 @@ def _done(rounds: Rounds, plan: Budget, level: float) -> bool:
     made = len(rounds)
     if made < plan.least:
         return False
-    if rounds.seconds * (made + 0.5) / made > plan.seconds:  # another round would end past the budget
+    allowed = plan.seconds * (plan.patience if made < plan.fair else 1.0)
+    if rounds.seconds * (made + 0.5) / made > allowed:  # another round would end past the budget
         return True
     # Judged every fifth round only: each look is a chance to stop at an interval that is narrow by luck.
     if plan.precise is None or made < plan.enough or made % 5:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from nbopt.errors import DataError, ExportError
 from nbopt.frozen import Frozen
 from nbopt.measurement import verdicts
 from nbopt.measurement.bench import Bench
@@ -18,9 +20,12 @@ from nbopt.measurement.metrics import Metric
 from nbopt.measurement.quality import Quality, judge
 from nbopt.measurement.rounds import Budget, Latency, Rounds, run_rounds
 from nbopt.measurement.statistics import QUIET
+from nbopt.measurement.steps import Step
 
-BATCHES = {"quick": (1, 8, 64), "full": (1, 2, 4, 8, 16, 32, 64)}
+BATCHES = {"quick": (8, 64), "full": (2, 4, 8, 16, 32, 64)}
 BATCH_SECONDS = {"quick": 0.05, "full": 0.5}
+LONGEST_CALLS = 20
+"""A batch whose one call would take this many times the time that a batch size gets is not tried."""
 NATIVE, RUNTIME, VARIANT = "native", "runtime", "variant"
 
 Array = np.ndarray[Any, Any]
@@ -52,9 +57,11 @@ class Measurement:
         technique: Times faster than the untouched model on the same runtime; None where that is not known.
         throughput: Rows a second at the best batch size.
         throughput_batch: That batch size.
+        throughputs: Rows a second at each batch size that was tried.
         contention: Wall time over CPU time per busy thread, >= 1.
         foreign: Share of the CPUs that other processes used, or None.
         verdicts: A word for each axis.
+        steps: What each step of a pipeline gave; empty where there is only one.
     """
 
     quality: Quality
@@ -63,9 +70,11 @@ class Measurement:
     technique: Interval | None
     throughput: float
     throughput_batch: int
+    throughputs: dict[int, float]
     contention: float
     foreign: float | None
     verdicts: dict[str, str]
+    steps: tuple[Step, ...] = ()
 
 
 def measure_subject(
@@ -76,6 +85,8 @@ def measure_subject(
     rows: Frozen,
     metric: Metric,
     margin: float,
+    before: Mapping[str, Subject] | None = None,
+    last_step: str = "",
     budget: str = "quick",
     seed: int = 0,
     waiting: Callable[[float], None] = lambda _: None,
@@ -90,6 +101,8 @@ def measure_subject(
         rows: Reporting rows.
         metric: What quality is.
         margin: Loss of quality that is still acceptable, in the metric's unit.
+        before: What the artifact was after each step but the last, by the step's words, in order.
+        last_step: Words of the step that made the artifact of the last of them.
         budget: "quick" or "full".
         seed: Seed of order and bootstrap.
         waiting: Called while another process of this machine measures.
@@ -101,12 +114,13 @@ def measure_subject(
     """
     base_raw = None if native is None else native.raw
     quality = judge(metric, subject.raw, rows.targets, rows.weight, base_raw, seed=seed)
-    sides = {VARIANT: subject.bench.side()}
+    steps = dict(before or {})
+    sides = {f"step {words}": step.bench.side() for words, step in steps.items()} | {VARIANT: subject.bench.side()}
     if same_runtime is not None:
         sides = {RUNTIME: same_runtime.bench.side(), **sides}
     if native is not None:
         sides = {NATIVE: native.bench.side(), **sides}
-    subjects = [s for s in (native, same_runtime, subject) if s is not None]
+    subjects = [s for s in (native, same_runtime, *steps.values(), subject) if s is not None]
     with measuring(waiting):
         rounds = run_rounds(
             sides,
@@ -115,17 +129,25 @@ def measure_subject(
             pids=[s.bench.pid for s in subjects],
             on_round=on_round,
         )
-        throughput, batch = best_throughput(subject.bench, budget)
+        throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget)
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None
     technique = speedup if same_runtime is None else rounds.ratio(RUNTIME, VARIANT)
     contention = rounds.contention()
+    best_batch = max(throughputs, key=lambda batch: throughputs[batch])
+    reference = same_runtime or native
+    chain = []
+    if reference is not None and steps:
+        made = [(f"step {words}", words, step) for words, step in steps.items()]
+        start = RUNTIME if same_runtime is not None else NATIVE
+        chain = [(start, "", reference), *made, (VARIANT, last_step, subject)]
     words: dict[str, str] = {}
     if native is not None:
         latency = rounds.verdict(NATIVE, VARIANT)
         words["latency"] = "busy" if latency == "inconclusive" and contention > QUIET else latency
         words["size"] = verdicts.of_size(subject.size_bytes, native.size_bytes)
-        reference = same_runtime or native
-        words["memory"] = verdicts.of_memory(subject.bench.loaded.peak_bytes, reference.bench.loaded.peak_bytes)
+        words["memory"] = verdicts.of_memory(
+            subject.bench.loaded.peak_bytes, (same_runtime or native).bench.loaded.peak_bytes
+        )
         if quality.difference is not None:
             words["quality"] = verdicts.of_quality(
                 quality.difference.interval, margin=margin, greater_is_better=metric.greater_is_better
@@ -135,28 +157,74 @@ def measure_subject(
         latency=rounds.latency(VARIANT),
         speedup=speedup,
         technique=technique,
-        throughput=throughput,
-        throughput_batch=batch,
+        throughput=throughputs[best_batch],
+        throughput_batch=best_batch,
+        throughputs=throughputs,
         contention=contention,
         foreign=rounds.foreign,
         verdicts=words,
+        steps=tuple(_step(rounds, metric, rows, seed, one, other) for one, other in pairwise(chain)),
     )
 
 
-def best_throughput(bench: Bench, budget: str) -> tuple[float, int]:
-    """Return the most rows a second over batch sizes, and the batch size; sizes that are refused are left out."""
-    limit_ns = BATCH_SECONDS.get(budget, BATCH_SECONDS["quick"]) * 1e9
-    best, best_batch = 0.0, 1
+def _step(
+    rounds: Rounds,
+    metric: Metric,
+    rows: Frozen,
+    seed: int,
+    before: tuple[str, str, Subject],
+    after: tuple[str, str, Subject],
+) -> Step:
+    """Return what a step gave: sides of the same rounds, outputs for the same rows."""
+    (side_before, _, one), (side_after, words, other) = before, after
+    speed = rounds.ratio(side_before, side_after)
+    judged = judge(metric, other.raw, rows.targets, rows.weight, one.raw, seed=seed)
+    difference = None if judged.difference is None else judged.difference.interval
+    return Step(
+        words=words,
+        speedup=speed.value,
+        speedup_low=speed.low,
+        speedup_high=speed.high,
+        size_bytes=other.size_bytes,
+        size_ratio=one.size_bytes / max(1, other.size_bytes),
+        peak_memory_bytes=other.bench.loaded.peak_bytes,
+        quality=None if judged.value is None else judged.value.value,
+        quality_delta=None if difference is None else difference.value,
+        quality_delta_low=None if difference is None else difference.low,
+        quality_delta_high=None if difference is None else difference.high,
+    )
+
+
+def throughput_by_batch(bench: Bench, latency_ns: float, budget: str) -> dict[int, float]:
+    """Return rows a second at each batch size of the budget.
+
+    Sizes that the artifact does not take, that its process did not live through, or that would take too long are
+    left out; what is asked of one row at a time is known already.
+
+    Args:
+        bench: The artifact, in its process.
+        latency_ns: Median wall time of one row.
+        budget: "quick" or "full".
+    """
+    limit_ns = BATCH_SECONDS[budget] * 1e9
     fixed = bench.manifest.batch
-    for batch in BATCHES.get(budget, BATCHES["quick"]) if fixed is None else (fixed,):
-        side = bench.side(batch)
-        first = side(1)
-        calls = math.ceil(limit_ns / float(np.median(first.wall_ns)))
-        block = side(calls) if calls > 1 else first
-        rows_a_second = batch * 1e9 / float(np.median(block.wall_ns))
-        if rows_a_second > best:
-            best, best_batch = rows_a_second, batch
-    return best, best_batch
+    found: dict[int, float] = {}
+    if fixed is None:
+        found[1] = 1e9 / latency_ns
+    for batch in BATCHES[budget] if fixed is None else (fixed,):
+        if found and batch * latency_ns > LONGEST_CALLS * limit_ns:
+            break
+        try:
+            side = bench.side(batch)
+            first = side(1)
+            calls = math.ceil(limit_ns / float(np.median(first.wall_ns)))
+            block = side(calls) if calls > 1 else first
+        except (DataError, ExportError):
+            if not found:
+                raise
+            break
+        found[batch] = batch * 1e9 / float(np.median(block.wall_ns))
+    return found
 
 
-__all__ = ["Measurement", "Subject", "best_throughput", "measure_subject"]
+__all__ = ["Measurement", "Subject", "measure_subject", "throughput_by_batch"]

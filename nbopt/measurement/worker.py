@@ -37,11 +37,16 @@ class Worker:
         self.idle_bytes = 0
         self._sides: dict[int, CallableSide] = {}
 
+    def prepare(self, runtime: str) -> dict[str, Any]:
+        """Import what a runtime needs, ahead of its artifact."""
+        for package in runtime_named(runtime).packages:
+            importlib.import_module(package)
+        return {}
+
     def load(self, path: str, runtime: str, manifest: dict[str, Any], threads: int, folder: str) -> dict[str, Any]:
         """Load an artifact and run it once on the first row."""
+        self.prepare(runtime)
         chosen = runtime_named(runtime)
-        for package in chosen.packages:
-            importlib.import_module(package)
         self.row = take_rows(read_shard(shard_paths(Path(folder))[0]), slice(0, 1))
         self.idle_bytes = resident_bytes(peak=False)
         reset_peak()

@@ -35,6 +35,8 @@ def _run(view: View, run: Run, shared: dict[str, Any]) -> str:
         ("quality", typeset(_DOT.join(_quality(run)))),
         ("time", typeset(_DOT.join(_time(run)))),
         ("size", typeset(_DOT.join(_size(run)))),
+        ("steps", "<br>".join(_steps(run))),
+        ("seeds", typeset(_DOT.join(_seeds(run)))),
         ("work", safe(_DOT.join(_work(run)), 600)),
         ("environment", safe(_words(own), 1500)),
     ]
@@ -85,6 +87,9 @@ def _time(run: Run) -> Iterable[str]:
     if finite(run.throughput) is not None:
         batch = f" at batch {run.throughput_batch}" if run.throughput_batch else ""
         yield f"throughput {figures.figure(run.throughput).value} rows/s{batch}"
+        others = [(size, rate) for size, rate in run.throughputs.items() if size != str(run.throughput_batch)]
+        if others:
+            yield ", ".join(f"{figures.figure(rate).value} at batch {one_line(size, 8)}" for size, rate in others)
     if (contention := finite(run.contention)) is not None:
         yield f"wall/CPU {contention:.2f}"
 
@@ -104,11 +109,40 @@ def _size(run: Run) -> Iterable[str]:
         yield f"{run.nonzero_params:,} not zero"
 
 
+def _steps(run: Run) -> Iterable[str]:
+    """Yield a line of markup for each step of a pipeline: what it gave on each axis."""
+    for step in run.steps if len(run.steps) > 1 else ():
+        speed = figures.of_ratio(step, "speedup")
+        gains = [f"{speed.value}x faster {speed.bounds}", f"{figures.times(step['size_ratio'])}x smaller"]
+        if step.get("quality_delta") is not None:
+            bounds = step["quality_delta"], step["quality_delta_low"], step["quality_delta_high"]
+            scale = figures.POINTS if run.bounded else 1.0
+            change = figures.figure(*bounds, scale=scale, sign=True)
+            unit = figures.change_unit(run)
+            gains.append(f"{figures.metric_title(one_line(run.metric, 60))} {change.value}{unit} {change.bounds}")
+        yield f"{safe(str(step['words']), 100)}: {typeset(', '.join(gains))}"
+
+
+def _seeds(run: Run) -> Iterable[str]:
+    """Yield how far each figure varies with the seed."""
+    if not run.seeds:
+        return
+    yield ", ".join(map(str, run.seeds))
+    scale = figures.POINTS if run.bounded else 1.0
+    for name, factor, unit in (("quality", scale, ""), ("speedup", 1.0, "x"), ("latency_ms", 1.0, " ms")):
+        values = [value * factor for value in run.spread.get(name, ()) if finite(value) is not None]
+        if values:
+            title = figures.metric_title(one_line(run.metric, 60)) if name == "quality" else name.removesuffix("_ms")
+            least, most = (figures.figure(end(values), digits=3).value for end in (min, max))
+            yield f"{title} {least} to {most}{unit}"
+
+
 def _work(run: Run) -> Iterable[str]:
     if not run.is_baseline:
         yield one_line(run.recipe, 200)
     yield f"seed {run.seed}"
-    for name, value in (("training", run.train_seconds), ("search", run.search_seconds)):
+    spent = (("training", run.train_seconds), ("search", run.search_seconds), ("measuring", run.measure_seconds))
+    for name, value in spent:
         if finite(value):
             yield f"{name} {figures.figure(value).value} s"
     if run.epochs:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nbopt.measurement.statistics import decimals
 from nbopt.runs import Run
@@ -130,6 +131,11 @@ def latency(run: Run) -> Figure:
 def speedup(run: Run) -> Figure:
     """Return how many times faster than the baseline a run is."""
     return figure(run.speedup, run.speedup_low, run.speedup_high, visible=True)
+
+
+def of_ratio(record: Mapping[str, Any], name: str) -> Figure:
+    """Return a ratio with its bounds from plain data with the keys `name`, `name_low` and `name_high`."""
+    return figure(record[name], record[f"{name}_low"], record[f"{name}_high"], visible=True)
 
 
 def slowdown(run: Run) -> Figure:

@@ -214,10 +214,21 @@ def _split(run: Run) -> Sentence:
     first = figures.share_of_speedup(run, runtime)
     second = figures.share_of_speedup(run, own)
     label = Part(label_of(run), "name")
+    if len(run.steps) > 1:
+        return tuple(_steps(run, runtime))
     if own < 1 / (1 + EQUIVALENCE):
         return Part(f"the runtime alone gives {first}x, and "), label, Part(f" makes it {second}x of that")
     total = figures.speedup(run).value
     return Part(f"of the {total}x, the runtime gives {first}x and "), label, Part(f" {second}x")
+
+
+def _steps(run: Run, runtime: float) -> Iterable[Part]:
+    """Yield what the runtime and each step of a pipeline gave of a speedup."""
+    yield Part(f"of the {figures.speedup(run).value}x, the runtime gives {figures.share_of_speedup(run, runtime)}x")
+    for index, step in enumerate(run.steps, 1):
+        yield Part(" and " if index == len(run.steps) else ", ")
+        yield Part(one_line(str(step["words"])), "name")
+        yield Part(f" {figures.share_of_speedup(run, step['speedup'])}x")
 
 
 def _others(view: View, best: Run) -> Iterable[Part]:

@@ -104,10 +104,7 @@ def test_closing_ends_the_process_and_twice_is_no_harm(open_bench: Open, onnx: t
     bench.close()
 
 
-def test_closing_ends_a_process_that_does_not_answer(
-    open_bench: Open, onnx: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nbopt.measurement.bench.CLOSE_SECONDS", 0.2)
+def test_closing_ends_a_process_that_does_not_answer(open_bench: Open, onnx: tuple[Path, Manifest]) -> None:
     bench = open_bench(*onnx)
     os.kill(bench.pid, signal.SIGSTOP)
     pid = bench.pid

@@ -1,0 +1,120 @@
+"""Candidate: a recipe carried out on the framework's model, before anything is exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nbopt.frameworks import Fitting
+from nbopt.frozen import join_ragged
+from nbopt.measurement.predictions import prepare
+from nbopt.recipe import Recipe
+from nbopt.runtimes import Runtime
+from nbopt.stage import Stage
+from nbopt.technique import Context, Draft, Technique
+from nbopt.training import Progress, TrainingRecord
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Hold a recipe's finished model, before export.
+
+    Args:
+        draft: The model after training and finishing, with the steps on the file still to do.
+        record: What the training did.
+        counts: Parameters, and those that are not zero.
+        untouched: The model is the user's own: only the file changes.
+        seed: Seed of everything random in it.
+        trained: The techniques that changed the model, as a table writes them: one step, since they share one
+            training. "" where none did.
+        lowered: For each step on the file its technique, likewise.
+    """
+
+    draft: Draft
+    record: TrainingRecord
+    counts: tuple[int, int]
+    untouched: bool
+    seed: int = 0
+    trained: str = ""
+    lowered: tuple[str, ...] = ()
+
+    def refused(self, runtime: Runtime) -> str:
+        """Return why a runtime has no way to this recipe, "" where it has."""
+        reasons = (step.refuses(runtime) for step in self.draft.lower)
+        return next(filter(None, reasons), "")
+
+
+def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
+    """Apply the techniques, carry out the one training that they ask for, and finish the model.
+
+    Raises:
+        ModelError: A technique can't be used on this model.
+        DataError: There is a training to do and no train data to do it with.
+    """
+    workload, framework = stage.workload, stage.workload.framework
+    context = Context(workload, recipe.seed, stage.settings.progress)
+    draft = Draft(workload.model)
+    trained: list[Technique] = []
+    lowered: list[str] = []
+    for step in recipe.techniques:
+        stage.settings.progress(Progress(step.word))
+        before, draft = draft, step.apply(draft, context)
+        added = len(draft.lower) - len(before.lower)
+        lowered += [step.label] * added
+        if not added:
+            trained.append(step)
+    record = TrainingRecord()
+    if draft.plan.epochs:
+        draft, record = _train(stage, draft, recipe.seed)
+    for finish in draft.finish:
+        draft = replace(draft, model=finish(draft.model))
+    return Candidate(
+        draft,
+        record,
+        framework.count(draft.model),
+        untouched=draft.model is workload.model,
+        seed=recipe.seed,
+        trained=" + ".join(step.label for step in trained),
+        lowered=tuple(lowered),
+    )
+
+
+def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord]:
+    workload = stage.workload
+    if workload.train is None:
+        return draft.noted("not fine-tuned: no train data was given"), TrainingRecord()
+    model = draft.model
+    if model is workload.model:
+        model = workload.framework.clone(model)
+    fitting = Fitting(
+        split=workload.train,
+        loss=workload.loss,
+        score=_score(stage),
+        greater_is_better=stage.metric.greater_is_better,
+        hold=draft.hold,
+        progress=stage.settings.progress,
+    )
+    record = workload.framework.fit(model, replace(draft.plan, seed=seed), fitting)
+    draft = replace(draft, model=model)
+    if record.stopped:
+        draft = draft.noted(f"training ended early: {record.stopped}")
+    if record.epochs and record.kept_epoch == 0 and record.scores:
+        draft = draft.noted("fine-tuning did not help on validation, so its result was not kept")
+    elif record.kept_epoch < record.epochs:
+        draft = draft.noted(f"epoch {record.kept_epoch} of {record.epochs} was the best on validation and is kept")
+    return draft, record
+
+
+def _score(stage: Stage) -> Any:
+    """Return quality on the selection rows, which decides which state of a training is kept."""
+    workload, metric = stage.workload, stage.metric
+    rows = workload.select_rows
+    targets = rows.targets
+    if targets is None:
+        return None
+
+    def score(model: Any) -> float:
+        raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
+        return metric.of(prepare(targets, raw, metric.output, rows.weight))
+
+    return score
