@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nbopt.errors import ExportError
 from nbopt.frameworks import Fitting
 from nbopt.frozen import join_ragged
 from nbopt.measurement.predictions import prepare
@@ -28,6 +29,7 @@ class Candidate:
         trained: The techniques that changed the model, as a table writes them: one step, since they share one
             training. "" where none did.
         lowered: For each step on the file its technique, likewise.
+        model_artifact: Where the store keeps the framework's model, so that `run.model` works in any later kernel.
     """
 
     draft: Draft
@@ -37,6 +39,7 @@ class Candidate:
     seed: int = 0
     trained: str = ""
     lowered: tuple[str, ...] = ()
+    model_artifact: str = ""
 
     def refused(self, runtime: Runtime) -> str:
         """Return why a runtime has no way to this recipe, "" where it has."""
@@ -68,6 +71,11 @@ def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
         draft, record = _train(stage, draft, recipe.seed)
     for finish in draft.finish:
         draft = replace(draft, model=finish(draft.model))
+    # Kept before anything is exported or measured: whatever fails there, what was trained is not lost.
+    try:
+        model_artifact = stage.keep_model(draft.model)
+    except ExportError as error:
+        model_artifact, draft = "", draft.noted(f"run.model was not kept: {error.one_line}")
     return Candidate(
         draft,
         record,
@@ -76,6 +84,7 @@ def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
         seed=recipe.seed,
         trained=" + ".join(step.label for step in trained),
         lowered=tuple(lowered),
+        model_artifact=model_artifact,
     )
 
 

@@ -217,14 +217,14 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
             search_seconds=search_seconds,
             measure_seconds=time.perf_counter() - began - search_seconds,
             epochs=record.epochs or None,
-            model_artifact=_model_artifact(stage, candidate, folder),
+            model_artifact=candidate.model_artifact,
         )
 
 
 def _open(stage: Stage, opened: ExitStack, path: Path, manifest: Manifest) -> Subject:
     """Open an artifact in a fresh process, and let it predict the reporting rows."""
     bench = opened.enter_context(stage.bench(path, manifest))
-    return Subject(bench, bench.predict(stage.workload.report_rows.folder), size_of(path)[0])
+    return Subject(bench, bench.predict(stage.workload.report_rows.folder), size_of(path))
 
 
 def _source(stage: Stage, candidate: Candidate, runtime: Runtime, folder: Path) -> Exported:
@@ -235,14 +235,3 @@ def _source(stage: Stage, candidate: Candidate, runtime: Runtime, folder: Path) 
             raise NbOptError(kept.run.reason)
         return kept.exported
     return stage.export(candidate.draft.model, runtime, folder)
-
-
-def _model_artifact(stage: Stage, candidate: Candidate, folder: Path) -> str:
-    """Keep the framework's model of the recipe, so that `run.model` works in any later kernel."""
-    native = stage.native
-    if candidate.untouched:
-        return stage.baseline(native).run.artifact
-    scratch = folder / "model"
-    scratch.mkdir()
-    exported = stage.export(candidate.draft.model, native, scratch)
-    return stage.store.keep(exported.path, stage.manifest(native, exported, "float32"))[0]

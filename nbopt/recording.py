@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbopt.artifacts import available_threads, size_of
+from nbopt.artifacts import available_threads, deflated_size, size_of
 from nbopt.errors import NbOptError
 from nbopt.measurement import verdicts
 from nbopt.measurement.environment import governor, machine
@@ -115,7 +115,7 @@ class Recorder:
     ) -> Run:
         """Return the row of what was measured."""
         path = self.home / artifact[0]
-        size, deflated = size_of(path)
+        size, deflated = size_of(path), deflated_size(path)
         quality, latency = measured.quality, measured.latency
         difference = None if quality.difference is None else quality.difference.interval
         speedup, technique = measured.speedup, measured.technique

@@ -154,7 +154,7 @@ class Stage:
         # With outputs at hand nothing is asked of the process yet: it loads while the caller goes on.
         bench = self._stack.enter_context(self.bench(kept.path, kept.manifest, wait=kept.raw is None))
         raw = bench.predict(self.workload.report_rows.folder) if kept.raw is None else kept.raw
-        subject = self._open[runtime.name] = Subject(bench, raw, size_of(kept.path)[0])
+        subject = self._open[runtime.name] = Subject(bench, raw, size_of(kept.path))
         return subject
 
     def warm_up(self, runtimes: Sequence[Runtime]) -> None:
@@ -184,6 +184,14 @@ class Stage:
         """Write a model in a runtime's form into `folder`."""
         path = folder / f"model{runtime.suffix}"
         return self.workload.framework.export(model, self.workload.signature, path, runtime.form)
+
+    def keep_model(self, model: Any) -> str:
+        """Keep a framework's model in the store, and return its path there; the user's own is kept as the baseline."""
+        if model is self.workload.model:
+            return self.baseline(self.native).run.artifact
+        with self.scratch() as folder:
+            exported = self.export(model, self.native, folder)
+            return self.store.keep(exported.path, self.manifest(self.native, exported, "float32"))[0]
 
     def manifest(self, runtime: Runtime, exported: Exported, precision: str) -> Manifest:
         """Return what must be known to run an exported file."""

@@ -42,6 +42,7 @@ class Bench:
         wait: Return when the artifact is loaded. False returns at once, and whatever is wrong with the artifact
             is raised at its first use: the process can start while the caller exports or trains.
         process: A process of as many threads that was started ahead and has held no artifact; None starts one.
+        delay: Share of its own time by which each inference is prolonged, 0 or more: for checks of the instrument.
 
     Raises:
         ExportError: The runtime does not take the model, or its process died.
@@ -57,6 +58,7 @@ class Bench:
         folder: Path,
         wait: bool = True,
         process: WorkerProcess | None = None,
+        delay: float = 0.0,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -71,6 +73,7 @@ class Bench:
                 manifest=asdict(manifest),
                 threads=threads,
                 folder=str(folder),
+                delay=delay,
             )
             if wait:
                 self._loaded = self.loaded

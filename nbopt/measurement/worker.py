@@ -28,6 +28,29 @@ SETTLE_SECONDS = 0.002
 that the next side is about to use."""
 
 
+class Delayed(Session):
+    """Prolong each inference by a share of its own time, so that the true ratio is known.
+
+    Args:
+        session: What runs.
+        delay: 0.05 makes each call take 1.05 times as long.
+    """
+
+    def __init__(self, session: Session, delay: float) -> None:
+        self.session, self.delay = session, delay
+        self.manifest = session.manifest
+
+    def run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
+        """Run, and then keep the processor busy for the rest of the time."""
+        began = time.perf_counter_ns()
+        output = self.session.run(inputs)
+        now = time.perf_counter_ns()
+        end = began + (now - began) * (1 + self.delay)
+        while now < end:
+            now = time.perf_counter_ns()
+        return output
+
+
 class Worker:
     """Hold the artifact and answer requests."""
 
@@ -43,7 +66,9 @@ class Worker:
             importlib.import_module(package)
         return {}
 
-    def load(self, path: str, runtime: str, manifest: dict[str, Any], threads: int, folder: str) -> dict[str, Any]:
+    def load(
+        self, path: str, runtime: str, manifest: dict[str, Any], threads: int, folder: str, delay: float = 0.0
+    ) -> dict[str, Any]:
         """Load an artifact and run it once on the first row."""
         self.prepare(runtime)
         chosen = runtime_named(runtime)
@@ -53,6 +78,8 @@ class Worker:
         manifest = {**manifest, **{key: tuple(manifest[key]) for key in ("inputs", "dtypes", "shapes")}}
         began = time.perf_counter()
         self.session = chosen.load(Path(path), Manifest(**manifest), threads=threads)
+        if delay:
+            self.session = Delayed(self.session, delay)
         loaded = time.perf_counter()
         output = self.session.run(self.row)
         first = time.perf_counter()

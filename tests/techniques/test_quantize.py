@@ -75,7 +75,7 @@ def test_the_file_has_the_bits_is_as_small_and_judges_as_before(
     assert lowered.precision == options.dtype
     precisions = runtime_named(runtime).weight_precisions(lowered.exported.path)
     assert precisions[found] > 0.95 * sum(precisions.values())
-    assert size_of(source.path)[0] / size_of(lowered.exported.path)[0] > smaller
+    assert size_of(source.path) / size_of(lowered.exported.path) > smaller
     before = accuracy(wide, runtime, source.path, "float32")
     after = accuracy(wide, runtime, lowered.exported.path, lowered.precision)
     assert before > 0.9

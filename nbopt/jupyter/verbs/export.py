@@ -39,7 +39,7 @@ class Written:
         beside = [p for p in (*files_of(self.path), sidecar_of(self.path)) if p != self.path and p.is_file()]
         names = ", ".join(str(p.relative_to(self.path) if self.path in p.parents else p.name) for p in beside)
         rows = [
-            ("wrote", f"{self.path} ({size_text(size_of(self.path)[0])}), {self.run.name}"),
+            ("wrote", f"{self.path} ({size_text(size_of(self.path))}), {self.run.name}"),
             ("beside it", names),
             ("load", f"nbopt.load({str(self.path)!r}).predict(x)"),
         ]

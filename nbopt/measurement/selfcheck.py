@@ -1,0 +1,139 @@
+"""A check of the instrument itself: one artifact against itself, and against itself with a known delay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbopt.measurement.bench import Bench
+from nbopt.measurement.intervals import Interval
+from nbopt.measurement.lock import measuring
+from nbopt.measurement.rounds import Budget, run_rounds
+from nbopt.measurement.statistics import RatioVerdict
+from nbopt.runtimes import Manifest
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Hold one measurement whose true answer is known.
+
+    Args:
+        truth: The true ratio baseline / variant: 1 / (1 + delay).
+        interval: The measured ratio, with its interval.
+        verdict: What was said of the variant.
+        contention: How much the machine's other load stretched it.
+        seconds: What it took, without starting the process.
+    """
+
+    truth: float
+    interval: Interval
+    verdict: RatioVerdict
+    contention: float
+    seconds: float
+
+    @property
+    def covered(self) -> bool:
+        """Tell whether the truth lies inside the interval."""
+        return self.interval.covers(self.truth)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Hold trials of one kind.
+
+    Args:
+        delay: Share of its own time by which the variant was prolonged.
+        budget: "quick" or "full".
+        trials: The trials.
+    """
+
+    delay: float
+    budget: str
+    trials: tuple[Trial, ...]
+
+    def share(self, *verdicts: RatioVerdict) -> float:
+        """Return the share of trials with one of these verdicts."""
+        counts = Counter(trial.verdict for trial in self.trials)
+        return sum(counts[verdict] for verdict in verdicts) / max(1, len(self.trials))
+
+    @property
+    def called_different(self) -> float:
+        """Return the share of trials in which one side was called faster."""
+        return self.share("better", "worse")
+
+    @property
+    def covered(self) -> float:
+        """Return the share of trials whose interval holds the truth."""
+        return sum(trial.covered for trial in self.trials) / max(1, len(self.trials))
+
+    def __str__(self) -> str:
+        what = f"against itself, {self.delay:+.0%}" if self.delay else "against itself"
+        counts = Counter(trial.verdict for trial in self.trials)
+        told = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
+        return f"{what}, {self.budget}: {len(self.trials)} trials: {told}; the truth is covered in {self.covered:.0%}"
+
+
+def check(
+    path: Path,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    delay: float = 0.0,
+    trials: int = 100,
+    budget: str = "quick",
+    threads: int = 1,
+    seed: int = 0,
+    on_trial: Callable[[Trial], None] = lambda _: None,
+) -> Check:
+    """Measure an artifact against itself as `optimize` measures a variant: a fresh process for each trial.
+
+    Args:
+        path: An exported file.
+        manifest: How to run it.
+        folder: Shards of rows, the first of which is run.
+        delay: Share of its own time by which the variant is prolonged, 0 or more.
+        trials: How often, 1 or more.
+        budget: "quick" or "full".
+        threads: Threads of one inference.
+        seed: Seed of the orders.
+        on_trial: Called after each trial.
+
+    Raises:
+        ExportError: The runtime does not take the model, or a process died.
+    """
+    done: list[Trial] = []
+    with Bench(path, manifest, threads=threads, folder=folder) as baseline:
+        for trial in _trials(path, manifest, folder, baseline, delay, trials, budget, threads, seed):
+            done.append(trial)
+            on_trial(trial)
+    return Check(delay, budget, tuple(done))
+
+
+def _trials(
+    path: Path,
+    manifest: Manifest,
+    folder: Path,
+    baseline: Bench,
+    delay: float,
+    trials: int,
+    budget: str,
+    threads: int,
+    seed: int,
+) -> Iterator[Trial]:
+    for number in range(trials):
+        with Bench(path, manifest, threads=threads, folder=folder, delay=delay) as variant, measuring():
+            rounds = run_rounds(
+                {"baseline": baseline.side(), "variant": variant.side()},
+                Budget.of("full" if budget == "full" else "quick"),
+                rng=seed + number,
+                pids=(baseline.pid, variant.pid),
+            )
+        yield Trial(
+            1 / (1 + delay),
+            rounds.ratio("baseline", "variant"),
+            rounds.verdict("baseline", "variant"),
+            rounds.distortion(),
+            rounds.seconds,
+        )
