@@ -251,6 +251,7 @@ class Stage:
             "device": self.workload.framework.device(self.workload.model),
             "measure": self.settings.budget,
             "shared_rows": self.workload.shared_rows,
+            "shared": {each.pair: each.to_dict() for each in self.workload.overlaps},
         }
 
     def _common(self, recipe: str, label: str, runtime: Runtime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from nbopt.comparison import Comparison, allowed_drop, within
 from nbopt.errors import NbOptError
 from nbopt.measurement.statistics import QUIET, Interval, verdict_of_ratio
 from nbopt.measurement.verdicts import of_memory, of_quality, of_size, phrase
+from nbopt.overlap import overlaps_in
 from nbopt.render.figures import Unit, finite, metric_title, one_line, unit_of
 from nbopt.runs import Run
 from nbopt.runtimes import all_runtimes
@@ -40,7 +41,21 @@ def label_of(run: Run) -> str:
 def notes_of(run: Run) -> list[str]:
     """Return what footnotes say of a run: why its verdict is what it is, and its conditions; each once."""
     texts = () if run.failed or run.reason == run.verdict else (run.reason,)
-    return list(dict.fromkeys(note for text in (*texts, *run.notes) if (note := one_line(text))))
+    every = (*texts, *run.notes, *_leaks(run))
+    return list(dict.fromkeys(note for text in every if (note := one_line(text))))
+
+
+def _leaks(run: Run) -> list[str]:
+    """Return what a run's figures owe to rows that it may have seen before it was asked about them.
+
+    Every measured row reports on what train shares with that split: the user's model comes from somewhere. What
+    was selected on matters to a run that trained, since a training keeps its best state on valid.
+    """
+    if run.failed or run.quality is None:
+        return []
+    found = [each for each in overlaps_in(run.environment) if each.rows]
+    mine = [each for each in found if run.epochs or each.pair == f"train-{run.split}"]
+    return [each.text(run.split) for each in mine]
 
 
 def ratio(larger: float | None, smaller: float | None) -> float | None:
