@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.errors import ArtifactError, NbOptError, OptionError, disk_error, nearest
+from nbopt.measurement.collapse import COLLAPSED
 from nbopt.runs import Run
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Limits:
 
     def reasons(self, run: Run) -> list[str]:
         """Return how a run breaks the limits, figure by figure; nothing where it keeps within them."""
-        reasons = []
+        reasons = [run.verdict] if collapsed(run) else []
         if self.max_drop is not None and not within(run, self.max_drop):
             bound = loss_bound(run)
             lost = "not measured" if bound is None else f"may have lost {bound:.4g}"
@@ -228,7 +229,9 @@ class Comparison:
         points = [
             (run, sign * run.quality, cost)
             for run in self.runs
-            if not run.failed and run.quality is not None and (cost := AXES[minimize](run)) is not None
+            if not (run.failed or collapsed(run))
+            and run.quality is not None
+            and (cost := AXES[minimize](run)) is not None
         ]
         front = [
             run
@@ -304,9 +307,14 @@ class Comparison:
         return str(self._repr_mimebundle_()["text/plain"])
 
 
+def collapsed(run: Run) -> bool:
+    """Tell whether a run's outputs can't be trusted: NaN, constant, one class, quality of a constant guess."""
+    return run.verdict.startswith(COLLAPSED)
+
+
 def within(run: Run, max_drop: float) -> bool:
-    """Tell whether a run's loss of quality is within `max_drop` at the interval's bound."""
-    bound = loss_bound(run)
+    """Tell whether a run's outputs can be trusted, and its loss is within `max_drop` at the interval's bound."""
+    bound = None if collapsed(run) else loss_bound(run)
     return bound is not None and bound <= allowed_drop(run, max_drop) + 1e-12
 
 

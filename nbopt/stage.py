@@ -16,6 +16,7 @@ from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement import verdicts
 from nbopt.measurement.bench import Bench
+from nbopt.measurement.collapse import explained
 from nbopt.measurement.environment import governor, machine
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
@@ -303,7 +304,7 @@ class Stage:
         speedup, technique = measured.speedup, measured.technique
         baseline = recipe == "baseline"
         native = measured.speedup is None
-        reason = quality.warning
+        reason = explained(quality.symptom, f"{recipe} {label}", runtime.name, bool(more.get("epochs")), self.workload)
         words_of = phrase = "baseline"
         if not native:
             phrase = verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
@@ -345,7 +346,7 @@ class Stage:
             first_inference_ms=subject.bench.loaded.first_ms,
             peak_memory_bytes=subject.bench.loaded.peak_bytes,
             verdicts=measured.verdicts,
-            verdict=reason.split(":")[0] if reason else phrase,
+            verdict=reason.split(";")[0] if reason else phrase,
             reason=reason,
             notes=tuple(notes),
             artifact=artifact[0],
