@@ -84,7 +84,7 @@ class Limits:
 
     def reasons(self, run: Run) -> list[str]:
         """Return how a run breaks the limits, figure by figure; nothing where it keeps within them."""
-        reasons = []
+        reasons = [run.verdict] if run.collapsed else []
         if self.max_drop is not None and not within(run, self.max_drop):
             bound = loss_bound(run)
             lost = "not measured" if bound is None else f"may have lost {bound:.4g}"
@@ -231,7 +231,9 @@ class Comparison:
         points = [
             (run, sign * run.quality, cost)
             for run in self.runs
-            if not run.failed and run.quality is not None and (cost := AXES[minimize](run)) is not None
+            if not (run.failed or run.collapsed)
+            and run.quality is not None
+            and (cost := AXES[minimize](run)) is not None
         ]
         front = [
             run
@@ -308,8 +310,8 @@ class Comparison:
 
 
 def within(run: Run, max_drop: float) -> bool:
-    """Tell whether a run's loss of quality is within `max_drop` at the interval's bound."""
-    bound = loss_bound(run)
+    """Tell whether a run's outputs can be trusted, and its loss is within `max_drop` at the interval's bound."""
+    bound = None if run.collapsed else loss_bound(run)
     return bound is not None and bound <= allowed_drop(run, max_drop) + 1e-12
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from nbopt.artifacts import available_threads, deflated_size, size_of
 from nbopt.errors import NbOptError
 from nbopt.measurement import verdicts
+from nbopt.measurement.collapse import explained
 from nbopt.measurement.environment import governor, machine
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.subject import Measurement, Subject
@@ -70,6 +71,7 @@ class Recorder:
             "device": self.workload.framework.device(self.workload.model),
             "measure": self.settings.budget,
             "shared_rows": self.workload.shared_rows,
+            "shared": {each.pair: each.to_dict() for each in self.workload.overlaps},
         }
 
     def _common(self, recipe: str, label: str, runtime: Runtime) -> dict[str, Any]:
@@ -121,7 +123,7 @@ class Recorder:
         speedup, technique = measured.speedup, measured.technique
         baseline = recipe == "baseline"
         native = measured.speedup is None
-        reason = quality.warning
+        reason = explained(quality.symptom, f"{recipe} {label}", runtime.name, bool(more.get("epochs")), self.workload)
         words_of = phrase = "baseline"
         if not native:
             phrase = verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
@@ -165,7 +167,7 @@ class Recorder:
             peak_memory_bytes=subject.bench.loaded.peak_bytes,
             steps=tuple(step.to_dict() for step in measured.steps),
             verdicts=measured.verdicts,
-            verdict=reason.split(":")[0] if reason else phrase,
+            verdict=reason.split(";")[0] if reason else phrase,
             reason=reason,
             notes=tuple(notes),
             artifact=artifact[0],

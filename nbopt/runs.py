@@ -17,6 +17,7 @@ import numpy as np
 from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_sidecar
 from nbopt.errors import ArtifactError, NbOptWarning, StoreError
 from nbopt.ledger import Ledger, Record, default_home
+from nbopt.measurement.collapse import COLLAPSED
 from nbopt.runtimes import Manifest
 
 
@@ -152,7 +153,7 @@ class Run:
     @property
     def collapsed(self) -> bool:
         """Tell whether the artifact's outputs can't be trusted: `verdict` and `reason` say why."""
-        return self.verdict.startswith("collapsed")
+        return self.verdict.startswith(COLLAPSED)
 
     @property
     def path(self) -> Path:

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Batch, Inputs, Split, kept_randomness, leaves, map_leaves, numeric_inputs, rows_of, take_rows
+from nbopt.data import Batch, Inputs, Split, kept_randomness, map_leaves, numeric_inputs, rows_of
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Framework, Signature, framework_of
-from nbopt.frozen import Frozen, freeze, hash_rows
+from nbopt.frozen import Frozen, freeze
 from nbopt.outputs import infer_output
-
-OVERLAP_ROWS = 200_000
+from nbopt.overlap import Hashed, Overlap, hash_split, overlap_of, rows_apart
 
 
 class Workload:
@@ -159,56 +158,81 @@ class Workload:
         return self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "metric")
 
     @cached_property
-    def shared_rows(self) -> int:
-        """Return how many distinct reporting rows stand in train too, by content.
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Return what the splits share, by content of the inputs: train with test, train with valid, valid with test.
 
-        Reads at most 200,000 rows of train.
+        Each split is read and hashed once, at most 200,000 rows of train and of valid. Where more than 1% of the
+        reporting rows are shared, a warning says that figures are optimistic.
         """
-        if self.train is None:
-            return 0
-        seen: set[bytes] = set()
-        rows = 0
         dtype = self.framework.float_dtype(self.model)
-        with kept_randomness():
-            for batch in self.train:
-                arrays = leaves(numeric_inputs(batch.inputs, dtype))
-                seen |= hash_rows(arrays)
-                rows += batch.rows
-                if rows >= OVERLAP_ROWS:
-                    break
-        return len(seen & self.report_rows.row_digests)
+        report = self.report_rows.row_digests
+        found: list[Overlap] = []
+        train = None if self.train is None else hash_split(self.train, dtype)
+        if train is not None:
+            found.append(overlap_of("train", train, self.report.name, report))
+        if self.valid is not None and self.test is not None:
+            frozen: Frozen | None = self.__dict__.get("select_rows")
+            valid = hash_split(self.valid, dtype) if frozen is None else Hashed(frozen.row_digests, frozen.rows)
+            if train is not None:
+                found.append(overlap_of("train", train, "valid", valid.digests))
+            found.append(overlap_of("valid", valid, "test", report))
+        for each in found:
+            if each.optimistic and each.second == self.report.name:
+                warnings.warn(each.text(self.report.name), NbOptWarning, stacklevel=2)
+        return tuple(found)
+
+    @property
+    def shared(self) -> dict[str, int]:
+        """Return how many distinct rows each pair of splits shares: {"train-test": 3, ...}; see `overlaps`."""
+        return {each.pair: each.rows for each in self.overlaps}
+
+    @property
+    def shared_rows(self) -> int:
+        """Return how many distinct reporting rows stand in train too, by content."""
+        return self.shared.get(f"train-{self.report.name}", 0)
 
     def calibration(self, rows: int, rng: np.random.Generator) -> tuple[list[Inputs], str]:
-        """Return up to `rows` rows of train as batches of one, and a note where they are not from train.
+        """Return up to `rows` rows of train as batches of one, and a note where a reader must know more.
 
         They are drawn at random from the first batches that hold eight times as many rows, so that a loader
-        sorted by class does not calibrate on one class alone. Test is never read.
+        sorted by class does not calibrate on one class alone. A row that stands among the reporting rows too is
+        left out, and the note says how many were. Test is never read for it. Without train, valid serves; where
+        that is what reports, there is nothing else to calibrate on, and the note calls it a leak.
 
         Raises:
-            DataError: There is neither train nor a valid split that does not report.
+            DataError: There is neither train nor valid, or every row of it stands among the reporting rows.
         """
-        split, note = self.train, ""
+        split = self.train or self.valid
         if split is None:
-            if self.valid is None:
-                raise DataError(
-                    "train data to calibrate on (test is never read for it)",
-                    "test only",
-                    "Workload(..., train=...) or --train train_dl",
-                )
-            split = self.valid
-            note = "calibrated on valid: no train data was given"
-            if self.test is None:
-                note += ", and valid also reports"
-        dtype = self.framework.float_dtype(self.model)
-        pool: list[Inputs] = []
-        with kept_randomness():
-            for batch in split:
-                inputs = numeric_inputs(batch.inputs, dtype)
-                pool += [take_rows(inputs, slice(i, i + 1)) for i in range(rows_of(inputs))]
-                if len(pool) >= 8 * rows:
-                    break
+            raise DataError(
+                "train data to calibrate on (test is never read for it)",
+                "test only",
+                "Workload(..., train=...) or --train train_dl",
+            )
+        leaks = split is self.report
+        pool, left_out = rows_apart(
+            split,
+            8 * rows,
+            self.framework.float_dtype(self.model),
+            frozenset() if leaks else self.report_rows.row_digests,
+        )
+        if not pool:
+            raise DataError(
+                f"rows of {split.name} to calibrate on that do not report",
+                f"{left_out:,} rows, all of which stand in {self.report.name} too",
+                f"give other rows as {'train' if self.train else 'valid'}, or take what needs no calibration: "
+                "quantize --method dynamic, or --dtype float16",
+            )
         chosen = rng.permutation(len(pool))[:rows]
-        return [map_leaves(np.ascontiguousarray, pool[i]) for i in chosen], note
+        notes = [] if self.train else ["calibrated on valid: no train data was given"]
+        if leaks:
+            count = f"{len(chosen):,} of the {self.report_rows.rows:,} rows"
+            notes = [f"calibrated on valid, {count} that report: a leak, so quality is optimistic; --train avoids it"]
+        if left_out:
+            which = "1 row" if left_out == 1 else f"{left_out:,} rows"
+            verb, was = ("stands", "was") if left_out == 1 else ("stand", "were")
+            notes.append(f"{which} of {split.name} that {verb} in {self.report.name} too {was} left out of calibration")
+        return [map_leaves(np.ascontiguousarray, pool[i]) for i in chosen], "; ".join(notes)
 
     def describe(self) -> list[tuple[str, str]]:
         """Return the card: what is bound, and what was inferred, as pairs of words."""
@@ -227,14 +251,24 @@ class Workload:
             card.append(("zeros", f"{1 - nonzero / total:.0%} of the parameters"))
         if self.train is None:
             card.append(("train", "none: techniques that train or calibrate have less to go on"))
-        elif self.shared_rows:
-            card.append(("shared rows", f"{self.shared_rows:,} rows of {self.report.name} stand in train too"))
-        else:
-            card.append(("shared rows", f"none between train and {self.report.name}"))
+        card += self._shared_card()
         if self.test is None:
             card.append(("note", "no test data: figures are reported on valid, which techniques also select on"))
         card += [("note", note) for note in self.notes]
         return card
+
+    def _shared_card(self) -> list[tuple[str, str]]:
+        """Return the card's lines on what the splits share; one line where that is nothing."""
+        report, found = self.report.name, self.overlaps
+        told = [(each, each.text(report)) for each in found if each.rows or not each.whole]
+        lines = [("warning" if each.optimistic and each.second == report else "shared rows", t) for each, t in told]
+        if found and not lines:
+            lines = [("shared rows", f"none between {' and '.join(self._split_names())}")]
+        return lines
+
+    def _split_names(self) -> list[str]:
+        names = [split.name for split in (self.train, self.valid, self.test) if split is not None]
+        return [", ".join(names[:-1]), names[-1]]
 
     def __repr__(self) -> str:
         width = max(len(key) for key, _ in self.describe())

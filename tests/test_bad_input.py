@@ -295,7 +295,7 @@ DISK = """
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
     rng = np.random.default_rng(0)
     data = rng.normal(size=(100, 8)).astype("float32"), rng.integers(0, 3, 100)
-    work = nbopt.Workload(model, train=data, valid=data)
+    work = nbopt.Workload(model, train=(data[0][:50], data[1][:50]), valid=(data[0][50:], data[1][50:]))
 
     def fill():
         with open(os.path.join(home, "filler"), "wb", buffering=0) as filler:

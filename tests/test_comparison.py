@@ -208,3 +208,22 @@ def test_the_baseline_alone_keeps_no_limit() -> None:
 def test_a_limit_that_is_none_is_told(limit: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"{limit} as a number of 0 or more"):
         Limits(**{limit: value})
+
+
+COLLAPSED = run("quantize/torch", speedup=99.0, speedup_low=98.0, speedup_high=100.0, size_bytes=10, latency_ms=0.01,
+    verdict="collapsed: every row gets the same output", reason="collapsed: every row gets the same output; cause; do",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("quality", [{}, {"quality": None, "quality_delta": None, "quality_delta_low": None}])
+def test_a_collapsed_run_is_never_chosen_and_breaks_every_limit(quality: dict[str, Any]) -> None:
+    broken = dataclasses.replace(COLLAPSED, **quality)
+    both = Comparison([BASELINE, broken])
+    for minimize in ("latency", "size", "memory", "cpu"):
+        assert both.best(max_drop=1.0, minimize=minimize) == BASELINE
+        assert broken.name not in {each.name for each in both.pareto(minimize)}
+    with pytest.raises(NbOptError, match="within the limits"):
+        Comparison([broken]).best(max_drop=1.0)
+    for limits in (Limits(max_drop=1.0), Limits(min_speedup=1.0), Limits(max_size=100), Limits(max_latency=1.0)):
+        assert "every row gets the same output" in limits.broken_by(both)
+    assert Limits(min_speedup=1.0).broken_by(Comparison([BASELINE, broken, FAST])) == ""

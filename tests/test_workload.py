@@ -54,10 +54,59 @@ def test_test_reports_and_valid_selects() -> None:
     assert work.select_rows.rows == 40
 
 
-def test_rows_that_train_and_report_share_are_counted_by_content() -> None:
+def test_rows_that_splits_share_are_counted_by_content_and_on_the_card() -> None:
+    x = RNG.normal(size=(2000, 6)).astype(np.float32)
+    y = np.zeros(2000, np.int64)
+    splits = {"train": (x[:1000], y[:1000]), "valid": (x[995:1400], y[995:1400]), "test": (x[1398:], y[1398:])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        work = Workload(small(), **splits)
+        assert work.shared == {"train-test": 0, "train-valid": 5, "valid-test": 2}
+    assert work.shared_rows == 0
+    told = [text for key, text in work.describe() if key == "shared rows"]
+    assert len(told) == 2
+    assert told[0].startswith("5 of 405 distinct rows of valid (1.2%) stand in train too")
+    words = "2 of 602 distinct rows of test (0.33%) stand in valid too"
+    assert told[1] == f"{words}: too few to move quality on test by more than a point"
+    # What was frozen already is not read a second time.
+    other = Workload(small(), **splits)
+    assert other.select_rows.rows == 405
+    assert other.shared == work.shared
+
+
+def test_many_shared_rows_are_a_warning() -> None:
     work = Workload(small(), train=(X[:25], Y[:25]), valid=(X[20:], Y[20:]))
-    assert work.shared_rows == 5
-    assert ("shared rows", "5 rows of valid stand in train too") in work.describe()
+    with pytest.warns(NbOptWarning, match="quality on valid is optimistic"):
+        assert work.shared_rows == 5
+    assert work.shared == {"train-valid": 5}
+    words = dict(work.describe())["warning"]
+    assert words.startswith("5 of 20 distinct rows of valid (25%) stand in train too")
+
+
+def test_each_split_is_read_once_to_find_shared_rows() -> None:
+    passes = {"train": 0, "valid": 0, "test": 0}
+
+    def reading(name: str, x: Any) -> Any:
+        def batches() -> Any:
+            passes[name] += 1
+            yield x, np.zeros(len(x), np.int64)
+
+        return batches
+
+    splits = {"train": reading("train", X[:20]), "valid": reading("valid", X[20:30]), "test": reading("test", X[30:])}
+    work = Workload(small(), **splits)
+    first = dict(passes)
+    for _ in range(2):
+        work.describe()
+        assert work.shared["valid-test"] == 0
+        assert work.shared_rows == 0
+    # The reporting rows are frozen by that one pass, and hashed by it.
+    assert {name: passes[name] - first[name] for name in passes} == {"train": 1, "valid": 1, "test": 1}
+
+
+def test_without_train_only_valid_and_test_are_compared() -> None:
+    assert Workload(small(), valid=(X, Y)).shared == {}
+    assert Workload(small(), valid=(X[:30], Y[:30]), test=(X[30:], Y[30:])).shared == {"valid-test": 0}
 
 
 def test_a_model_in_training_mode_is_measured_as_in_evaluation_and_left_so() -> None:
@@ -79,7 +128,7 @@ def test_binding_and_reading_leave_the_users_random_state_alone() -> None:
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002 - the user's own state is what is looked at
     before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
-    work = Workload(small_without_seed(), train=loader, valid=loader)
+    work = Workload(small_without_seed(), train=loader, valid=(X + 1, Y))
     work.describe()
     work.calibration(8, np.random.default_rng(0))
     after = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
@@ -128,17 +177,46 @@ def test_calibration_draws_from_train_and_never_from_test() -> None:
     assert all(leaves(row)[0].tobytes() in train for row in rows)
 
 
+def test_calibration_leaves_out_what_reports_and_says_how_much() -> None:
+    work = Workload(small(), train=(X[:30], Y[:30]), valid=(X[20:], Y[20:]))
+    rows, note = work.calibration(100, np.random.default_rng(0))
+    assert note == "10 rows of train that stand in valid too were left out of calibration"
+    assert {leaves(row)[0].tobytes() for row in rows} == {row.tobytes() for row in X[:20]}
+    one = Workload(small(), train=(X[:21], Y[:21]), test=(X[20:], Y[20:])).calibration(5, np.random.default_rng(0))
+    assert one[1] == "1 row of train that stands in test too was left out of calibration"
+
+
+def test_calibration_where_every_row_reports_is_refused() -> None:
+    work = Workload(small(), train=(X[10:], Y[10:]), valid=(X[:5], Y[:5]), test=(X, Y))
+    with pytest.raises(DataError, match="30 rows, all of which stand in test too") as caught:
+        work.calibration(5, np.random.default_rng(0))
+    assert "--method dynamic" in caught.value.do
+
+
 def test_calibration_without_train_takes_valid_and_says_so() -> None:
-    rows, note = Workload(small(), valid=(X, Y)).calibration(100, np.random.default_rng(0))
-    assert len(rows) == 40
-    assert note == "calibrated on valid: no train data was given, and valid also reports"
+    rows, note = Workload(small(), valid=(X[:20], Y[:20]), test=(X[18:], Y[18:])).calibration(
+        100, np.random.default_rng(0)
+    )
+    assert len(rows) == 18
+    assert note == (
+        "calibrated on valid: no train data was given; 2 rows of valid that stand in test too were left out of "
+        "calibration"
+    )
     with pytest.raises(DataError, match="test is never read"):
         Workload(small(), test=(X, Y)).calibration(5, np.random.default_rng(0))
 
 
+def test_calibration_on_the_only_split_there_is_is_called_a_leak() -> None:
+    rows, note = Workload(small(), valid=(X, Y)).calibration(15, np.random.default_rng(0))
+    assert len(rows) == 15
+    assert note == (
+        "calibrated on valid, 15 of the 40 rows that report: a leak, so quality is optimistic; --train avoids it"
+    )
+
+
 def test_a_sorted_loader_does_not_calibrate_on_one_class() -> None:
     order = np.argsort(Y)
-    work = Workload(small(), train=(X[order], Y[order]), valid=(X, Y))
+    work = Workload(small(), train=(X[order], Y[order]), valid=(X + 1, Y))
     rows, _ = work.calibration(5, np.random.default_rng(0))
     classes = {int(Y[np.flatnonzero((leaves(row)[0][0] == X).all(1))[0]]) for row in rows}
     assert len(classes) > 1
@@ -197,7 +275,7 @@ def test_every_form_of_model_binds(form: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = make().eval()
-        work = Workload(model, train=data, valid=data)
+        work = Workload(model, valid=data)
         assert work.output == kind
         assert work.describe()
     floats = {str(leaf.dtype) for leaf in leaves(work.signature.example) if leaf.dtype.kind == "f"}

@@ -60,15 +60,11 @@ def scores_to_probabilities(raw: ArrayLike, kind: OutputKind) -> Floats:
     values = _numbers(raw, "outputs")
     if values.ndim == 0:
         raise DataError("outputs with a row for each example", "a single number", "keep the batch axis")
-    if kind == "log_probabilities" or kind.endswith("logits"):
-        bad = np.isnan(values) | np.isposinf(values)  # -inf is a probability of zero
-    else:
-        bad = ~np.isfinite(values)
+    bad = not_finite(values, kind)
     if bad.any():
-        rows = int(bad.reshape(len(values), -1).any(axis=1).sum())
         raise DataError(
             "finite outputs",
-            f"NaN or infinity in {rows:,} of {len(values):,} rows",
+            f"NaN or infinity in {int(bad.sum()):,} of {len(values):,} rows",
             "float16 or int8 overflowed, or training diverged: try bfloat16, or exclude that layer",
         )
     if kind == "regression":
@@ -95,6 +91,23 @@ def scores_to_probabilities(raw: ArrayLike, kind: OutputKind) -> Floats:
     return _softmax(values)
 
 
+def not_finite(raw: ArrayLike, kind: OutputKind) -> NDArray[np.bool_]:
+    """Return for each row whether NaN or infinity is among its outputs; -infinity is a logit of probability zero."""
+    values = _numbers(raw, "outputs")
+    if kind == "log_probabilities" or kind.endswith("logits"):
+        bad = np.isnan(values) | np.isposinf(values)
+    else:
+        bad = ~np.isfinite(values)
+    return np.asarray(bad.reshape(len(values), -1).any(axis=1))
+
+
+def classes_last(raw: ArrayLike, y: ArrayLike) -> NDArray[Any]:
+    """Return outputs with the class axis last; for (n, classes, tokens...) the labels' shape tells that it is not."""
+    values, labels = np.asarray(raw), np.asarray(y)
+    channels_first = values.ndim > 2 and labels.shape == (values.shape[0], *values.shape[2:])
+    return np.moveaxis(values, 1, -1) if channels_first and labels.shape != values.shape[:-1] else values
+
+
 def prepare(y: ArrayLike, raw: ArrayLike, kind: OutputKind, weight: ArrayLike | None = None) -> Scored:
     """Align labels with raw outputs, flatten tokens, drop ignored rows, and check everything.
 
@@ -109,11 +122,7 @@ def prepare(y: ArrayLike, raw: ArrayLike, kind: OutputKind, weight: ArrayLike | 
     Raises:
         DataError: See `scores_to_probabilities` and `align`.
     """
-    values, labels = np.asarray(raw), np.asarray(y)
-    channels_first = values.ndim > 2 and labels.shape == (values.shape[0], *values.shape[2:])
-    if channels_first and labels.shape != values.shape[:-1]:
-        values = np.moveaxis(values, 1, -1)
-    return align(labels, scores_to_probabilities(values, kind), kind, weight)
+    return align(np.asarray(y), scores_to_probabilities(classes_last(raw, y), kind), kind, weight)
 
 
 def align(y: ArrayLike, scores: ArrayLike, kind: OutputKind, weight: ArrayLike | None = None) -> Scored:

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 
 from nbopt.frameworks import OutputKind
+from nbopt.measurement.collapse import (
+    COLLAPSED,
+    Symptom,
+    find_chance,
+    find_constant,
+    find_not_finite,
+    find_one_class,
+)
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric
-from nbopt.measurement.predictions import prepare, scores_to_probabilities
+from nbopt.measurement.predictions import Scored, classes_last, not_finite, prepare, scores_to_probabilities
 from nbopt.measurement.resampling import PairedDifference, paired_difference, quality_interval
 from nbopt.measurement.weighted import predicted
 
@@ -22,18 +30,23 @@ class Quality:
     """Hold how good an artifact's outputs are.
 
     Args:
-        value: The metric with its interval; None without labels.
-        difference: Against the baseline on the same rows; None without labels or for the baseline itself.
+        value: The metric with its interval; None without labels, and where outputs are NaN or infinite.
+        difference: Against the baseline on the same rows; None likewise, or for the baseline itself.
         agreement: Share of rows whose prediction equals the baseline's; None for values.
-        max_error: Largest absolute difference of an output from the baseline's.
-        warning: Why the outputs can't be trusted: NaN, one class, constant; "" otherwise.
+        max_error: Largest absolute difference of an output from the baseline's; None where that is no number.
+        symptom: Why the outputs can't be trusted; None where they can.
     """
 
     value: Interval | None
     difference: PairedDifference | None
     agreement: float | None
     max_error: float | None
-    warning: str = ""
+    symptom: Symptom | None = None
+
+    @property
+    def warning(self) -> str:
+        """Return why the outputs can't be trusted, "" where they can."""
+        return "" if self.symptom is None else f"{COLLAPSED}: {self.symptom.what}"
 
 
 def judge(
@@ -47,6 +60,9 @@ def judge(
 ) -> Quality:
     """Judge outputs.
 
+    Outputs of a variant that are NaN or infinite are a finding, not an error: its size and latency are facts. Those
+    of the untouched model are an error, since nothing can be compared with them.
+
     Args:
         metric: From `metric_of`.
         raw: Outputs of the artifact, a row for each reporting row.
@@ -56,43 +72,74 @@ def judge(
         seed: Seed of the bootstrap.
 
     Raises:
-        DataError: Outputs are NaN, or labels don't fit them.
+        DataError: The untouched model's outputs are NaN, or labels don't fit the outputs.
     """
     kind = metric.output
-    value = difference = agreement = error = None
-    if baseline is not None:
-        error = float(np.max(np.abs(raw.astype(np.float64) - baseline.astype(np.float64)))) if raw.size else 0.0
-        if kind != "regression":
-            same = classes_of(raw, kind) == classes_of(baseline, kind)
-            agreement = float(np.mean(same))
     if y is not None:
-        scored = prepare(y, raw, kind, weight)
-        value = quality_interval(metric, scored.y, scored.scores, weight=scored.weight, groups=scored.groups, rng=seed)
-        if baseline is not None:
-            base = prepare(y, baseline, kind, weight)
-            difference = paired_difference(
-                metric, scored.y, base.scores, scored.scores, weight=scored.weight, groups=scored.groups, rng=seed
-            )
-    return Quality(value, difference, agreement, error, collapse(raw, baseline, kind))
+        raw = classes_last(raw, y)
+        baseline = None if baseline is None else classes_last(baseline, y)
+    if baseline is None:
+        if y is None:
+            return Quality(None, None, None, None)
+        return Quality(_interval(metric, prepare(y, raw, kind, weight), seed), None, None, None)
+    broken = find_not_finite(raw, kind, baseline)
+    if broken is not None:
+        return Quality(None, None, _agreement(raw, baseline, kind), None, broken)
+    agreement, error = _agreement(raw, baseline, kind), _largest_error(raw, baseline)
+    symptom = find_constant(raw, baseline)
+    if y is None:
+        return Quality(None, None, agreement, error, symptom or _one_class(raw, baseline, kind))
+    scored, base = prepare(y, raw, kind, weight), prepare(y, baseline, kind, weight)
+    value = _interval(metric, scored, seed)
+    difference = paired_difference(
+        metric, scored.y, base.scores, scored.scores, weight=scored.weight, groups=scored.groups, rng=seed
+    )
+    change = difference.interval
+    if symptom is None and (metric.needs == "labels" or _fell(change, metric)):
+        # A shift of scores that leaves auc as it was may put every row on one side of 0.5, and nothing is lost.
+        symptom = _one_class(raw, baseline, kind)
+    if symptom is None and _fell(change, metric):
+        symptom = find_chance(metric, scored, value, change, _interval(metric, base, seed), baseline)
+    return Quality(value, difference, agreement, error, symptom)
+
+
+def _interval(metric: Metric, scored: Scored, seed: int) -> Interval:
+    return quality_interval(metric, scored.y, scored.scores, weight=scored.weight, groups=scored.groups, rng=seed)
+
+
+def _fell(change: Interval, metric: Metric) -> bool:
+    return change.high < 0 if metric.greater_is_better else change.low > 0
+
+
+def _agreement(raw: Array, baseline: Array, kind: OutputKind) -> float | None:
+    """Return the share of equal predictions; a row that is not a number agrees with nothing."""
+    if kind == "regression":
+        return None
+    bad = not_finite(raw, kind)
+    shape = (len(bad), *[1] * (raw.ndim - 1))
+    # Whatever the baseline gave is a valid output: in place of what is none, it lets the others be read.
+    same = classes_of(np.where(bad.reshape(shape), baseline, raw), kind) == classes_of(baseline, kind)
+    same[bad] = False
+    return float(np.mean(same))
+
+
+def _largest_error(raw: Array, baseline: Array) -> float | None:
+    if not raw.size:
+        return 0.0
+    now, before = raw.astype(np.float64), baseline.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        # A mask's -infinity equals itself, while its difference is no number.
+        error = float(np.max(np.where(now == before, 0.0, np.abs(now - before))))
+    return error if np.isfinite(error) else None
+
+
+def _one_class(raw: Array, baseline: Array, kind: OutputKind) -> Symptom | None:
+    if kind == "regression":
+        return None
+    return find_one_class(classes_of(raw, kind), classes_of(baseline, kind), baseline)
 
 
 def classes_of(raw: Array, kind: OutputKind) -> Array:
     """Return the predicted class of each row (or a 0/1 for each label)."""
     scores = scores_to_probabilities(raw, kind)
     return np.asarray(predicted(scores, multilabel=kind.startswith(("multilabel", "binary"))))
-
-
-def collapse(raw: Array, baseline: Array | None, kind: OutputKind) -> str:
-    """Return what is wrong with outputs that no longer depend on the input, "" where they do.
-
-    Only what the baseline does not do itself is called a collapse.
-    """
-    if len(raw) < 2 or baseline is None:
-        return ""
-    if np.ptp(raw.astype(np.float64), axis=0).max() == 0 and np.ptp(baseline.astype(np.float64), axis=0).max() > 0:
-        return "collapsed: every row gets the same output"
-    if kind != "regression" and not kind.startswith("multilabel"):
-        now, before = np.unique(classes_of(raw, kind)), np.unique(classes_of(baseline, kind))
-        if len(now) == 1 and len(before) > 1:
-            return f"collapsed: every row is predicted as class {now[0]}"
-    return ""

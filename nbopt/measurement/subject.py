@@ -178,8 +178,12 @@ def _step(
     """Return what a step gave: sides of the same rounds, outputs for the same rows."""
     (side_before, _, one), (side_after, words, other) = before, after
     speed = rounds.ratio(side_before, side_after)
-    judged = judge(metric, other.raw, rows.targets, rows.weight, one.raw, seed=seed)
-    difference = None if judged.difference is None else judged.difference.interval
+    try:
+        judged = judge(metric, other.raw, rows.targets, rows.weight, one.raw, seed=seed)
+    except DataError:
+        judged = None  # NaN came with the step before, which says so of itself: nothing can be compared with it
+    value = None if judged is None else judged.value
+    difference = None if judged is None or judged.difference is None else judged.difference.interval
     return Step(
         words=words,
         speedup=speed.value,
@@ -188,7 +192,7 @@ def _step(
         size_bytes=other.size_bytes,
         size_ratio=one.size_bytes / max(1, other.size_bytes),
         peak_memory_bytes=other.bench.loaded.peak_bytes,
-        quality=None if judged.value is None else judged.value.value,
+        quality=None if value is None else value.value,
         quality_delta=None if difference is None else difference.value,
         quality_delta_low=None if difference is None else difference.low,
         quality_delta_high=None if difference is None else difference.high,

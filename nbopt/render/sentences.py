@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from nbopt.comparison import loss_bound, within
+from nbopt.comparison import collapsed, loss_bound, within
 from nbopt.measurement.statistics import EQUIVALENCE, QUIET
 from nbopt.render import figures
+from nbopt.render.conditions import conditions_of
 from nbopt.render.figures import NOTHING, finite, one_line
 from nbopt.render.view import MAX_DROP, View, label_of, runtime_title
 from nbopt.runs import Run
@@ -156,7 +157,7 @@ def _quality(view: View, run: Run) -> Sentence:
     if verdict == "identical":
         return name, Part(" identical")
     if delta.value == NOTHING.value:
-        return name, Part(" not measured")
+        return name, Part(" not a number" if collapsed(run) else " not measured")
     word = {"same": "the same", "": ""}.get(verdict, one_line(verdict))
     aside = f"{delta.value}{figures.change_unit(run)} {delta.bounds}".strip()
     return name, Part(f" {word}".rstrip()), *_aside(aside)
@@ -275,6 +276,8 @@ def _shortfall(view: View, run: Run) -> tuple[str, str]:
     """Return why a run was not taken, for one run and for many."""
     if run.failed:
         return "failed", "failed"
+    if collapsed(run):
+        return "collapsed", "collapsed"
     if loss_bound(run) is None:
         return "has no measured quality", "have no measured quality"
     if not within(run, MAX_DROP):
@@ -292,45 +295,8 @@ def _nothing_measured(view: View) -> Sentence:
 
 
 def _conditions(view: View) -> Iterable[Part]:
-    """Yield the line of conditions; what is not known is left out."""
-    run = view.sample
-    environment: dict[str, Any] = run.environment
-    pieces: list[Sentence] = []
-    if run.workload:
-        framework = f" ({one_line(run.framework)})" if run.framework else ""
-        pieces.append((Part(one_line(run.workload, 60), "name"), Part(framework)))
-    if run.metric and run.split:
-        rows = f", {run.rows:,} rows" if run.rows else ""
-        missing = " (there is no test split)" if run.split != "test" else ""
-        pieces.append((Part(view.metric, "name"), Part(f" on {one_line(run.split)}{missing}{rows}")))
-    elif run.rows:
-        pieces.append((Part(f"no labels, {run.rows:,} rows"),))
-    if machine := _machine(environment):
-        pieces.append((Part(machine, "name"),))
-    if view.contention is not None:
-        state = "busy" if view.busy else "quiet"
-        pieces.append((Part(f"machine {state} (wall/CPU {view.contention:.2f})"),))
-    shared = environment.get("shared_rows")
-    if isinstance(shared, int) and not isinstance(shared, bool):
-        pieces.append((Part(_shared_rows(shared)),))
-    for index, piece in enumerate(pieces):
+    """Yield the line of conditions."""
+    for index, piece in enumerate(conditions_of(view)):
         if index:
             yield Part(" \N{MIDDLE DOT} ")
-        yield from piece
-
-
-def _machine(environment: dict[str, Any]) -> str:
-    threads, sets = environment.get("threads"), environment.get("instruction_sets")
-    words = []
-    if isinstance(threads, int):
-        words.append(f"{threads} {'thread' if threads == 1 else 'threads'}")
-    if isinstance(sets, list | tuple):
-        # The strongest stand last; the others are implied by them.
-        words += [one_line(str(name), 20) for name in sets[-2:]]
-    return ", ".join(words)
-
-
-def _shared_rows(count: int) -> str:
-    if count == 0:
-        return "no shared rows"
-    return f"{count:,} {'row' if count == 1 else 'rows'} shared between training and reporting data"
+        yield from (Part(text, "name" if is_name else "words") for text, is_name in piece)

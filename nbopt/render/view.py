@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from nbopt.comparison import Comparison, allowed_drop, within
+from nbopt.comparison import Comparison, allowed_drop, collapsed, within
 from nbopt.errors import NbOptError
 from nbopt.measurement.statistics import QUIET, Interval, verdict_of_ratio
 from nbopt.measurement.verdicts import of_memory, of_quality, of_size, phrase
+from nbopt.overlap import overlaps_in
 from nbopt.render.figures import Unit, finite, metric_title, one_line, unit_of
 from nbopt.runs import Run
 from nbopt.runtimes import all_runtimes
@@ -40,7 +41,21 @@ def label_of(run: Run) -> str:
 def notes_of(run: Run) -> list[str]:
     """Return what footnotes say of a run: why its verdict is what it is, and its conditions; each once."""
     texts = () if run.failed or run.reason == run.verdict else (run.reason,)
-    return list(dict.fromkeys(note for text in (*texts, *run.notes) if (note := one_line(text))))
+    every = (*texts, *run.notes, *_leaks(run))
+    return list(dict.fromkeys(note for text in every if (note := one_line(text))))
+
+
+def _leaks(run: Run) -> list[str]:
+    """Return what a run's figures owe to rows that it may have seen before it was asked about them.
+
+    Every measured row reports on what train shares with that split: the user's model comes from somewhere. What
+    was selected on matters to a run that trained, since a training keeps its best state on valid.
+    """
+    if run.failed or run.quality is None:
+        return []
+    found = [each for each in overlaps_in(run.environment) if each.rows]
+    mine = [each for each in found if run.epochs or each.pair == f"train-{run.split}"]
+    return [each.text(run.split) for each in mine]
 
 
 def ratio(larger: float | None, smaller: float | None) -> float | None:
@@ -150,7 +165,7 @@ class View:
     def wins(self, run: Run) -> bool:
         """Tell whether a run is better than the baseline on some axis."""
         axes: tuple[Axis, ...] = ("latency", "size", "quality", "memory")
-        return not run.failed and any(self.verdict(run, axis) == "better" for axis in axes)
+        return not (run.failed or collapsed(run)) and any(self.verdict(run, axis) == "better" for axis in axes)
 
     def faster(self) -> list[Run]:
         """Return variants that are faster than the headline's and lose more than it allows."""
@@ -161,7 +176,10 @@ class View:
         return [
             run
             for run in self.measured
-            if run is not best and not within(run, MAX_DROP) and (finite(run.speedup_low) or 0.0) > (floor or 1.0)
+            if run is not best
+            and not collapsed(run)
+            and not within(run, MAX_DROP)
+            and (finite(run.speedup_low) or 0.0) > (floor or 1.0)
         ]
 
     def words(self, run: Run) -> str:
@@ -178,8 +196,8 @@ class View:
         """Return the one thing that colour says: good, mixed, bad, plain, or muted for what failed."""
         if run.failed:
             return "muted"
-        if run.reason and run.verdict and run.reason.startswith(run.verdict):
-            return "bad"  # its outputs can't be trusted: the verdict is that reason's first words
+        if collapsed(run):
+            return "bad"
         if run is self.baseline:
             return "plain"
         quality, speed = self.verdict(run, "quality"), self.verdict(run, "latency")

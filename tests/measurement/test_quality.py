@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from nbopt.errors import DataError
 from nbopt.measurement.metrics import metric_of
-from nbopt.measurement.quality import classes_of, collapse, judge
+from nbopt.measurement.quality import classes_of, judge
 
 RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 3, 300)
@@ -61,32 +63,69 @@ def test_values_have_an_error_and_no_agreement() -> None:
     assert quality.max_error == pytest.approx(0.5)
 
 
-def test_nan_in_outputs_is_told_with_how_many_rows() -> None:
+def test_nan_in_outputs_of_a_variant_is_a_finding_and_of_the_baseline_an_error() -> None:
     broken = GOOD.copy()
     broken[7, 1] = np.nan
-    with pytest.raises(DataError, match="1 of 300 rows"):
-        judge(ACCURACY, broken, Y, None, GOOD)
+    broken[9] = np.inf
+    quality = judge(ACCURACY, broken, Y, None, GOOD)
+    assert quality.value is quality.difference is quality.max_error is None
+    assert quality.warning == "collapsed: NaN or infinity in 2 of 300 rows"
+    assert quality.agreement == pytest.approx(298 / 300), "a row that is no number agrees with nothing"
+    assert judge(ACCURACY, broken * np.nan, Y, None, GOOD).warning == "collapsed: NaN or infinity in all 300 rows"
+    assert judge(ACCURACY, broken, None, None, GOOD).warning == "collapsed: NaN or infinity in 2 of 300 rows"
+    with pytest.raises(DataError, match="2 of 300 rows"):
+        judge(ACCURACY, broken, Y, None, None)
+
+
+def test_a_mask_of_minus_infinity_is_no_collapse_and_no_error() -> None:
+    masked = np.c_[GOOD, np.full(300, -np.inf)]
+    quality = judge(ACCURACY, masked + 0.5, Y, None, masked)
+    assert quality.warning == ""
+    assert quality.max_error == pytest.approx(0.5)
+    assert judge(ACCURACY, GOOD, Y, None, masked[:, :3]).max_error == 0
 
 
 @pytest.mark.parametrize(
     ("raw", "warning"),
     [
         (np.ones((300, 3)), "every row gets the same output"),
+        (np.ones((300, 3)) + 1e-9 * GOOD, "every row gets the same output"),
         (np.c_[np.full(300, 9.0), RNG.random((300, 2))], "every row is predicted as class 0"),
+        (GOOD[RNG.permutation(300)], "is no better than one guess for every row"),
         (GOOD, ""),
     ],
 )
-def test_outputs_that_no_longer_depend_on_the_input_are_a_collapse(raw: np.ndarray, warning: str) -> None:  # type: ignore[type-arg]
-    found = collapse(raw, GOOD, "logits")
-    assert warning in found
-    assert bool(found) == bool(warning)
+@pytest.mark.parametrize("labels", [Y, None])
+def test_outputs_that_no_longer_depend_on_the_input_are_a_collapse(raw: Any, warning: str, labels: Any) -> None:
+    found = judge(ACCURACY, raw, labels, None, GOOD).warning
+    if labels is None and "guess" in warning:
+        assert found == "", "without labels nobody knows"
+    else:
+        assert warning in found
+        assert bool(found) == bool(warning)
 
 
 def test_what_the_baseline_does_itself_is_no_collapse() -> None:
     constant = np.ones((300, 3))
-    assert collapse(constant, constant, "logits") == ""
-    assert collapse(constant, None, "logits") == ""
-    assert collapse(GOOD[:1], GOOD[:1], "logits") == ""
+    assert judge(ACCURACY, constant, Y, None, constant).warning == ""
+    assert judge(ACCURACY, constant, Y, None, None).warning == ""
+    assert judge(ACCURACY, GOOD[:2], None, None, GOOD[:2]).warning == ""
+
+
+def test_all_on_one_side_of_a_half_is_a_collapse_only_where_something_is_lost() -> None:
+    y = (RNG.random(600) < 0.1).astype(np.int64)
+    base = np.where(y == 1, 1.0, -2.0)[:, None] + RNG.normal(size=(600, 1))
+    shifted = base - 9
+    assert judge(metric_of("auc", output="binary_logits"), shifted, y, None, base).warning == ""
+    assert "class 0" in judge(metric_of("accuracy", output="binary_logits"), shifted, y, None, base).warning
+
+
+def test_classes_in_the_second_axis_are_found_by_the_labels() -> None:
+    y = RNG.integers(0, 3, (40, 5))
+    raw = np.moveaxis(np.eye(3)[y] * 3, -1, 1) + RNG.normal(size=(40, 3, 5))
+    quality = judge(ACCURACY, raw + 1, y, None, raw)
+    assert quality.agreement == 1
+    assert judge(ACCURACY, np.zeros((40, 3, 5)), y, None, raw).warning == "collapsed: every row gets the same output"
 
 
 def test_a_class_for_each_row_or_a_word_for_each_label() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nbopt.comparison import Comparison
 from nbopt.render import run_sentence
 from nbopt.render.sentences import Headline, headline, plain
-from nbopt.render.view import View
+from nbopt.render.view import View, notes_of
 from nbopt.runs import Run
 from tests.render.sample_runs import (
     BASELINE,
@@ -197,3 +197,51 @@ def test_the_headline_never_tells_of_a_run_that_may_lose_more_than_a_point(runs:
 def test_any_run_gives_one_line(run: Run, baseline: Run) -> None:
     assert run_sentence(run, baseline).isprintable()
     assert run_sentence(run).isprintable()
+
+
+def with_shared(**pairs: tuple[int, int]) -> Run:
+    shared = {
+        pair.replace("_", "-"): {"rows": rows, "of": of, "read": 60_000, "whole": True}
+        for pair, (rows, of) in pairs.items()
+    }
+    return dataclasses.replace(BASELINE, environment={**ENVIRONMENT, "shared": shared})
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (with_shared(train_test=(0, 10_000), valid_test=(0, 10_000)), "no shared rows"),
+        (with_shared(train_test=(3, 10_000)), "3 of 10,000 rows of test stand in train too"),
+        (
+            with_shared(train_test=(2_000, 10_000)),
+            "2,000 of 10,000 rows of test stand in train too, so quality is optimi",
+        ),
+        (with_shared(train_valid=(2_000, 10_000)), ""),
+        (with_shared(train_test=(3, 100), valid_test=(4, 100)), "stand in train too, so quality is optimistic; 4 of"),
+    ],
+)
+def test_what_splits_share_is_among_the_conditions(run: Run, words: str) -> None:
+    conditions = plain(top(run).conditions)
+    assert words in conditions
+    assert ("stand in" in conditions) == ("stand in" in words)
+
+
+def test_shared_rows_of_a_part_are_said_to_be_of_a_part() -> None:
+    body = {"rows": 0, "of": 100, "read": 200_000, "whole": False}
+    run = dataclasses.replace(BASELINE, environment={**ENVIRONMENT, "shared": {"train-test": body}})
+    assert "no shared rows in the 200,000 read" in plain(top(run).conditions)
+    run = dataclasses.replace(run, environment={"shared": {"train-test": {**body, "rows": 2}}})
+    assert "at least 2 of 100 rows of test stand in train too" in plain(top(run).conditions)
+
+
+def test_each_affected_row_has_a_footnote_on_what_is_shared() -> None:
+    measured = with_shared(train_test=(3, 10_000), train_valid=(5, 400), valid_test=(0, 10_000))
+    (note,) = notes_of(measured)
+    assert note.startswith("3 of 10,000 distinct rows of test (0.03%) stand in train too")
+    trained = dataclasses.replace(measured, epochs=2)
+    assert [text.split(":")[0] for text in notes_of(trained)] == [
+        "3 of 10,000 distinct rows of test (0.03%) stand in train too",
+        "5 of 400 distinct rows of valid (1.2%) stand in train too",
+    ]
+    assert notes_of(dataclasses.replace(REFUSED, environment=measured.environment)) == []
+    assert notes_of(with_shared(train_test=(0, 10_000))) == []

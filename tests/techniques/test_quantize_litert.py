@@ -18,7 +18,7 @@ from tests.keras_models import ALL, L, digits
 
 
 def _lowered(model, train, tmp_path, **options):
-    work = Workload(model, train=train, valid=train)
+    work = Workload(model, valid=train)
     litert = runtime_named("litert")
     source = FRAMEWORK.export(model, work.signature, tmp_path / "model.tflite", "litert")
     folder = tmp_path / "out"
