@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from nbopt.comparison import collapsed, loss_bound, within
+from nbopt.comparison import loss_bound, within
 from nbopt.measurement.statistics import EQUIVALENCE, QUIET
 from nbopt.render import figures
 from nbopt.render.conditions import conditions_of
@@ -157,7 +157,7 @@ def _quality(view: View, run: Run) -> Sentence:
     if verdict == "identical":
         return name, Part(" identical")
     if delta.value == NOTHING.value:
-        return name, Part(" not a number" if collapsed(run) else " not measured")
+        return name, Part(" not a number" if run.collapsed else " not measured")
     word = {"same": "the same", "": ""}.get(verdict, one_line(verdict))
     aside = f"{delta.value}{figures.change_unit(run)} {delta.bounds}".strip()
     return name, Part(f" {word}".rstrip()), *_aside(aside)
@@ -276,7 +276,7 @@ def _shortfall(view: View, run: Run) -> tuple[str, str]:
     """Return why a run was not taken, for one run and for many."""
     if run.failed:
         return "failed", "failed"
-    if collapsed(run):
+    if run.collapsed:
         return "collapsed", "collapsed"
     if loss_bound(run) is None:
         return "has no measured quality", "have no measured quality"

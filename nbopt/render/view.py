@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from nbopt.comparison import Comparison, allowed_drop, collapsed, within
+from nbopt.comparison import Comparison, allowed_drop, within
 from nbopt.errors import NbOptError
 from nbopt.measurement.statistics import QUIET, Interval, verdict_of_ratio
 from nbopt.measurement.verdicts import of_memory, of_quality, of_size, phrase
@@ -165,7 +165,7 @@ class View:
     def wins(self, run: Run) -> bool:
         """Tell whether a run is better than the baseline on some axis."""
         axes: tuple[Axis, ...] = ("latency", "size", "quality", "memory")
-        return not (run.failed or collapsed(run)) and any(self.verdict(run, axis) == "better" for axis in axes)
+        return not (run.failed or run.collapsed) and any(self.verdict(run, axis) == "better" for axis in axes)
 
     def faster(self) -> list[Run]:
         """Return variants that are faster than the headline's and lose more than it allows."""
@@ -177,7 +177,7 @@ class View:
             run
             for run in self.measured
             if run is not best
-            and not collapsed(run)
+            and not run.collapsed
             and not within(run, MAX_DROP)
             and (finite(run.speedup_low) or 0.0) > (floor or 1.0)
         ]
@@ -196,7 +196,7 @@ class View:
         """Return the one thing that colour says: good, mixed, bad, plain, or muted for what failed."""
         if run.failed:
             return "muted"
-        if collapsed(run):
+        if run.collapsed:
             return "bad"
         if run is self.baseline:
             return "plain"

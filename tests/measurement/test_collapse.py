@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbopt.comparison import Comparison, Limits, collapsed
+from nbopt.comparison import Comparison, Limits
 from nbopt.errors import GateFailed
 from nbopt.loop import optimize
 from nbopt.measurement.collapse import Done, Range, Symptom, chance_of, explain, widest
@@ -156,7 +156,7 @@ def check_collapsed(result: Comparison, name: str) -> None:
     """Check that a run is named for what it is, kept out of every choice, and shown in red."""
     run = result[name]
     assert not run.failed
-    assert collapsed(run)
+    assert run.collapsed
     assert run.size_bytes
     assert run.latency_ms
     assert run.speedup
@@ -189,7 +189,7 @@ def test_one_odd_channel_collapses_in_int8_and_is_named(digits: Digits, tmp_path
     assert run.reason.endswith("leave --no-per-channel out, then try --dtype float16")
     # The last thing that it tells to try does help.
     half = optimize(work, Quantize(dtype="float16"), **measured)["quantize/onnxruntime"]  # type: ignore[arg-type]
-    assert not collapsed(half)
+    assert not half.collapsed
     assert half.quality == pytest.approx(before, abs=0.01)
 
 
