@@ -13,6 +13,9 @@ FAKE_QUANT = re.compile(r"fake_?quant", re.IGNORECASE)
 MASKS = re.compile(r"(^|[./])\w*_(mask|orig)$|(^|[./])parametrizations[./]|original\d*$")
 """Names that torch's pruning and parametrizations give to what they keep beside a weight."""
 
+OPENVINO_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "uint8", "i4": "int4",
+                  "u4": "uint4", "i64": "int64", "i32": "int32", "f64": "float64"}  # fmt: skip
+
 
 def owner_of(weight: str) -> str:
     """Return the layer that a weight of the model belongs to: "model.head.weight_quantized" is of "head".

@@ -173,7 +173,7 @@ def _layer(node: Any, calls: list[Call], stored: _Graph, graph: _Graph, rows: in
     elif None in macs:
         note = "its shapes don't tell how much it multiplies"
     return Layer(
-        name or node.name or node.output[0],
+        name or _plain(node.name) or node.output[0],
         _kind(op, bool(shapes)),
         dtype,
         _computes_in(node, calls, graph) if calls else UNKNOWN,
@@ -201,12 +201,17 @@ def _origin(node: Any, index: int, name: str, stored: _Graph) -> Any:
     """Return the tensor in the file that a weight of the executed graph was made of; None where fusions hide it."""
     tensor, _ = stored.constant(name)
     if tensor is None:
-        plain = re.sub(r"(_token_\d+|/\w+Fusion/?)+$", "", node.name)
+        plain = _plain(node.name)
         twin = next((other for other in stored.nodes if plain and other.name == plain), None)
         if twin is not None:
             position = index if twin.op_type == node.op_type else next(iter(WEIGHTS.get(twin.op_type, (1,))), 1)
             tensor = stored.constant(twin.input[position])[0] if position < len(twin.input) else None
     return tensor
+
+
+def _plain(name: str) -> str:
+    """Return a node's name without what fusions and layout changes append to it."""
+    return re.sub(r"(_token_\d+|/\w+Fusion/?)+$", "", name)
 
 
 def _dtype(tensor: Any) -> str:
