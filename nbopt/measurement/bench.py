@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.frozen import join_ragged
+from nbopt.measurement.audit import Audit
 from nbopt.measurement.blocks import Block, Side
 from nbopt.measurement.process import WorkerProcess
 from nbopt.runtimes import Manifest
@@ -116,6 +117,10 @@ class Bench:
             return Block(wall_ns, reply["cpu_ns"], reply["calls"], reply["contention"], reply["distortion"])
 
         return run
+
+    def audit(self) -> Audit:
+        """Return what the artifact is, layer by layer, as its runtime executes it there on one row."""
+        return Audit.from_dict(self._ask(do="audit"))
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         self._loaded = self.loaded  # its reply comes first

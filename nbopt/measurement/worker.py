@@ -20,8 +20,9 @@ import numpy as np
 from nbopt.data import Inputs, map_leaves, take_rows
 from nbopt.errors import NbOptError
 from nbopt.frozen import read_shard, shard_paths
+from nbopt.measurement.audit import audit_of
 from nbopt.measurement.blocks import CallableSide
-from nbopt.runtimes import Manifest, Session, runtime_named
+from nbopt.runtimes import Manifest, Runtime, Session, runtime_named
 
 SETTLE_SECONDS = 0.002
 """Rest after a block: OpenMP and XNNPACK threads spin for about a millisecond after their last work, on the cores
@@ -58,6 +59,7 @@ class Worker:
         self.session: Session | None = None
         self.row: Inputs | None = None
         self.idle_bytes = 0
+        self._artifact: tuple[Runtime, Path] | None = None
         self._sides: dict[int, CallableSide] = {}
 
     def prepare(self, runtime: str) -> dict[str, Any]:
@@ -81,6 +83,7 @@ class Worker:
         if delay:
             self.session = Delayed(self.session, delay)
         loaded = time.perf_counter()
+        self._artifact = chosen, Path(path)
         output = self.session.run(self.row)
         first = time.perf_counter()
         for _ in range(3):
@@ -116,6 +119,14 @@ class Worker:
             "contention": block.contention,
             "distortion": block.distortion,
         }
+
+    def audit(self) -> dict[str, Any]:
+        """Return what the loaded artifact is, layer by layer (`nbopt.measurement.audit.Audit.to_dict`)."""
+        session, row, artifact = self._open(), self.row, self._artifact
+        assert row is not None
+        assert artifact is not None
+        runtime, path = artifact
+        return audit_of(runtime.layers(path, session, row), runtime.leftovers(path, session)).to_dict()
 
     def _open(self) -> Session:
         if self.session is None:

@@ -43,6 +43,41 @@ class Manifest:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Tell of one layer what the artifact holds and what the runtime really executes.
+
+    Only layers that hold weights or multiply are told: convolutions, matrix products, recurrent layers, attention,
+    embeddings. Biases are not counted among the weights.
+
+    Args:
+        name: The layer's name in the artifact, as near to the model's own as the artifact keeps it.
+        kind: "Conv", "ConvTranspose", "Linear" (a product with weights), "MatMul" (of two activations),
+            "Attention", "LSTM", "GRU", "RNN", "Embedding".
+        weight_dtype: What the file stores the weights in, "" where there are none.
+        compute_dtype: What the runtime multiplies in: a dtype, "int8 dynamic" where activations become int8 at run
+            time, or "unknown" where the runtime does not tell.
+        weight_shape: Shape of the weights, of the largest where there are several.
+        weights: Elements of all weights.
+        zeros: How many of those are zero.
+        macs: Multiply-accumulates for one row.
+        note: Why something is unknown, or what the dtype rests on.
+    """
+
+    name: str
+    kind: str
+    weight_dtype: str
+    compute_dtype: str
+    weight_shape: tuple[int, ...] = ()
+    weights: int = 0
+    zeros: int = 0
+    macs: int = 0
+    note: str = ""
+
+
+UNKNOWN = "unknown"
+
+
 class Session:
     """Run a loaded artifact: NumPy in, primary output out.
 
@@ -139,6 +174,20 @@ class Runtime:
         """Return how many weight elements the artifact has in each dtype, read from the file itself."""
         raise NotImplementedError
 
+    def layers(self, path: Path, session: Any, inputs: Inputs) -> tuple[Layer, ...]:
+        """Return the layers that hold weights or multiply, as the runtime executes them.
+
+        Args:
+            path: The exported file.
+            session: What `load` returned for it.
+            inputs: One row, from which axes that vary get their lengths.
+        """
+        raise NotImplementedError
+
+    def leftovers(self, path: Path, session: Any) -> tuple[str, ...]:
+        """Return what a technique should have taken out before the export: masks, parametrizations, fake quantizers."""
+        return ()
+
     def version(self) -> str:
         """Return the version of the package that executes."""
         from importlib.metadata import PackageNotFoundError, version
@@ -175,4 +224,4 @@ def runtime_named(name: str) -> Runtime:
     return found[name]
 
 
-__all__ = ["Manifest", "Runtime", "Session", "all_runtimes", "runtime_named"]
+__all__ = ["UNKNOWN", "Layer", "Manifest", "Runtime", "Session", "all_runtimes", "runtime_named"]

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from nbopt.runtimes import Manifest, Runtime
+from nbopt.data import Inputs
+from nbopt.runtimes import Layer, Manifest, Runtime
 from nbopt.runtimes.torch_eager import TorchSession, load_module, module_precisions
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
@@ -37,6 +38,14 @@ class Inductor(Runtime):
     def load(self, path: Path, manifest: Manifest, *, threads: int) -> TorchSession:
         """Load the module; it is compiled at its first run."""
         return TorchSession(load_module(path, manifest), manifest, threads=threads, compiled=True)
+
+    def layers(self, path: Path, session: TorchSession, inputs: Inputs) -> tuple[Layer, ...]:
+        """Return the layers of the module as it stands: TorchInductor keeps the dtypes of its products."""
+        return session.layers(inputs)
+
+    def leftovers(self, path: Path, session: TorchSession) -> tuple[str, ...]:
+        """Return masks, parametrizations and fake quantizers that the module still carries."""
+        return session.leftovers()
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return parameters and buffers by dtype."""

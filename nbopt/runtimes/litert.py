@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbopt.data import Inputs
+from nbopt.data import Inputs, rows_of
 from nbopt.errors import ArtifactError, DataError, ExportError
-from nbopt.runtimes import Manifest, Runtime, Session
+from nbopt.runtimes import Layer, Manifest, Runtime, Session
 
 
 class LiteRtSession(Session):
@@ -90,6 +90,29 @@ class LiteRt(Runtime):
             except (ValueError, RuntimeError) as error:
                 raise ExportError("operations that LiteRT has on CPU", _first_line(error)) from error
         return LiteRtSession(interpreter, manifest)
+
+    def layers(self, path: Path, session: LiteRtSession, inputs: Inputs) -> tuple[Layer, ...]:
+        """Return the layers of the flatbuffer, with the arithmetic of the kernels that its types select."""
+        from nbopt.frameworks._quiet import quiet
+        from nbopt.runtimes._litert_layers import executed_layers
+
+        with quiet():
+            from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+            twin = Interpreter(
+                model_path=str(path),
+                num_threads=1,
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                experimental_preserve_all_tensors=True,
+            )
+            LiteRtSession(twin, session.manifest).run(inputs)
+        return executed_layers(path.read_bytes(), twin, session.manifest.batch or rows_of(inputs))
+
+    def leftovers(self, path: Path, session: LiteRtSession) -> tuple[str, ...]:
+        """Return masks and fake quantizers in the file."""
+        from nbopt.runtimes._litert_layers import left_in_file
+
+        return left_in_file(path.read_bytes())
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return the elements of all constant tensors by dtype, read from the flatbuffer."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nbopt.data import Inputs
+from nbopt.data import Inputs, rows_of
 from nbopt.errors import ArtifactError, DataError, ExportError
-from nbopt.runtimes import Manifest, Runtime, Session
+from nbopt.runtimes import Layer, Manifest, Runtime, Session
 
 if TYPE_CHECKING:
     import onnxruntime
 
+PROTOBUF_BYTES = 1 << 30  # protobuf holds 2 GiB at most
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -80,12 +83,7 @@ class OnnxRuntime(Runtime):
         """
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options = _options(threads)
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -94,6 +92,40 @@ class OnnxRuntime(Runtime):
                 raise ExportError("operations that ONNX Runtime has on CPU", text, "try --runtime openvino") from error
             raise ArtifactError(f"an ONNX model in {path.name}", text, "export it again") from error
         return OnnxSession(session, manifest)
+
+    def layers(self, path: Path, session: OnnxSession, inputs: Inputs) -> tuple[Layer, ...]:
+        """Return the layers of the graph that ONNX Runtime made of the file, from one profiled inference."""
+        import onnx
+        import onnxruntime
+
+        from nbopt.runtimes._onnx_layers import executed_layers
+
+        options = _options(1)
+        options.enable_profiling = True
+        with tempfile.TemporaryDirectory(prefix="nbopt-audit-") as folder:
+            executed = Path(folder) / "executed.onnx"
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            options.optimized_model_filepath = str(executed)
+            if sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) > PROTOBUF_BYTES:
+                entry = "session.optimized_model_external_initializers_file_name"
+                options.add_session_config_entry(entry, f"{executed.name}.data")
+            # Blocked layouts pad weights with zeros and rename them; the precision is the same without.
+            profiled = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
+            )
+            OnnxSession(profiled, session.manifest).run(inputs)
+            events = json.loads(Path(profiled.end_profiling()).read_text())
+            graph = onnx.load(executed).graph
+        file = onnx.load(path, load_external_data=False).graph
+        return executed_layers(file, graph, events, session.manifest.batch or rows_of(inputs))
+
+    def leftovers(self, path: Path, session: OnnxSession) -> tuple[str, ...]:
+        """Return masks and float fake quantizers in the file; QDQ pairs around kernels are the format, not leftovers."""
+        import onnx
+
+        from nbopt.runtimes._onnx_layers import left_in_file
+
+        return left_in_file(onnx.load(path, load_external_data=False).graph)
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return the elements of all initializers by dtype, shapes and other int64 constants left out."""
@@ -113,6 +145,18 @@ class OnnxRuntime(Runtime):
                 if name not in ("int64", "bool"):
                     counts[name] = counts.get(name, 0) + size
         return counts
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,16 +9,14 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from nbopt.data import Inputs
+from nbopt.data import Inputs, rows_of
 from nbopt.errors import ArtifactError, DataError, ExportError
-from nbopt.runtimes import Manifest, Runtime, Session
+from nbopt.runtimes import Layer, Manifest, Runtime, Session
+from nbopt.runtimes._layer_parts import MASKS, OPENVINO_TYPES
 
 PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """What layers that are float in the file execute in. OpenVINO takes bf16 by itself on CPUs that have it: a baseline
 in bf16 would be neither the user's model nor comparable, so float32 is asked for by name."""
-
-ELEMENT_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "uint8", "i4": "int4",
-                 "u4": "uint4", "i64": "int64", "i32": "int32", "f64": "float64"}  # fmt: skip
 
 
 class OpenVinoSession(Session):
@@ -92,6 +90,24 @@ class OpenVino(Runtime):
             raise ExportError("operations that OpenVINO has on CPU", _reason(error)) from error
         return OpenVinoSession(compiled, manifest)
 
+    def layers(self, path: Path, session: OpenVinoSession, inputs: Inputs) -> tuple[Layer, ...]:
+        """Return the layers of the file, each with the precision of the kernel that the plugin compiled for it."""
+        import openvino
+
+        from nbopt.runtimes._openvino_layers import executed_layers
+
+        session.run(inputs)  # the executed graph has the shapes of the last inference
+        model = openvino.Core().read_model(path)
+        rows = session.manifest.batch or rows_of(inputs)
+        named = session.named(inputs)
+        model.reshape({model.inputs[i]: [rows, *named[name].shape[1:]] for name, i, _ in session._ports})
+        return executed_layers(model, session.compiled, rows)
+
+    def leftovers(self, path: Path, session: OpenVinoSession) -> tuple[str, ...]:
+        """Return masks among the constants; FakeQuantize is how the format says int8, and not left over."""
+        names = (e.get("name", "") for _, e in ET.iterparse(path) if e.tag == "layer" and e.get("type") == "Const")
+        return tuple(name for name in names if MASKS.search(name))
+
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return the elements of all constants by dtype, shapes and other int64 constants left out."""
         counts: dict[str, int] = {}
@@ -101,7 +117,7 @@ class OpenVino(Runtime):
             data = element.find("data")
             if data is None:
                 continue
-            name = ELEMENT_TYPES.get(data.get("element_type", ""), data.get("element_type", "?"))
+            name = OPENVINO_TYPES.get(data.get("element_type", ""), data.get("element_type", "?"))
             shape = [int(size) for size in (data.get("shape") or "").split(",") if size.strip()]
             if name not in ("int64", "int32", "boolean"):
                 counts[name] = counts.get(name, 0) + int(np.prod(shape))

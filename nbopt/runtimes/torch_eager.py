@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nbopt.data import Inputs, map_leaves
+from nbopt.data import Inputs, map_leaves, rows_of
 from nbopt.errors import ArtifactError
-from nbopt.runtimes import Manifest, Runtime, Session
+from nbopt.runtimes import Layer, Manifest, Runtime, Session
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,24 @@ class TorchSession(Session):
         finally:
             if before != self.threads:
                 self._torch.set_num_threads(before)
+
+    def layers(self, inputs: Inputs, note: str = "") -> tuple[Layer, ...]:
+        """Return the module's layers, run once as it is on one row; `note` is said of what a compiler may change."""
+        from nbopt.runtimes._torch_layers import executed_layers
+
+        prepared = map_leaves(self._tensor, inputs)
+        model = self.model
+
+        def run() -> Any:
+            return model(**prepared) if isinstance(prepared, dict) else model(*prepared)
+
+        return executed_layers(model, run, rows_of(inputs), note)
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Return masks, parametrizations and fake quantizers that the module still carries."""
+        from nbopt.runtimes._torch_layers import left_in_module
+
+        return left_in_module(self.model)
 
     def _tensor(self, leaf: Any) -> torch.Tensor:
         array = np.asarray(leaf)
@@ -98,6 +116,14 @@ class TorchEager(Runtime):
     def load(self, path: Path, manifest: Manifest, *, threads: int) -> TorchSession:
         """Load the module."""
         return TorchSession(load_module(path, manifest), manifest, threads=threads)
+
+    def layers(self, path: Path, session: TorchSession, inputs: Inputs) -> tuple[Layer, ...]:
+        """Return the layers of the module, from what one forward pass dispatches."""
+        return session.layers(inputs)
+
+    def leftovers(self, path: Path, session: TorchSession) -> tuple[str, ...]:
+        """Return masks, parametrizations and fake quantizers that the module still carries."""
+        return session.leftovers()
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return parameters and buffers by dtype."""
