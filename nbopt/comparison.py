@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.errors import ArtifactError, NbOptError, OptionError, disk_error, nearest
+from nbopt.measurement.verdicts import SIZE_TOLERANCE
 from nbopt.runs import Run
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Comparison:
         """Return the best run whose loss of quality stays within `max_drop` at the interval's bound.
 
         Where nothing wins the baseline is returned. Runs whose intervals of speed overlap the fastest's are
-        not ranked by speed; among them the smaller file wins.
+        not ranked by speed; among them the smaller file wins, and of files of one size the untouched model.
 
         Args:
             max_drop: Quality that may be lost, 0 or more: absolute for metrics in [0, 1] (0.01 is one point),
@@ -220,7 +221,9 @@ class Comparison:
         if minimize == "latency" and best.speedup_low is not None:
             floor = best.speedup_low
             ties = [run for run, _ in scored if (run.speedup_high or run.speedup or 0.0) >= floor]
-            best = min(ties, key=lambda run: (run.size_bytes or 0, run.latency_ms or 0.0))
+            smallest = min(run.size_bytes or 0 for run in ties)
+            small = [run for run in ties if (run.size_bytes or 0) <= smallest * (1 + SIZE_TOLERANCE)]
+            best = min(small, key=lambda run: (not run.is_baseline, run.latency_ms or 0.0))
         return best
 
     def pareto(self, minimize: str = "latency") -> Comparison:

@@ -6,14 +6,16 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from nbopt.artifacts import size_of
 from nbopt.candidate import Candidate, make_candidate
 from nbopt.comparison import Comparison, Limits, without_repeats
 from nbopt.data import kept_randomness
-from nbopt.errors import FULL, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
+from nbopt.errors import FULL, ExportError, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
 from nbopt.frameworks import Exported
+from nbopt.measurement.audit import Audit, leftovers
 from nbopt.measurement.subject import Subject
 from nbopt.recipe import Recipe
 from nbopt.recording import Settings
@@ -202,6 +204,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
         before = {words: _open(stage, opened, file, how) for words, file, how in made[:-1]}
         measured = stage.measure(subject, native, same_runtime, before, made[-1][0] if made else "")
         opened.close()
+        _check_leftovers(stage, measured.audit)
         return stage.record.run(
             recipe=recipe.text(),
             label=recipe.label,
@@ -212,6 +215,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
             notes=tuple(dict.fromkeys(notes)),
             counts=candidate.counts,
             words=recipe.words,
+            asked=draft.dtype,
             seed=candidate.seed,
             train_seconds=record.seconds if record.epochs else None,
             search_seconds=search_seconds,
@@ -219,6 +223,14 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
             epochs=record.epochs or None,
             model_artifact=candidate.model_artifact,
         )
+
+
+def _check_leftovers(stage: Stage, audit: Audit) -> None:
+    """Refuse a file in which masks or fake quantizers of a technique survived; those of the user's own may stay."""
+    own = Audit.from_dict(stage.baseline(stage.native).run.audit).leftovers
+    told = leftovers(replace(audit, leftovers=tuple(name for name in audit.leftovers if name not in own)))
+    if told:
+        raise ExportError(told)
 
 
 def _open(stage: Stage, opened: ExitStack, path: Path, manifest: Manifest) -> Subject:

@@ -10,6 +10,7 @@ from typing import Any
 from nbopt.artifacts import available_threads, deflated_size, size_of
 from nbopt.errors import NbOptError
 from nbopt.measurement import verdicts
+from nbopt.measurement.audit import shortfall
 from nbopt.measurement.collapse import explained
 from nbopt.measurement.environment import governor, machine
 from nbopt.measurement.metrics import Metric
@@ -113,9 +114,24 @@ class Recorder:
         notes: Sequence[str],
         counts: tuple[int, int],
         words: str = "baseline",
+        asked: str = "",
         **more: Any,
     ) -> Run:
-        """Return the row of what was measured."""
+        """Return the row of what was measured.
+
+        Args:
+            recipe: The recipe as one line of text.
+            label: The recipe as a table writes it.
+            runtime: Where it was measured.
+            subject: The artifact in its process.
+            measured: Its figures.
+            artifact: Its path below the store's home, and its SHA-256.
+            notes: What a reader must know.
+            counts: Parameters, and those that are not zero.
+            words: The recipe's words, as the run's name has them.
+            asked: Precision that the recipe asked for, "" where it asked for none.
+            more: Further fields of the run.
+        """
         path = self.home / artifact[0]
         size, deflated = size_of(path), deflated_size(path)
         quality, latency = measured.quality, measured.latency
@@ -124,6 +140,9 @@ class Recorder:
         baseline = recipe == "baseline"
         native = measured.speedup is None
         reason = explained(quality.symptom, f"{recipe} {label}", runtime.name, bool(more.get("epochs")), self.workload)
+        reason = reason or shortfall(measured.audit, asked)
+        if measured.audit.unread:
+            notes = (*notes, f"not audited layer by layer: {measured.audit.unread}")
         words_of = phrase = "baseline"
         if not native:
             phrase = verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
@@ -165,9 +184,11 @@ class Recorder:
             load_ms=subject.bench.loaded.load_ms,
             first_inference_ms=subject.bench.loaded.first_ms,
             peak_memory_bytes=subject.bench.loaded.peak_bytes,
+            macs=measured.audit.macs or None,
+            audit=measured.audit.to_dict(),
             steps=tuple(step.to_dict() for step in measured.steps),
             verdicts=measured.verdicts,
-            verdict=reason.split(";")[0] if reason else phrase,
+            verdict=reason.split(";")[0] if quality.symptom else phrase,
             reason=reason,
             notes=tuple(notes),
             artifact=artifact[0],

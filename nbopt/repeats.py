@@ -137,6 +137,9 @@ def _judged(
         busy = any(run.verdicts.get("latency") == "busy" for run in runs)
         word = verdict_of_ratio(speedup, contention=worst if busy else 1.0)
         found["latency"] = "busy" if word == "inconclusive" and busy else word
+        own = [run.verdicts["technique"] for run in runs if "technique" in run.verdicts]
+        if own:
+            found["technique"] = max(set(own), key=own.count)
     if delta is not None:
         margin = allowed_drop(runs[0], DEFAULT_DROP if max_drop is None else max_drop)
         better = runs[0].greater_is_better

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.errors import DataError, ExportError
+from nbopt.errors import DataError, ExportError, NbOptError
 from nbopt.frozen import Frozen
 from nbopt.measurement import verdicts
+from nbopt.measurement.audit import Audit
 from nbopt.measurement.bench import Bench
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.lock import measuring
@@ -58,9 +59,11 @@ class Measurement:
         throughput: Rows a second at the best batch size.
         throughput_batch: That batch size.
         throughputs: Rows a second at each batch size that was tried.
+        audit: What the artifact is, layer by layer.
         contention: Wall time over CPU time per busy thread, >= 1.
         foreign: Share of the CPUs that other processes used, or None.
-        verdicts: A word for each axis.
+        verdicts: A word for each axis: quality, latency, size, memory; and for technique, which is latency against
+            the untouched model on the same runtime, where that is not the native one.
         steps: What each step of a pipeline gave; empty where there is only one.
     """
 
@@ -71,6 +74,7 @@ class Measurement:
     throughput: float
     throughput_batch: int
     throughputs: dict[int, float]
+    audit: Audit
     contention: float
     foreign: float | None
     verdicts: dict[str, str]
@@ -132,6 +136,7 @@ def measure_subject(
         throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget)
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None
     technique = speedup if same_runtime is None else rounds.ratio(RUNTIME, VARIANT)
+    audit = _audit(subject.bench)
     contention = rounds.contention()
     best_batch = max(throughputs, key=lambda batch: throughputs[batch])
     reference = same_runtime or native
@@ -142,8 +147,9 @@ def measure_subject(
         chain = [(start, "", reference), *made, (VARIANT, last_step, subject)]
     words: dict[str, str] = {}
     if native is not None:
-        latency = rounds.verdict(NATIVE, VARIANT)
-        words["latency"] = "busy" if latency == "inconclusive" and contention > QUIET else latency
+        words["latency"] = _speed_word(rounds, NATIVE)
+        if same_runtime is not None:
+            words["technique"] = _speed_word(rounds, RUNTIME)
         words["size"] = verdicts.of_size(subject.size_bytes, native.size_bytes)
         words["memory"] = verdicts.of_memory(
             subject.bench.loaded.peak_bytes, (same_runtime or native).bench.loaded.peak_bytes
@@ -160,11 +166,26 @@ def measure_subject(
         throughput=throughputs[best_batch],
         throughput_batch=best_batch,
         throughputs=throughputs,
+        audit=audit,
         contention=contention,
         foreign=rounds.foreign,
         verdicts=words,
         steps=tuple(_step(rounds, metric, rows, seed, one, other) for one, other in pairwise(chain)),
     )
+
+
+def _audit(bench: Bench) -> Audit:
+    """Return what the artifact is; where that can't be read its other figures are facts all the same."""
+    try:
+        return bench.audit()
+    except NbOptError as error:
+        return Audit(unread=error.one_line)
+
+
+def _speed_word(rounds: Rounds, baseline: str) -> str:
+    """Return the verdict on the variant's speed against one side; "busy" where other load is why there is none."""
+    word = rounds.verdict(baseline, VARIANT)
+    return "busy" if word == "inconclusive" and rounds.contention() > QUIET else word
 
 
 def _step(

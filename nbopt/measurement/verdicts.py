@@ -39,7 +39,7 @@ def phrase(verdicts: dict[str, str], metric: str, *, runtime_only: bool = False)
     """Return a verdict as a table shows it: "faster, smaller, same accuracy".
 
     Args:
-        verdicts: A word for each of quality, latency, size, memory, of those that were measured.
+        verdicts: A word for each of quality, latency, technique, size, memory, of those that were measured.
         metric: Name of the metric.
         runtime_only: The model is untouched and only its runtime differs: "faster (runtime)".
     """
@@ -55,6 +55,14 @@ def phrase(verdicts: dict[str, str], metric: str, *, runtime_only: bool = False)
         if verdicts.get("quality") not in ("identical", "same", None):
             parts.append(_quality(verdicts["quality"], metric))
         return ", ".join(filter(None, parts)) or "untouched model"
+    own = verdicts.get("technique", "")
+    if own == "worse":
+        # Whatever the runtime gained, the technique took some of it back.
+        latency = "slower than untouched there"
+    elif latency == "faster" and own == "same":
+        latency = "faster by the runtime alone"
+    elif latency == "faster" and own in ("inconclusive", "busy"):
+        latency = "faster, the technique's part inconclusive"
     size = {"better": "smaller", "worse": "larger", "same": "same size"}.get(verdicts.get("size", ""), "")
     quality = _quality(verdicts.get("quality", ""), metric)
     return ", ".join(filter(None, (latency, size, quality)))

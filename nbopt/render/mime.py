@@ -18,7 +18,7 @@ VERSION = 1
 MIME = f"application/vnd.nbopt.comparison.v{VERSION}+json"
 
 LIMIT_BYTES = 1_000_000
-"""Beyond this the payload drops the environments, then the last runs; `left_out` says so."""
+"""Beyond this the payload drops the layers, the environments, then the last runs; `left_out` says so."""
 
 
 def bundle(comparison: Comparison) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def payload(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> dict[str,
         "runs": runs,
         "left_out": left_out,
     }
+    if _size(body) > limit_bytes and any([run["audit"].pop("layers", None) for run in runs]):
+        left_out.append("layers")
     if _size(body) > limit_bytes:
         for run in runs:
             run["environment"] = {}

@@ -165,6 +165,8 @@ class View:
     def wins(self, run: Run) -> bool:
         """Tell whether a run is better than the baseline on some axis."""
         axes: tuple[Axis, ...] = ("latency", "size", "quality", "memory")
+        if run.verdicts.get("technique") in {"same", "worse"}:
+            axes = axes[1:]  # the speed is the runtime's, and a row of its own shows that
         return not (run.failed or run.collapsed) and any(self.verdict(run, axis) == "better" for axis in axes)
 
     def faster(self) -> list[Run]:
@@ -203,6 +205,8 @@ class View:
         quality, speed = self.verdict(run, "quality"), self.verdict(run, "latency")
         if self._lost(run) or speed == "worse":
             return "bad"
+        if run.verdicts.get("technique") == "worse":
+            return "mixed" if self.wins(run) else "bad"
         if quality in {"worse", "slightly worse"}:
             return "mixed" if self.wins(run) else "bad"
         if not self.wins(run):

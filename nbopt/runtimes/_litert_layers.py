@@ -198,9 +198,7 @@ def _computes_in(name: str, activation: str, beside: str, direct: list[str]) -> 
     return activation, ""
 
 
-def _macs(
-    name: str, operator: Any, given: list[int], made: list[int], graph: _Graph, weights: list[int]
-) -> int:
+def _macs(name: str, operator: Any, given: list[int], made: list[int], graph: _Graph, weights: list[int]) -> int:
     from ai_edge_litert import schema_py_generated as schema
 
     if name in EMBEDDING:

@@ -53,6 +53,10 @@ def test_quality_is_judged_by_its_interval(low: float, value: float, high: float
         ({"latency": "busy", "size": "same", "quality": "identical"}, "machine busy"),
         ({"latency": "inconclusive", "quality": "inconclusive"}, "speed inconclusive, accuracy inconclusive"),
         ({"latency": "same", "quality": "slightly worse"}, "same speed, slightly worse accuracy"),
+        ({"latency": "better", "technique": "better", "size": "better"}, "faster, smaller"),
+        ({"latency": "better", "technique": "same", "size": "same"}, "faster by the runtime alone, same size"),
+        ({"latency": "better", "technique": "worse"}, "slower than untouched there"),
+        ({"latency": "better", "technique": "busy"}, "the technique's part inconclusive"),
         ({}, ""),
     ],
 )

@@ -57,7 +57,7 @@ def test_the_payload_says_what_the_headline_says() -> None:
 
 
 def test_a_run_whose_outputs_cannot_be_trusted_is_red() -> None:
-    lost = dataclasses.replace(INT8, verdict="one class only", reason="one class only: every row is 3; try float16")
+    lost = dataclasses.replace(INT8, verdict="collapsed: one class", reason="collapsed: one class; try float16")
     body = render.payload(Comparison([BASELINE, lost]))
     assert body["workloads"][0]["rows"][1]["tone"] == "bad"
 
