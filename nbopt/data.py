@@ -95,6 +95,11 @@ def to_numpy(value: Any) -> np.ndarray[Any, Any]:
     return array
 
 
+def classes_second(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
+    """Tell from shapes whether outputs have their classes in the second axis: (rows, classes, height, width)."""
+    return len(outputs) > 2 and labels == (outputs[0], *outputs[2:]) and labels != outputs[:-1]
+
+
 def as_inputs(value: Any) -> Inputs:
     """Return what a model is called with, from one array, several, or a mapping of them."""
     if isinstance(value, Mapping):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import to_numpy
+from nbopt.data import classes_second, to_numpy
 from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
 
@@ -27,42 +27,72 @@ def infer_output(raw: np.ndarray[Any, Any], targets: Any, declared: OutputKind |
     Raises:
         DataError: Labels are of a type that no kind of output goes with.
     """
-    if declared is not None:
-        return declared, "from the loss or the last activation"
-    single = raw.ndim == 1 or raw.shape[-1] == 1
-    squeezed = raw.astype(np.float64)
-    within_unit = bool(np.all((squeezed >= 0) & (squeezed <= 1)))
     y = None if targets is None else to_numpy(targets)
+    values = raw.astype(np.float64)
+    if y is not None and classes_second(raw.shape, y.shape):
+        values = np.moveaxis(values, 1, -1)  # (rows, classes, height, width), as torch's losses have it
+    single = raw.ndim == 1 or raw.shape[-1] == 1
+    within_unit = bool(np.all((values >= 0) & (values <= 1)))
+    sums_to_one = not single and within_unit and np.allclose(values.sum(-1), 1, atol=SUM_TOLERANCE)
+    kind = _corrected(declared, y, values, sums_to_one=sums_to_one)
+    if kind is not None:
+        return kind, "from the loss or the last activation" if kind == declared else "from the loss, and the outputs"
     if y is None:
-        if not single and within_unit and np.allclose(squeezed.sum(-1), 1, atol=SUM_TOLERANCE):
+        if sums_to_one:
             return "probabilities", "outputs sum to 1"
         return "regression", "no labels: outputs are compared as values"
     integral = is_integral(y)
+    zero_one = integral and set(np.unique(y).tolist()) <= {0, 1}
     if single:
-        if not (integral and set(np.unique(y).tolist()) <= {0, 1}):
+        if not zero_one:
             return "regression", "one output, labels are not 0 and 1"
         return (
             ("binary_probabilities", "one output in [0, 1], labels 0 and 1")
             if within_unit
             else ("binary_logits", "one output outside [0, 1], labels 0 and 1")
         )
-    if y.ndim == raw.ndim and y.shape[-1] == raw.shape[-1]:
-        if not integral:
-            return "regression", "as many float labels as outputs"
+    if y.ndim == values.ndim and y.shape[-1] == values.shape[-1]:
+        if not zero_one:
+            return "regression", "as many values as outputs"
         if not np.all(y.sum(-1) == 1):
+            if y.shape == raw.shape and raw.ndim > 2:
+                # A mask: each place is a yes or no of its own.
+                return ("binary_probabilities" if within_unit else "binary_logits"), "labels 0 and 1 for each output"
             return ("multilabel_probabilities" if within_unit else "multilabel_logits"), "several labels a row"
     elif not integral:
         raise DataError(
-            f"labels as whole numbers from 0 to {raw.shape[-1] - 1}, or as many values as the {raw.shape[-1]} outputs",
+            f"labels as whole numbers from 0 to {values.shape[-1] - 1}, or as many values as the {values.shape[-1]} "
+            "outputs",
             f"labels of dtype {y.dtype} and shape {y.shape}, such as {y.ravel()[:3].tolist()}",
             "cast class labels to int64; for regression let the model give one output",
         )
-    if within_unit and np.allclose(squeezed.sum(-1), 1, atol=SUM_TOLERANCE):
-        return "probabilities", f"{raw.shape[-1]} outputs that sum to 1"
+    if sums_to_one:
+        return "probabilities", f"{values.shape[-1]} outputs that sum to 1"
     with np.errstate(over="ignore"):
-        if np.all(squeezed <= 0) and np.allclose(np.exp(squeezed).sum(-1), 1, atol=SUM_TOLERANCE):
-            return "log_probabilities", f"{raw.shape[-1]} outputs whose exponentials sum to 1"
-    return "logits", f"{raw.shape[-1]} outputs that do not sum to 1, integer labels"
+        if np.all(values <= 0) and np.allclose(np.exp(values).sum(-1), 1, atol=SUM_TOLERANCE):
+            return "log_probabilities", f"{values.shape[-1]} outputs whose exponentials sum to 1"
+    return "logits", f"{values.shape[-1]} outputs that do not sum to 1, integer labels"
+
+
+def _corrected(
+    declared: OutputKind | None, y: np.ndarray[Any, Any] | None, values: np.ndarray[Any, Any], *, sums_to_one: bool
+) -> OutputKind | None:
+    """Return the declared kind as the outputs bear it out, None where they contradict it.
+
+    A loss is an intention, and a last layer is told by where it was defined, not by where it is used.
+    """
+    if declared is None:
+        return None
+    several = values.ndim == 2 and values.shape[-1] > 1 and y is not None and y.shape == values.shape
+    if declared.startswith("binary") and several:
+        return "multilabel_logits" if declared == "binary_logits" else "multilabel_probabilities"
+    if declared == "logits" and sums_to_one:
+        return "probabilities"  # cross-entropy of logits over a softmax is a common slip
+    if declared.endswith("probabilities") and declared != "log_probabilities":
+        slack = SUM_TOLERANCE
+        if values.size and (values.min() < -slack or values.max() > 1 + slack):
+            return None
+    return declared
 
 
 def is_integral(y: np.ndarray[Any, Any]) -> bool:

@@ -8,6 +8,7 @@ import logging
 import sys
 import sysconfig
 import tempfile
+import traceback
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -116,12 +117,32 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
             raise ExportError("operations that ONNX has", reason_of(error), "try --runtime torch") from error
     if result is None:
         raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime torch")
-    graph = Graph(result.model_proto, batch, notes, mark)
+    graph = Graph(_without_metadata(result.model_proto), batch, notes, mark)
     if not graph.proto.graph.input:
         raise ExportError("a model that uses its inputs", "a constant", "check forward")
     if graph.proto.ByteSize() <= KEEP_BYTES:
         _last[model] = graph
     return graph
+
+
+def _without_metadata(proto: Any) -> Any:
+    """Take out what the exporter says of each node's origin, in place.
+
+    It is two thirds of a small transformer's file, grows with the code and not with the weights, and carries the
+    user's source lines and paths to whoever gets the file.
+    """
+    graphs = [proto.graph, *proto.functions]
+    del proto.metadata_props[:]
+    while graphs:
+        graph = graphs.pop()
+        # A function has no tensors of its own.
+        held = ("initializer", "value_info", "input", "output") if hasattr(graph, "initializer") else ()
+        parts = [graph, *graph.node, *(part for name in held for part in getattr(graph, name))]
+        for part in parts:
+            del part.metadata_props[:]
+            part.doc_string = ""
+        graphs += [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return proto
 
 
 def _mark(model: torch.nn.Module, signature: Signature) -> Any:
@@ -139,41 +160,57 @@ def trace(
     Raises:
         ExportError: torch.export refuses the model even for one row.
     """
-    wrapped = _Primary(model, signature.names if signature.keyed else None).eval()
     # AUTO instead of DYNAMIC: an axis that the code turns out to fix is told by the program, not by an error.
     free = torch.export.Dim.AUTO
     axes = [{axis: free for axis, size in enumerate(leaf.shape) if size is None} for leaf in signature.leaves]
 
-    def attempt(rows: int, dynamic: bool) -> torch.export.ExportedProgram:
+    def attempt(rows: int, *, dynamic: bool, strict: bool) -> torch.export.ExportedProgram:
+        # A failed attempt leaves its stand-ins for tensors in an RNN's list of weights: each gets a copy of its own.
+        wrapped = _Primary(clone(model), signature.names if signature.keyed else None).eval()
         example = tensors(model, map_leaves(lambda leaf: np.repeat(leaf, rows, axis=0), signature.example))
         shapes = {"values": tuple(axes)} if dynamic else None
         with quiet(), torch.no_grad():
-            return torch.export.export(wrapped, tuple(leaves(example)), dynamic_shapes=shapes, strict=False)
+            return torch.export.export(wrapped, tuple(leaves(example)), dynamic_shapes=shapes, strict=strict)
 
     try:
-        program = attempt(EXAMPLE_BATCH, dynamic=True)
+        program = attempt(EXAMPLE_BATCH, dynamic=True, strict=False)
         if _batch_is_free(program):
             return program, None, ()
+        # `len(x)` makes the example's number of rows a constant where the code is run to trace it; where its bytecode
+        # is traced, it stays a symbol.
         reason = "its code fixes the number of rows"
-    except Exception as error:  # noqa: BLE001 - torch.export raises dozens of types; the second try decides
+        program = attempt(EXAMPLE_BATCH, dynamic=True, strict=True)
+        if _batch_is_free(program):
+            return program, None, ()
+    except Exception as error:  # noqa: BLE001 - torch.export raises dozens of types; the last try decides
         reason = reason_of(error)
     try:
-        program = attempt(1, dynamic=False)
+        program = attempt(1, dynamic=False, strict=False)
     except Exception as error:
-        raise ExportError(
-            "a model that torch.export can trace",
-            reason_of(error),
-            "replace control flow that depends on values (torch.cond, torch.where), or use --runtime torch",
-        ) from error
+        raise ExportError("a model that torch.export can trace", reason_of(error), _remedy(error)) from error
     return program, 1, (f"exported for one row at a time: {reason}",)
 
 
+def _remedy(error: BaseException) -> str:
+    """Return what to do about code that torch.export can't trace."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if any(isinstance(value, torch.nn.utils.rnn.PackedSequence) for value in frame.f_locals.values()):
+            return (
+                "packed sequences can't be exported: run the RNN on the padded batch and take the output of each row's "
+                "last step, or use --runtime torch"
+            )
+    return "replace control flow that depends on values (torch.cond, torch.where), or use --runtime torch"
+
+
 def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
     inputs = set(program.graph_signature.user_inputs)
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in inputs:
             value = node.meta.get("val")
-            if isinstance(value, torch.Tensor) and value.ndim and isinstance(value.shape[0], int):
+            # A symbol that the code has settled is still a SymInt, one with a value.
+            if isinstance(value, torch.Tensor) and value.ndim and is_concrete_int(value.shape[0]):
                 return False
     return True
 
@@ -187,14 +224,23 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
     """
     import cloudpickle
 
+    twin = clone(model)
     own = [module for module in _modules_of(model) if _is_users_own(module)]
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
-        path.write_bytes(cloudpickle.dumps(clone(model)))
+        content = cloudpickle.dumps(twin)
+    except Exception as error:
+        # A pickle raises whatever a part of the model happens to raise.
+        raise ExportError(
+            "a model that can be written to a file",
+            f"{reason_of(error)} in {type(model).__name__}",
+            "keep open files, locks, generators and modules out of the model's attributes and of its file's globals",
+        ) from error
     finally:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)
+    path.write_bytes(content)
     return Exported(path)
 
 
@@ -204,12 +250,21 @@ def _modules_of(model: torch.nn.Module) -> list[ModuleType]:
 
 
 def _is_users_own(module: ModuleType) -> bool:
-    """Tell whether a module is a file of the user's, not an installed package."""
+    """Tell whether a module is a file of the user's, not an installed package.
+
+    Packages lie in more places than this environment's own: a user's site-packages, those of a system or of an
+    environment below this one, a folder that pip filled with --target. All hold what pip writes beside a package.
+    """
     file = getattr(module, "__file__", None)
     if file is None:
         return False
-    roots = [sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")]
-    return not any(Path(file).is_relative_to(root) for root in roots)
+    stdlib = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib")]
+    parents = Path(file).resolve().parents
+    depth = module.__name__.count(".") + (Path(file).name == "__init__.py")
+    root = parents[min(depth, len(parents) - 1)]
+    if any(part in ("site-packages", "dist-packages") for part in root.parts):
+        return False
+    return not any(root.is_relative_to(folder) for folder in stdlib) and not any(root.glob("*.dist-info"))
 
 
 def _write_onnx(proto: Any, path: Path) -> None:
@@ -258,11 +313,11 @@ def _with_float_ports(model: Any) -> Any:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep exporters' progress and deprecation notices out of the user's cell; errors still come."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "torch.fx", "torch._dynamo", "onnx_ir")
+    names = ("torch.onnx", "torch.export", "onnxscript", "torch.fx", "torch._dynamo", "torch._guards", "onnx_ir")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # what they log as an error comes as an exception too
     try:
         # torch.export prints the graph that it gave up on, where the error says enough.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

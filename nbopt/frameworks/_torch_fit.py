@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from nbopt.data import Batch, to_numpy
-from nbopt.errors import DataError, ModelError
+from nbopt.data import Batch, classes_second, to_numpy
+from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, OutputKind
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
 from nbopt.training import Progress, TrainingPlan, TrainingRecord
@@ -35,8 +38,7 @@ def loss_for(user: Any, kind: OutputKind) -> tuple[Loss, str]:
     if user is not None:
         if not callable(user):
             raise ModelError("loss as a function or module loss(output, target)", f"{user!r}")
-        name = getattr(user, "__name__", type(user).__name__)
-        return _weighted(user), f"{name} (yours)"
+        return _weighted(user), f"{_name(user)} (yours)"
     losses: dict[str, tuple[Loss, str]] = {
         "logits": (_cross_entropy, "cross-entropy of logits (inferred)"),
         "probabilities": (_nll_of_probabilities, "cross-entropy of probabilities (inferred)"),
@@ -57,6 +59,11 @@ def _mean(rows: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     return (rows * weight).sum() / weight.sum().clamp_min(TINY)
 
 
+def _classes_last(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return outputs with their classes in the last axis: (rows, classes, height, width) has them in the second."""
+    return output.movedim(1, -1) if classes_second(tuple(output.shape), tuple(target.shape)) else output
+
+
 def _class_rows(log_probabilities: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     """Return the mean negative log-likelihood for class labels (any leading axes) or one-hot labels."""
     classes = log_probabilities.shape[-1]
@@ -72,15 +79,15 @@ def _class_rows(log_probabilities: torch.Tensor, target: torch.Tensor, weight: t
 
 
 def _cross_entropy(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return _class_rows(functional.log_softmax(output, -1), target, weight)
+    return _class_rows(functional.log_softmax(_classes_last(output, target), -1), target, weight)
 
 
 def _nll(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return _class_rows(output, target, weight)
+    return _class_rows(_classes_last(output, target), target, weight)
 
 
 def _nll_of_probabilities(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return _class_rows(output.clamp_min(TINY).log(), target, weight)
+    return _class_rows(_classes_last(output, target).clamp_min(TINY).log(), target, weight)
 
 
 def _binary_logits(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
@@ -99,23 +106,55 @@ def _squared(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | 
 
 
 def _weighted(user: Callable[..., torch.Tensor]) -> Loss:
-    """Adapt a user's loss(output, target): row weights apply where it returns a value a row."""
+    """Adapt a user's loss(output, target), so that row weights apply.
+
+    torch's own losses are asked for a value a row; another one must return that by itself.
+    """
 
     def loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        value = user(output, _suited(user, output, target))
-        return value if value.ndim == 0 else _mean(value, weight)
+        output, target = _suited(user, output, target)
+        value = (user if weight is None else _by_rows(user))(output, target)
+        if value.ndim:
+            return _mean(value, weight)
+        if weight is not None:
+            warnings.warn(
+                f"{_name(user)} returns one number a batch, so the row weights of train do not reach it; "
+                "let it return a value a row",
+                NbOptWarning,
+                stacklevel=2,
+            )
+        return value
 
     return loss
 
 
-def _suited(user: Any, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Bring labels to the dtype and shape that torch's own losses insist on."""
-    name = getattr(user, "__name__", type(user).__name__)
-    if name in ("CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"):
-        return target if target.shape == output.shape else target.reshape(target.shape[:1] + target.shape[1:]).long()
+def _name(user: Any) -> str:
+    return str(getattr(user, "__name__", type(user).__name__))
+
+
+def _by_rows(user: Any) -> Callable[..., torch.Tensor]:
+    """Return torch's own loss without its reduction; another one as it is."""
+    if getattr(user, "reduction", None) == "mean":
+        apart = copy.copy(user)
+        apart.reduction = "none"
+        return cast("Callable[..., torch.Tensor]", apart)
+    own = getattr(user, "__module__", "") == functional.__name__
+    return functools.partial(user, reduction="none") if own else user
+
+
+def _suited(user: Any, output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring outputs and labels to the dtype and shape that torch's own losses insist on."""
+    if _name(user) in ("CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"):
+        if target.shape == output.shape:
+            return output, target
+        if output.ndim == 2 and target.shape == (len(output), 1):
+            target = target[:, 0]
+        tokens = output.ndim > 2 and target.shape == output.shape[:-1]
+        # These losses take (rows, classes, tokens); a model of tokens gives (rows, tokens, classes).
+        return output.movedim(-1, 1) if tokens else output, target.long()
     if target.numel() == output.numel():
-        return target.reshape(output.shape).to(output.dtype)
-    return target
+        return output, target.reshape(output.shape).to(output.dtype)
+    return output, target
 
 
 @contextmanager

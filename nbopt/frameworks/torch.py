@@ -116,7 +116,7 @@ class TorchFramework:
         if loss is not None:
             name = getattr(loss, "__name__", type(loss).__name__)
             if name in LOSS_KINDS:
-                return self._several_labels(LOSS_KINDS[name], model)
+                return LOSS_KINDS[name]
         from nbopt.frameworks._torch_module import last_leaf
 
         last = last_leaf(model)
@@ -125,18 +125,6 @@ class TorchFramework:
         if isinstance(last, torch.nn.Softmax):
             return "probabilities"
         return None
-
-    def _several_labels(self, kind: OutputKind, model: torch.nn.Module) -> OutputKind:
-        """Turn a binary kind into several labels where the last layer has several outputs."""
-        import torch
-
-        last = next((m for m in reversed(list(model.modules())) if isinstance(m, torch.nn.Linear)), None)
-        if last is not None and last.out_features > 1:
-            if kind == "binary_logits":
-                return "multilabel_logits"
-            if kind == "binary_probabilities":
-                return "multilabel_probabilities"
-        return kind
 
     def loss(self, model: torch.nn.Module, loss: Any, kind: OutputKind) -> tuple[Any, str]:
         """Return the loss to train with and its plain name."""

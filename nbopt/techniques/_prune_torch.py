@@ -116,6 +116,9 @@ def remove_channels(model: nn.Module, fraction: float, example: Inputs) -> tuple
     # torch-pruning 1.6.1 slices an LSTM's gates wrongly (IndexError when the smaller one runs): they keep their size.
     recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
     outputs = [*_output_layers(model, inputs), *recurrent]
+    kept = {id(part) for module in outputs for part in module.modules()}
+    if not any(id(m) not in kept and _makes_channels(m) for m in model.modules()):
+        raise _nothing_to_take()
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     for parameter in model.parameters():
         parameter.requires_grad_(True)  # torch-pruning traces the graph through autograd
@@ -149,12 +152,20 @@ def remove_channels(model: nn.Module, fraction: float, example: Inputs) -> tuple
             "prune without --structured, or rewrite reshapes that name a fixed number of channels (flatten(1), -1)",
         ) from error
     if _width(model) == before:
-        raise ModelError(
-            "layers whose channels can be taken out",
-            "none: every layer makes the output, is recurrent, or is tied to one that is",
-            "prune without --structured",
-        )
+        raise _nothing_to_take()
     return model, ["recurrent layers keep their size"] if recurrent else []
+
+
+def _makes_channels(module: nn.Module) -> bool:
+    return any(p.ndim >= LEAST_DIMENSIONS for p in module.parameters(recurse=False))
+
+
+def _nothing_to_take() -> ModelError:
+    return ModelError(
+        "layers whose channels can be taken out",
+        "none: every layer makes the output, is recurrent, or is tied to one that is",
+        "prune without --structured",
+    )
 
 
 def _forward(model: nn.Module, inputs: Any) -> Any:

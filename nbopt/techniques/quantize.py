@@ -87,4 +87,11 @@ class Quantizing:
                 f"{type(error).__name__}: {text}"[:300],
                 "--method dynamic, --dtype float16, or another runtime",
             ) from error
+        weights = runtime.weight_precisions(lowered.exported.path)
+        if lowered.precision == "int8" and not {"int8", "uint8"} & set(weights):
+            raise ExportError(
+                f"weights that {runtime.title} quantizes",
+                f"none: {self.options.method} int8 changed no weight of this model",
+                "--method static, or --dtype float16" if self.options.method == "dynamic" else "--dtype float16",
+            )
         return lowered

@@ -123,7 +123,6 @@ def test_the_dtype_is_that_of_the_models_own_numbers() -> None:
         (models.mlp(6, 3), nn.CrossEntropyLoss(), "logits"),
         (models.mlp(6, 3), functional.cross_entropy, "logits"),
         (models.mlp(6, 1), nn.BCEWithLogitsLoss(), "binary_logits"),
-        (models.mlp(6, 4), nn.BCEWithLogitsLoss(), "multilabel_logits"),
         (models.mlp(6, 1), nn.MSELoss(), "regression"),
         (nn.Sequential(models.mlp(6, 3), nn.Softmax(-1)), None, "probabilities"),
         (nn.Sequential(models.mlp(6, 3), nn.LogSoftmax(-1)), None, "log_probabilities"),
