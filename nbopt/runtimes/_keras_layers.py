@@ -26,6 +26,9 @@ CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 SAME_VALUES = {"ReadVariableOp", "Cast", "Reshape", "Transpose", "Identity", "ExpandDims", "Squeeze"}
 RECURRENT = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
 
+Shapes = dict[tuple[int, str], tuple[int, ...]]
+"""Shapes of tensors that their graph leaves open, by the graph's identity and the tensor's name."""
+
 
 class _Weight(NamedTuple):
     """Hold what a product multiplies by: a variable, or a constant of a frozen graph."""
@@ -51,7 +54,7 @@ class _Seen:
 class _Walk:
     """Go through a graph from its outputs to its inputs, and into loops and calls."""
 
-    def __init__(self, kinds: dict[int, tuple[str, str]], shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, kinds: dict[int, tuple[str, str]], shapes: Shapes) -> None:
         self.kinds, self.shapes = kinds, shapes
         self.seen: dict[str, _Seen] = {}
 
@@ -87,6 +90,7 @@ class _Walk:
     def _inner(self, op: Any, body: Any, sources: dict[str, Any]) -> dict[str, Any]:
         found = {}
         for index, (placeholder, tensor) in enumerate(zip(body.inputs, op.inputs, strict=False)):
+            self._pass_shape(placeholder, tensor)
             source = _source(tensor, sources)
             if source is None:
                 continue
@@ -94,6 +98,17 @@ class _Walk:
                 continue  # a state that only begins as a constant
             found[placeholder.op.name] = source
         return found
+
+    def _pass_shape(self, placeholder: Any, tensor: Any) -> None:
+        """Note the shape of an input of a loop or a call, and of what is taken from it where it is a list."""
+        shape = _shape(tensor, self.shapes)
+        if shape is not None and tensor.dtype not in (tf.variant, tf.resource):
+            self.shapes[_key(placeholder)] = shape
+        if tensor.op.type == "TensorListFromTensor":
+            whole = _shape(tensor.op.inputs[0], self.shapes)
+            for taken in placeholder.consumers():
+                if whole is not None and taken.type == "TensorListGetItem":
+                    self.shapes[_key(taken.outputs[0])] = whole[1:]
 
     def _count(self, op: Any, sources: dict[str, Any], turns: int, note: str) -> None:
         found = [_source(tensor, sources) for tensor in op.inputs[:2]]
@@ -157,11 +172,11 @@ def frozen(function: Any) -> Any:
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
-def _run_shapes(function: Any, given: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+def _run_shapes(function: Any, given: Sequence[Any]) -> Shapes:
     """Return the shapes that the graph of a frozen function leaves open, as they are for these inputs."""
     wanted = CONV | TRANSPOSED | PRODUCT | LOOPS | CALLS | {"Einsum"}
     tensors = {
-        tensor.name: tensor
+        _key(tensor): tensor
         for op in function.graph.get_operations()
         if op.type in wanted
         for tensor in (*op.inputs, *op.outputs)
@@ -172,7 +187,7 @@ def _run_shapes(function: Any, given: Sequence[Any]) -> dict[str, tuple[int, ...
     with function.graph.as_default():
         fetches = [tf.shape(tensor) for tensor in tensors.values()]
     found = function.prune(function.inputs, fetches)(*given)
-    return {name: tuple(int(size) for size in shape) for name, shape in zip(tensors, found, strict=True)}
+    return {key: tuple(int(size) for size in shape) for key, shape in zip(tensors, found, strict=True)}
 
 
 def left_in_model(function: Any, model: Any) -> tuple[str, ...]:
@@ -212,13 +227,17 @@ def _source(tensor: Any, sources: dict[str, Any]) -> _Weight | None:
     return _Weight(op.name, op.name, made.dtype.name, shape, lambda: tf.make_ndarray(op.get_attr("value")))
 
 
-def _shape(tensor: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+def _shape(tensor: Any, shapes: Shapes) -> tuple[int, ...] | None:
     if tensor.shape.is_fully_defined():
         return tuple(int(size) for size in tensor.shape)
-    return shapes.get(tensor.name)
+    return shapes.get(_key(tensor))
 
 
-def _body(graph: Any, op: Any, part: str, shapes: dict[str, tuple[int, ...]]) -> Any:
+def _key(tensor: Any) -> tuple[int, str]:
+    return id(tensor.graph), tensor.name
+
+
+def _body(graph: Any, op: Any, part: str, shapes: Shapes) -> Any:
     """Return the graph of a function that an operation runs."""
     function = graph._get_function(op.get_attr(part).name)
     if hasattr(function, "graph"):
@@ -256,12 +275,14 @@ def _operand(op: Any) -> Any:
     return op.inputs[2] if op.type in TRANSPOSED else op.inputs[0]
 
 
-def _macs(op: Any, shapes: dict[str, tuple[int, ...]]) -> int | None:
+def _macs(op: Any, shapes: Shapes) -> int | None:
     """Return the multiply-accumulates of one execution, None where a shape is not known."""
     if op.type in EMBEDDING:
         return 0
     known = [_shape(tensor, shapes) for tensor in (_operand(op), op.inputs[0], op.inputs[-1], op.outputs[0])]
     first, left, right, out = known
+    if op.type == "MatMul" and left is not None and right is not None:
+        return math.prod(left) * right[-2 if op.get_attr("transpose_b") else -1]
     if first is None or left is None or right is None or out is None:
         return None
     if op.type in TRANSPOSED:
@@ -274,8 +295,7 @@ def _macs(op: Any, shapes: dict[str, tuple[int, ...]]) -> int | None:
         return math.prod(first) // right[-1] * math.prod(right)
     if op.type == "Einsum":
         return einsum_macs(op.get_attr("equation").decode(), [left, right][: len(op.inputs)])
-    turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
-    return math.prod(out) * left[-2 if turned else -1]
+    return math.prod(out) * left[-2 if op.get_attr("adj_x") else -1]
 
 
 def _layer(name: str, seen: _Seen, rows: int) -> Layer:

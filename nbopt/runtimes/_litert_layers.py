@@ -21,8 +21,10 @@ from nbopt.runtimes._layer_parts import FAKE_QUANT, MASKS, largest, zeros_in
 
 CONV = {"CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D"}
 TRANSPOSED = {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}
-RECURRENT = {"LSTM": "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM": "LSTM", "RNN": "RNN",
-             "UNIDIRECTIONAL_SEQUENCE_RNN": "RNN", "BIDIRECTIONAL_SEQUENCE_RNN": "RNN"}  # fmt: skip
+RECURRENT = {
+    "LSTM": "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
+    "RNN": "RNN", "UNIDIRECTIONAL_SEQUENCE_RNN": "RNN", "BIDIRECTIONAL_SEQUENCE_RNN": "RNN",
+}  # fmt: skip
 PRODUCT = {"FULLY_CONNECTED", "BATCH_MATMUL"}
 EMBEDDING = {"GATHER", "EMBEDDING_LOOKUP"}
 HYBRID = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", *RECURRENT}
@@ -198,9 +200,7 @@ def _computes_in(name: str, activation: str, beside: str, direct: list[str]) -> 
     return activation, ""
 
 
-def _macs(
-    name: str, operator: Any, given: list[int], made: list[int], graph: _Graph, weights: list[int]
-) -> int:
+def _macs(name: str, operator: Any, given: list[int], made: list[int], graph: _Graph, weights: list[int]) -> int:
     from ai_edge_litert import schema_py_generated as schema
 
     if name in EMBEDDING:

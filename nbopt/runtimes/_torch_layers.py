@@ -226,7 +226,10 @@ def _layers(
         elif counts:
             computes, said = max(counts, key=lambda key: counts[key]), note
         else:
-            computes, said = UNKNOWN, "its weights were not multiplied on this row" if ran else "it did not run on this row"
+            computes, said = (
+                UNKNOWN,
+                "its weights were not multiplied on this row" if ran else "it did not run on this row",
+            )
         if kind or macs:
             yield Layer(
                 name, kind or "Linear", dtype, computes, largest(shapes), size, zeros, macs // max(1, rows), said
