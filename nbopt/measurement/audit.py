@@ -1,4 +1,4 @@
-"""What an artifact really is: realised precision and sparsity, layer by layer, and what falls short of what was asked."""
+"""What an artifact really is, layer by layer: realised precision, sparsity, and what falls short of what was asked."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Audit:
 
 def family_of(dtype: str) -> str:
     """Return the precision that a dtype counts as: "int8" for "uint8" and for "int8 dynamic"."""
-    word = dtype.split(" ")[0]
+    word = dtype.partition(" ")[0]
     return FAMILIES.get(word, word)
 
 

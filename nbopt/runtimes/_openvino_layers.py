@@ -75,8 +75,7 @@ def executed_layers(model: Any, compiled: Any, rows: int) -> tuple[Layer, ...]:
             matched = list(_matched(kernel, operations, told, wanted))[:1]
         else:
             matched = [name for name in kernel.names if name in told and kernel.kind in FUSIONS]
-        for name in matched:
-            layers.append(_executed(told.pop(name), kernel))
+        layers += [_executed(told.pop(name), kernel) for name in matched]
         if wanted and not matched and kernel.kind != "Gather":
             loose.append((kernel, wanted))
     for kernel, wanted in loose:

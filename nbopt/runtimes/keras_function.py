@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbopt.data import Inputs, leaves, to_numpy
+from nbopt.data import Inputs, leaves, map_leaves, rows_of, to_numpy
 from nbopt.errors import ArtifactError, NbOptWarning
-from nbopt.runtimes import Manifest, Runtime, Session
+from nbopt.runtimes import Layer, Manifest, Runtime, Session
 
 
 class KerasSession(Session):
@@ -38,6 +38,29 @@ class KerasSession(Session):
             result = self.function(tensors[0] if len(tensors) == 1 else tensors)
         output = to_numpy(result)
         return output.astype(np.float32) if output.dtype.name in ("bfloat16", "float16") else output
+
+    def traced(self, inputs: Inputs) -> tuple[Any, list[Any]]:
+        """Return the function traced for exactly these inputs, and its inputs where it had to be frozen for that."""
+        import tensorflow as tf
+
+        from nbopt.frameworks._quiet import quiet
+        from nbopt.runtimes._keras_layers import frozen
+
+        with quiet():
+            if not self.served:
+                specs = map_leaves(lambda leaf: tf.TensorSpec(np.shape(leaf), np.asarray(leaf).dtype), inputs)
+                ordered = specs if isinstance(specs, dict) or len(specs) > 1 else specs[0]
+                function = tf.function(self.function.python_function, autograph=False)
+                return function.get_concrete_function(list(ordered) if isinstance(ordered, tuple) else ordered), []
+            served = self.function
+            named = {name: tf.convert_to_tensor(leaf) for name, leaf in self.named(inputs).items()}
+
+            def serve(**given: Any) -> Any:
+                return served(**given)["output"]
+
+            specs = {name: tf.TensorSpec(leaf.shape, leaf.dtype, name=name) for name, leaf in named.items()}
+            function = frozen(tf.function(serve, autograph=False).get_concrete_function(**specs))
+            return function, [named[tensor.op.name] for tensor in function.inputs]
 
     def close(self) -> None:
         """Forget the model."""
@@ -86,6 +109,19 @@ class KerasFunction(Runtime):
         return KerasSession(
             tf.function(forward, autograph=False, reduce_retracing=True), manifest, served=False, model=model
         )
+
+    def layers(self, path: Path, session: KerasSession, inputs: Inputs) -> tuple[Layer, ...]:
+        """Return the layers of the function's graph, traced for one row."""
+        from nbopt.runtimes._keras_layers import executed_layers
+
+        function, given = session.traced(inputs)
+        return executed_layers(function, session.model, rows_of(inputs), given)
+
+    def leftovers(self, path: Path, session: KerasSession) -> tuple[str, ...]:
+        """Return masks among the variables."""
+        from nbopt.runtimes._keras_layers import left_in_model
+
+        return left_in_model(session.function, session.model)
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return the elements of all kept variables by dtype, without the state of random generators."""

@@ -120,7 +120,7 @@ class OnnxRuntime(Runtime):
         return executed_layers(file, graph, events, session.manifest.batch or rows_of(inputs))
 
     def leftovers(self, path: Path, session: OnnxSession) -> tuple[str, ...]:
-        """Return masks and float fake quantizers in the file; QDQ pairs around kernels are the format, not leftovers."""
+        """Return masks and fake quantizers in the file; QDQ pairs are how the format says int8, and not left over."""
         import onnx
 
         from nbopt.runtimes._onnx_layers import left_in_file
