@@ -84,3 +84,12 @@ def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:
     if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:
         tensor = tensor.float()
     return np.asarray(tensor.numpy())
+
+
+def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose elements can be read: torchao's quantized ones hold several, and take few operations."""
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+    if is_traceable_wrapper_subclass(tensor) and hasattr(tensor, "dequantize"):
+        return tensor.dequantize()
+    return tensor

@@ -94,16 +94,20 @@ class TorchFramework:
         """Yield each parameter and buffer by name, as NumPy."""
         import torch
 
+        from nbopt.frameworks._torch_module import plain_tensor
+
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            tensor = value.detach().cpu()
+            tensor = plain_tensor(value.detach()).cpu()
             yield name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
     def count(self, model: torch.nn.Module) -> tuple[int, int]:
         """Return parameters, and those that are not zero; a pruned layer's mask counts."""
+        from nbopt.frameworks._torch_module import plain_tensor
+
         total = nonzero = 0
         buffers = dict(model.named_buffers())
         for name, parameter in model.named_parameters():
-            value = parameter.detach()
+            value = plain_tensor(parameter.detach())
             mask = buffers.get(name.removesuffix("_orig") + "_mask") if name.endswith("_orig") else None
             total += value.numel()
             nonzero += int(((value if mask is None else value * mask) != 0).sum())

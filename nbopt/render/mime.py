@@ -42,7 +42,9 @@ def payload(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> dict[str,
         "runs": runs,
         "left_out": left_out,
     }
-    if _size(body) > limit_bytes and any([run["audit"].pop("layers", None) for run in runs]):
+    if _size(body) > limit_bytes and any(run["audit"].get("layers") for run in runs):
+        for run in runs:
+            run["audit"].pop("layers", None)
         left_out.append("layers")
     if _size(body) > limit_bytes:
         for run in runs:
