@@ -17,7 +17,7 @@ from nbopt.frameworks import Exported
 from nbopt.measurement import verdicts
 from nbopt.measurement.bench import Bench
 from nbopt.measurement.collapse import explained
-from nbopt.measurement.environment import governor, machine
+from nbopt.measurement.environment import cpu_quota, governor, machine, revision
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
 from nbopt.runs import Run, RunStore
@@ -249,6 +249,8 @@ class Stage:
             **machine(),
             "threads": self.settings.thread_count,
             "governor": governor(),
+            "cpu_quota": cpu_quota(),
+            "git": revision(),
             "device": self.workload.framework.device(self.workload.model),
             "measure": self.settings.budget,
             "shared_rows": self.workload.shared_rows,
