@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nbopt.errors import ArtifactError, NbOptError, OptionError, disk_error, nearest
+from nbopt.conditions import differing_words
+from nbopt.errors import ArtifactError, NbOptError, NbOptWarning, OptionError, disk_error, nearest
 from nbopt.measurement.verdicts import SIZE_TOLERANCE
 from nbopt.runs import Run
 
@@ -182,7 +184,9 @@ class Comparison:
         """Return the best run whose loss of quality stays within `max_drop` at the interval's bound.
 
         Where nothing wins the baseline is returned. Runs whose intervals of speed overlap the fastest's are
-        not ranked by speed; among them the smaller file wins, and of files of one size the untouched model.
+        not ranked by speed; among them the smaller file wins, and of files of one size the untouched model. A run
+        whose outputs collapsed is never taken. Where the runs were measured under different conditions, a warning
+        says so, and a note of the run that is returned.
 
         Args:
             max_drop: Quality that may be lost, 0 or more: absolute for metrics in [0, 1] (0.01 is one point),
@@ -196,6 +200,37 @@ class Comparison:
         Raises:
             OptionError: `minimize` is no axis, or `max_drop` is negative.
             NbOptError: No run was measured, or the limits leave none.
+        """
+        best, among = self.choose(
+            max_drop=max_drop,
+            minimize=minimize,
+            max_size=max_size,
+            max_latency_ms=max_latency_ms,
+            max_memory=max_memory,
+            runtime=runtime,
+        )
+        apart = differing_words(among)
+        if not apart:
+            return best
+        told = f"chosen among runs that were measured under different conditions: {'; '.join(apart)}"
+        warnings.warn(f"{best.name} was {told}; measure them again in one session", NbOptWarning, stacklevel=2)
+        return dataclasses.replace(best, notes=(*best.notes, told))
+
+    def choose(
+        self,
+        *,
+        max_drop: float = 0.01,
+        minimize: str = "latency",
+        max_size: float | None = None,
+        max_latency_ms: float | None = None,
+        max_memory: float | None = None,
+        runtime: str | None = None,
+    ) -> tuple[Run, list[Run]]:
+        """Return what `best` returns, without a word on conditions, and the runs that it was chosen among.
+
+        Raises:
+            OptionError: As `best`.
+            NbOptError: As `best`.
         """
         if minimize not in AXES:
             raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
@@ -224,7 +259,7 @@ class Comparison:
             smallest = min(run.size_bytes or 0 for run in ties)
             small = [run for run in ties if (run.size_bytes or 0) <= smallest * (1 + SIZE_TOLERANCE)]
             best = min(small, key=lambda run: (not run.is_baseline, run.latency_ms or 0.0))
-        return best
+        return best, [run for run, _ in scored]
 
     def pareto(self, minimize: str = "latency") -> Comparison:
         """Return the runs that no other beats on both quality and `minimize`."""

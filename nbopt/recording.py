@@ -12,7 +12,7 @@ from nbopt.errors import NbOptError
 from nbopt.measurement import verdicts
 from nbopt.measurement.audit import shortfall
 from nbopt.measurement.collapse import explained
-from nbopt.measurement.environment import governor, machine
+from nbopt.measurement.environment import cpu_quota, governor, machine, revision
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.subject import Measurement, Subject
 from nbopt.runs import Run
@@ -69,6 +69,8 @@ class Recorder:
             **machine(),
             "threads": self.settings.thread_count,
             "governor": governor(),
+            "cpu_quota": cpu_quota(),
+            "git": revision(),
             "device": self.workload.framework.device(self.workload.model),
             "measure": self.settings.budget,
             "shared_rows": self.workload.shared_rows,

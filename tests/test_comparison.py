@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from nbopt.comparison import COLUMNS, Comparison, Limits
-from nbopt.errors import ArtifactError, NbOptError, OptionError, StoreError
+from nbopt.errors import ArtifactError, NbOptError, NbOptWarning, OptionError, StoreError
 from nbopt.runs import Run
 
 CONTRACT = """run, recipe, framework, runtime, dtype, metric, quality, quality_low, quality_high, quality_delta,
@@ -227,3 +228,23 @@ def test_a_collapsed_run_is_never_chosen_and_breaks_every_limit(quality: dict[st
     for limits in (Limits(max_drop=1.0), Limits(min_speedup=1.0), Limits(max_size=100), Limits(max_latency=1.0)):
         assert "every row gets the same output" in limits.broken_by(both)
     assert Limits(min_speedup=1.0).broken_by(Comparison([BASELINE, broken, FAST])) == ""
+
+
+def test_best_among_runs_of_different_conditions_warns_and_says_so() -> None:
+    here = {"threads": 2, "versions": {"openvino": "2026.1", "onnxruntime": "1.32"}}
+    alike = [dataclasses.replace(each, environment=here) for each in (BASELINE, FAST, AS_FAST, LOSSY)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Comparison(alike).best() == alike[2]
+        other = {**here, "versions": {"openvino": "2026.2", "onnxruntime": "1.32"}}
+        # What is not ranked, and a version that a run does not depend on, are no matter.
+        assert Comparison([*alike[:3], dataclasses.replace(alike[3], environment=other)]).best() == alike[2]
+        moved = dataclasses.replace(alike[2], environment=other)
+        assert Comparison([alike[0], alike[1], moved]).best() == moved
+    slower = dataclasses.replace(alike[1], environment={**here, "threads": 1})
+    with pytest.warns(NbOptWarning, match=r"different conditions: threads \(1, 2\); measure them again"):
+        best = Comparison([alike[0], slower, alike[2]]).best()
+    assert (best.name, best.id) == (AS_FAST.name, AS_FAST.id)
+    assert best.notes == ("chosen among runs that were measured under different conditions: threads (1, 2)",)
+    with pytest.warns(NbOptWarning, match="openvino"):
+        Comparison([alike[1], dataclasses.replace(alike[1], environment=other)]).best()

@@ -65,9 +65,17 @@ def headline(view: View) -> Headline:
         if len(view.runs) == 1:
             return Headline(best, tuple(_baseline_figures(view, best)), (), conditions)
         strong = (Part("Nothing beats the baseline: keep it"),)
-        return Headline(best, strong, tuple(_why_kept(view)), conditions)
+        return Headline(best, strong, (*_why_kept(view), *_reserve(view)), conditions)
     result = tuple(_joined(_phrases(view, best)))
-    return Headline(best, result, tuple(_second(view, best)), conditions)
+    return Headline(best, result, (*_second(view, best), *_reserve(view)), conditions)
+
+
+def _reserve(view: View) -> Sentence:
+    """Return what must be said of a choice among rows that were not measured alike."""
+    if not view.differing:
+        return ()
+    apart = ", ".join(words.partition(" (")[0] for words in view.differing)
+    return Part(" The rows were measured under different conditions ("), Part(apart, "name"), Part("): not a ranking.")
 
 
 def run_sentence(run: Run, baseline: Run | None = None) -> str:

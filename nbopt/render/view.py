@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from nbopt.comparison import Comparison, allowed_drop, within
+from nbopt.conditions import differing_words
 from nbopt.errors import NbOptError
 from nbopt.measurement.statistics import QUIET, Interval, verdict_of_ratio
 from nbopt.measurement.verdicts import of_memory, of_quality, of_size, phrase
@@ -88,7 +89,7 @@ class View:
     def best(self) -> Run | None:
         """Return the headline's run: the baseline where nothing wins, None where nothing was measured."""
         try:
-            run: Run | None = self.comparison.best(max_drop=MAX_DROP)
+            run: Run | None = self.comparison.choose(max_drop=MAX_DROP)[0]
         except (NbOptError, ValueError):
             # Bounds that contradict their estimate, from a damaged record, leave nothing to rank.
             run = self.baseline
@@ -227,15 +228,7 @@ class View:
     @cached_property
     def differing(self) -> tuple[str, ...]:
         """Return the conditions in which measured runs differ, so that milliseconds do not rank them."""
-        keys = {"cpu": "CPU", "threads": "threads", "os": "operating system", "measure": "measurement"}
-        found = []
-        for key, title in keys.items():
-            known = [run.environment.get(key) for run in self.measured]
-            values = {str(value) for value in known if value is not None}
-            if len(values) > 1:
-                shown = ", ".join(sorted(one_line(value, 30) for value in values)[:4])
-                found.append(f"{title} ({shown})")
-        return tuple(found)
+        return tuple(one_line(words, 160) for words in differing_words(self.measured))
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> Interval | None:

@@ -57,7 +57,8 @@ def test_the_payload_says_what_the_headline_says() -> None:
 
 
 def test_a_run_whose_outputs_cannot_be_trusted_is_red() -> None:
-    lost = dataclasses.replace(INT8, verdict="collapsed: one class", reason="collapsed: one class; try float16")
+    what = "every row is predicted as class 3"
+    lost = dataclasses.replace(INT8, verdict=f"collapsed: {what}", reason=f"collapsed: {what}; why; do")
     body = render.payload(Comparison([BASELINE, lost]))
     assert body["workloads"][0]["rows"][1]["tone"] == "bad"
 

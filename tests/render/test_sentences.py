@@ -245,3 +245,13 @@ def test_each_affected_row_has_a_footnote_on_what_is_shared() -> None:
     ]
     assert notes_of(dataclasses.replace(REFUSED, environment=measured.environment)) == []
     assert notes_of(with_shared(train_test=(0, 10_000))) == []
+
+
+def test_a_headline_over_rows_of_different_conditions_says_so() -> None:
+    slower = {**ENVIRONMENT, "governor": "powersave"}
+    runs = [BASELINE, dataclasses.replace(INT8, environment={**ENVIRONMENT, "governor": "performance"})]
+    assert "different conditions" not in plain(top(*runs).second)
+    runs.append(dataclasses.replace(MASKED, environment=slower))
+    assert plain(top(*runs).second).endswith("measured under different conditions (governor): not a ranking.")
+    kept = [BASELINE, dataclasses.replace(SLOWER, environment={**ENVIRONMENT, "threads": 7})]
+    assert plain(top(*kept).second).endswith("measured under different conditions (threads): not a ranking.")

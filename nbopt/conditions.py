@@ -1,0 +1,33 @@
+"""Whether runs were measured alike: what a ranking of them rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nbopt.measurement.environment import differing
+from nbopt.runs import Run
+from nbopt.runtimes import all_runtimes
+
+# The baseline that a speedup is paired with runs in the framework itself.
+FRAMEWORK_PACKAGES = {"torch": {"torch"}, "keras": {"keras", "tensorflow"}}
+SHOWN = 4
+SHOWN_CHARACTERS = 30
+
+
+def differing_words(runs: Iterable[Run]) -> list[str]:
+    """Return the conditions in which measured runs differ, with values: "threads (1, 2)"; nothing where all agree.
+
+    Versions count where a run depends on them: those of its runtime, and of the framework that its baseline ran in.
+    """
+    packages = {name: {word.replace("_", "-") for word in kind.packages} for name, kind in all_runtimes().items()}
+    found = differing(
+        (run.environment, packages.get(run.runtime, set()) | FRAMEWORK_PACKAGES.get(run.framework, set()))
+        for run in runs
+        if not run.failed
+    )
+    return [f"{title} ({', '.join(_short(value) for value in values[:SHOWN])})" for title, values in found.items()]
+
+
+def _short(value: str) -> str:
+    line = " ".join(value.split())
+    return line if len(line) <= SHOWN_CHARACTERS else f"{line[: SHOWN_CHARACTERS - 2]}.."
