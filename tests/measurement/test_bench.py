@@ -17,6 +17,7 @@ from nbopt.artifacts import load, read_sidecar
 from nbopt.comparison import Comparison
 from nbopt.errors import ArtifactError, DataError, ExportError
 from nbopt.measurement.bench import Bench
+from nbopt.measurement.process import WorkerProcess
 from nbopt.measurement.worker import resident_bytes
 from nbopt.runs import Run
 from nbopt.runtimes import Manifest
@@ -84,6 +85,38 @@ def test_every_library_gets_the_same_threads(open_bench: Open, comparison: Compa
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
             assert environment[variable] == str(threads)
         bench.close()
+
+
+@pytest.mark.parametrize("name", ["baseline/torch", "baseline/onnxruntime", "baseline/openvino"])
+def test_a_side_that_is_not_at_work_leaves_the_processors_to_the_other(
+    open_bench: Open, comparison: Comparison, name: str
+) -> None:
+    bench = open_bench(*kept(comparison[name]), threads=2)
+    side = bench.side(batch=64)
+    side(20)
+    process = psutil.Process(bench.pid)
+    before, began = sum(process.cpu_times()[:2]), time.monotonic()
+    time.sleep(0.3)
+    spent, waited = sum(process.cpu_times()[:2]) - before, time.monotonic() - began
+    # Threads that spin would have used all of it; the system counts in ticks of 10 ms.
+    assert spent <= 0.1 * waited
+
+
+def test_a_process_may_start_ahead_of_its_artifact(
+    open_bench: Open, onnx: tuple[Path, Manifest], workload: Workload
+) -> None:
+    ahead = WorkerProcess(1, "onnxruntime")
+    with Bench(*onnx, threads=1, folder=workload.report_rows.folder, process=ahead) as bench:
+        assert bench.pid == ahead.pid
+        assert bench.loaded.load_ms > 0
+        assert len(bench.predict(workload.report_rows.folder)) == workload.report_rows.rows
+
+
+def test_a_runtime_that_is_none_is_told_when_the_artifact_is_loaded(
+    onnx: tuple[Path, Manifest], workload: Workload
+) -> None:
+    with pytest.raises(ExportError, match="tensorr"):
+        Bench(*onnx, threads=1, folder=workload.report_rows.folder, process=WorkerProcess(1, "tensorr"))
 
 
 def test_no_training_framework_is_loaded_where_the_runtime_is_none(
