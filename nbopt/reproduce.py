@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from nbopt.comparison import Comparison, collapsed
+from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
 from nbopt.errors import NbOptError, OptionError
 from nbopt.loop import BUDGETS, optimize
@@ -183,10 +183,10 @@ def _quality(old: Run, new: Run) -> Agreement:
     if not new.metric:
         return Agreement("quality", True, "quality not measured in either")
     name = figures.metric_title(new.metric)
-    if collapsed(old) or collapsed(new):
-        both = collapsed(old) and collapsed(new)
+    if old.collapsed or new.collapsed:
+        both = old.collapsed and new.collapsed
         return Agreement(
-            name, both, "both collapsed" if both else f"{'the first' if collapsed(old) else 'the new'} run collapsed"
+            name, both, "both collapsed" if both else f"{'the first' if old.collapsed else 'the new'} run collapsed"
         )
     if old.quality is None or new.quality is None:
         same = old.quality == new.quality
