@@ -42,6 +42,7 @@ SAME_VALUES = {"Cast", "DequantizeLinear", "QuantizeLinear", "Transpose", "Resha
                "Flatten"}  # fmt: skip
 """Operators through which weights stay the same weights."""
 
+SCOPES = "pkg.torch.onnx.name_scopes"
 PLAIN = {"float": "float32", "double": "float64"}
 
 
@@ -173,7 +174,7 @@ def _layer(node: Any, calls: list[Call], stored: _Graph, graph: _Graph, rows: in
     elif None in macs:
         note = "its shapes don't tell how much it multiplies"
     return Layer(
-        name or _plain(node.name) or node.output[0],
+        name or _scope(node, stored) or _plain(node.name).removesuffix("_quant") or node.output[0],
         _kind(op, bool(shapes)),
         dtype,
         _computes_in(node, calls, graph) if calls else UNKNOWN,
@@ -212,6 +213,17 @@ def _origin(node: Any, index: int, name: str, stored: _Graph) -> Any:
 def _plain(name: str) -> str:
     """Return a node's name without what fusions and layout changes append to it."""
     return re.sub(r"(_token_\d+|/\w+Fusion/?)+$", "", name)
+
+
+def _scope(node: Any, stored: _Graph) -> str:
+    """Return the module that torch's exporter says a node belongs to, "" where nothing is said."""
+    plain = _plain(node.name)
+    for other in (node, *(entry for entry in stored.nodes if plain and entry.name == plain)):
+        said = next((entry.value for entry in other.metadata_props if entry.key == SCOPES), "")
+        modules = re.findall(r"'([^']*)'", said)[:-1]  # the last is the operation itself
+        if modules and modules[-1].removeprefix("model."):
+            return modules[-1].removeprefix("model.")
+    return ""
 
 
 def _dtype(tensor: Any) -> str:
