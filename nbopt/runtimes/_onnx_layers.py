@@ -59,6 +59,7 @@ class _Graph:
 
     def __init__(self, graph: Any) -> None:
         self.nodes: list[Any] = []
+        self.named: dict[str, Any] = {}
         self.constants: dict[str, Any] = {}
         self.producers: dict[str, Any] = {}
         waiting = [graph]
@@ -67,6 +68,7 @@ class _Graph:
             self.constants |= {tensor.name: tensor for tensor in part.initializer}
             for node in part.node:
                 self.nodes.append(node)
+                self.named.setdefault(node.name, node)
                 waiting += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
                 self.producers |= dict.fromkeys(node.output, node)
                 if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
@@ -203,7 +205,7 @@ def _origin(node: Any, index: int, name: str, stored: _Graph) -> Any:
     tensor, _ = stored.constant(name)
     if tensor is None:
         plain = _plain(node.name)
-        twin = next((other for other in stored.nodes if plain and other.name == plain), None)
+        twin = stored.named.get(plain) if plain else None
         if twin is not None:
             position = index if twin.op_type == node.op_type else next(iter(WEIGHTS.get(twin.op_type, (1,))), 1)
             tensor = stored.constant(twin.input[position])[0] if position < len(twin.input) else None
@@ -217,8 +219,7 @@ def _plain(name: str) -> str:
 
 def _scope(node: Any, stored: _Graph) -> str:
     """Return the module that torch's exporter says a node belongs to, "" where nothing is said."""
-    plain = _plain(node.name)
-    for other in (node, *(entry for entry in stored.nodes if plain and entry.name == plain)):
+    for other in (node, stored.named.get(_plain(node.name), node)):
         said = next((entry.value for entry in other.metadata_props if entry.key == SCOPES), "")
         modules = re.findall(r"'([^']*)'", said)[:-1]  # the last is the operation itself
         if modules and modules[-1].removeprefix("model."):
