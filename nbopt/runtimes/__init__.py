@@ -206,6 +206,8 @@ def all_runtimes() -> dict[str, Runtime]:
     """Return every runtime found in this package, by name."""
     found: dict[str, Runtime] = {}
     for module in iter_modules(__path__):
+        if module.name.startswith("_"):
+            continue  # a part of one runtime, which may import what that runtime runs on
         runtime = getattr(importlib.import_module(f"{__name__}.{module.name}"), "RUNTIME", None)
         if runtime is not None:
             found[runtime.name] = runtime

@@ -42,6 +42,7 @@ SAME_VALUES = {"Cast", "DequantizeLinear", "QuantizeLinear", "Transpose", "Resha
                "Flatten"}  # fmt: skip
 """Operators through which weights stay the same weights."""
 
+SCOPES = "pkg.torch.onnx.name_scopes"
 PLAIN = {"float": "float32", "double": "float64"}
 
 
@@ -58,6 +59,7 @@ class _Graph:
 
     def __init__(self, graph: Any) -> None:
         self.nodes: list[Any] = []
+        self.named: dict[str, Any] = {}
         self.constants: dict[str, Any] = {}
         self.producers: dict[str, Any] = {}
         waiting = [graph]
@@ -66,6 +68,7 @@ class _Graph:
             self.constants |= {tensor.name: tensor for tensor in part.initializer}
             for node in part.node:
                 self.nodes.append(node)
+                self.named.setdefault(node.name, node)
                 waiting += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
                 self.producers |= dict.fromkeys(node.output, node)
                 if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
@@ -173,7 +176,7 @@ def _layer(node: Any, calls: list[Call], stored: _Graph, graph: _Graph, rows: in
     elif None in macs:
         note = "its shapes don't tell how much it multiplies"
     return Layer(
-        name or _plain(node.name) or node.output[0],
+        name or _scope(node, stored) or _plain(node.name).removesuffix("_quant") or node.output[0],
         _kind(op, bool(shapes)),
         dtype,
         _computes_in(node, calls, graph) if calls else UNKNOWN,
@@ -202,7 +205,7 @@ def _origin(node: Any, index: int, name: str, stored: _Graph) -> Any:
     tensor, _ = stored.constant(name)
     if tensor is None:
         plain = _plain(node.name)
-        twin = next((other for other in stored.nodes if plain and other.name == plain), None)
+        twin = stored.named.get(plain) if plain else None
         if twin is not None:
             position = index if twin.op_type == node.op_type else next(iter(WEIGHTS.get(twin.op_type, (1,))), 1)
             tensor = stored.constant(twin.input[position])[0] if position < len(twin.input) else None
@@ -212,6 +215,16 @@ def _origin(node: Any, index: int, name: str, stored: _Graph) -> Any:
 def _plain(name: str) -> str:
     """Return a node's name without what fusions and layout changes append to it."""
     return re.sub(r"(_token_\d+|/\w+Fusion/?)+$", "", name)
+
+
+def _scope(node: Any, stored: _Graph) -> str:
+    """Return the module that torch's exporter says a node belongs to, "" where nothing is said."""
+    for other in (node, stored.named.get(_plain(node.name), node)):
+        said = next((entry.value for entry in other.metadata_props if entry.key == SCOPES), "")
+        modules = re.findall(r"'([^']*)'", said)[:-1]  # the last is the operation itself
+        if modules and modules[-1].removeprefix("model."):
+            return modules[-1].removeprefix("model.")
+    return ""
 
 
 def _dtype(tensor: Any) -> str:
