@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nbopt.loop import optimize
     from nbopt.measurement import measure
     from nbopt.recipe import Recipe
+    from nbopt.reproduce import rerun
     from nbopt.runs import Run, RunStore
     from nbopt.training import TrainingPlan
     from nbopt.workload import Workload
@@ -36,6 +37,7 @@ __all__ = [
     "load_ipython_extension",
     "measure",
     "optimize",
+    "rerun",
 ]
 
 _HOME_OF = {
@@ -49,10 +51,11 @@ _HOME_OF = {
     "load": "nbopt.artifacts",
     "measure": "nbopt.measurement",
     "optimize": "nbopt.loop",
+    "rerun": "nbopt.reproduce",
 }
 
 # A Comparison shows itself through nbopt.render, which lies above it and so registers itself from there.
-_RENDERED = frozenset({"Comparison", "optimize"})
+_RENDERED = frozenset({"Comparison", "optimize", "rerun"})
 
 
 def _technique_files() -> dict[str, str]:

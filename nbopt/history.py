@@ -11,6 +11,7 @@ from nbopt.comparison import Comparison, without_repeats
 from nbopt.errors import NbOptError, OptionError, nearest
 from nbopt.ledger import default_home
 from nbopt.render import figures
+from nbopt.render.layers import layers_html, layers_text
 from nbopt.runs import Run, RunStore
 from nbopt.sheet import Sheet, bundle
 
@@ -232,6 +233,9 @@ class RunCard:
             (run.metric or "quality", _quality_text(run)),
             ("latency", _measured(figures.latency(run), "ms")),
             ("speedup", _speedup_text(run)),
+            *(("step", f"{step['words']}: {figures.step_gains(run, step)}") for step in run.steps),
+            ("seeds", ", ".join(map(str, run.seeds))),
+            ("of the peak", figures.percent(run.peak_share) if run.peak_share is not None else ""),
             ("size", size_text(run.size_bytes) if run.size_bytes else ""),
             *((name, size_text(value) if value else "") for name, value in memory.items()),
             ("parameters", _parameters_text(run)),
@@ -248,10 +252,11 @@ class RunCard:
         return Sheet(rows=tuple((name, words) for name, words in pairs if words))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return bundle([self.sheet()])
+        shown = bundle([self.sheet()])
+        return {**shown, "text/plain": repr(self), "text/html": shown["text/html"] + layers_html(self.run.audit)}
 
     def __repr__(self) -> str:
-        return self.sheet().text()
+        return "\n\n".join(filter(None, (self.sheet().text(), layers_text(self.run.audit))))
 
 
 def _measured(value: figures.Figure, unit: str) -> str:

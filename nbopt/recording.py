@@ -13,7 +13,9 @@ from nbopt.measurement import verdicts
 from nbopt.measurement.audit import shortfall
 from nbopt.measurement.collapse import explained
 from nbopt.measurement.environment import cpu_quota, governor, machine, revision
+from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
+from nbopt.measurement.peak import peaks as machine_peaks
 from nbopt.measurement.subject import Measurement, Subject
 from nbopt.runs import Run
 from nbopt.runtimes import Runtime
@@ -187,6 +189,7 @@ class Recorder:
             first_inference_ms=subject.bench.loaded.first_ms,
             peak_memory_bytes=subject.bench.loaded.peak_bytes,
             macs=measured.audit.macs or None,
+            peak_share=self._peak_share(runtime, measured),
             audit=measured.audit.to_dict(),
             steps=tuple(step.to_dict() for step in measured.steps),
             verdicts=measured.verdicts,
@@ -196,6 +199,22 @@ class Recorder:
             artifact=artifact[0],
             artifact_sha256=artifact[1],
         )
+
+    def _peak_share(self, runtime: Runtime, measured: Measurement) -> float | None:
+        """Return how much of the machine's own peak an artifact reaches, in [0, 1]; None where that is not known.
+
+        What it would take at the peak of each precision that its multiply-accumulates run in, over its latency.
+        """
+        device = self.workload.framework.device(self.workload.model) if runtime.needs_framework else "cpu"
+        shares = measured.audit.mac_shares
+        if not measured.audit.macs or device != "cpu":
+            return None
+        with measuring():  # the first time on a machine, it is measured now
+            peaks = machine_peaks(self.settings.thread_count)
+        if not shares.keys() <= peaks.keys():
+            return None
+        seconds = sum(measured.audit.macs * share / peaks[precision] for precision, share in shares.items())
+        return min(1.0, seconds * 1e3 / measured.latency.median)
 
 
 def _runtime_share(speedup: Any, technique: Any, baseline: bool) -> float:

@@ -17,6 +17,7 @@ from nbopt.jupyter.namespace import is_data, is_model, names_of
 from nbopt.jupyter.options import Output, Request, Running
 from nbopt.jupyter.progress import live_progress
 from nbopt.recipe.names import evaluate, is_name, variable
+from nbopt.reproduce import Reproduction
 from nbopt.runs import Run
 from nbopt.workload import Workload
 
@@ -187,6 +188,8 @@ def _runs_in(value: Any) -> list[Run] | None:
         return [value.run]
     if isinstance(value, (Comparison, history.RunList)):
         return list(value)
+    if isinstance(value, Reproduction):
+        return list(value.comparison)
     if isinstance(value, (list, tuple)) and value:
         parts = [_runs_in(part) for part in value]
         return None if None in parts else [run for part in parts for run in _flat(part)]

@@ -7,18 +7,26 @@ from typing import Any
 
 from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite, one_line
+from nbopt.render.layers import layers_html
 from nbopt.render.markup import markup, safe, typeset
 from nbopt.render.sentences import run_parts
 from nbopt.render.view import View
 from nbopt.runs import Run
 
 _DOT = " \N{MIDDLE DOT} "
+LAYERS = 12
+"""Layers of each run that the folded details show; `%optimize show NAME` has more."""
 
 
-def details_of(view: View) -> str:
-    """Return a folded list of the runs, each folded in turn, and the environment that they share."""
+def details_of(view: View, *, layers: bool = True) -> str:
+    """Return a folded list of the runs, each folded in turn, and the environment that they share.
+
+    Args:
+        view: The runs.
+        layers: With the layers of each run's artifact, the largest ones.
+    """
     shared = _shared_environment(view)
-    runs = "".join(_run(view, run, shared) for run in view.runs)
+    runs = "".join(_run(view, run, shared, layers) for run in view.runs)
     if shared:
         runs += _folded("Environment", [("", safe(_words(shared), 1500))])
     title = "Every figure, run by run" if len(view.runs) > 1 else "Every figure"
@@ -28,7 +36,7 @@ def details_of(view: View) -> str:
     )
 
 
-def _run(view: View, run: Run, shared: dict[str, Any]) -> str:
+def _run(view: View, run: Run, shared: dict[str, Any], layers: bool) -> str:
     own = {key: value for key, value in run.environment.items() if key not in shared}
     lines = [
         ("", markup(run_parts(view, run))),
@@ -40,15 +48,17 @@ def _run(view: View, run: Run, shared: dict[str, Any]) -> str:
         ("work", safe(_DOT.join(_work(run)), 600)),
         ("environment", safe(_words(own), 1500)),
     ]
-    return _folded(run.name, lines)
+    table = layers_html(run.audit, rows=LAYERS, pictures=False) if layers else ""
+    return _folded(run.name, lines, table)
 
 
-def _folded(title: str, lines: Iterable[tuple[str, str]]) -> str:
-    """Return lines of a name and markup under a title that unfolds them."""
+def _folded(title: str, lines: Iterable[tuple[str, str]], more: str = "") -> str:
+    """Return lines of a name and markup, and more markup, under a title that unfolds them."""
     body = "".join(
         f'<div style="font-size:12px">{f"<b>{name}</b> " if name else ""}{text}</div>' for name, text in lines if text
     )
-    return f'<details><summary>{safe(title, 120)}</summary><div style="margin:0 0 4px 16px">{body}</div></details>'
+    inner = f'<div style="margin:0 0 4px 16px">{body}{more}</div>'
+    return f"<details><summary>{safe(title, 120)}</summary>{inner}</details>"
 
 
 def _quality(run: Run) -> Iterable[str]:
@@ -90,6 +100,8 @@ def _time(run: Run) -> Iterable[str]:
         others = [(size, rate) for size, rate in run.throughputs.items() if size != str(run.throughput_batch)]
         if others:
             yield ", ".join(f"{figures.figure(rate).value} at batch {one_line(size, 8)}" for size, rate in others)
+    if (share := finite(run.peak_share)) is not None:
+        yield f"runs at {figures.percent(share)} of this machine's peak"
     if (contention := finite(run.contention)) is not None:
         yield f"wall/CPU {contention:.2f}"
 
@@ -112,15 +124,7 @@ def _size(run: Run) -> Iterable[str]:
 def _steps(run: Run) -> Iterable[str]:
     """Yield a line of markup for each step of a pipeline: what it gave on each axis."""
     for step in run.steps if len(run.steps) > 1 else ():
-        speed = figures.of_ratio(step, "speedup")
-        gains = [f"{speed.value}x faster {speed.bounds}", f"{figures.times(step['size_ratio'])}x smaller"]
-        if step.get("quality_delta") is not None:
-            bounds = step["quality_delta"], step["quality_delta_low"], step["quality_delta_high"]
-            scale = figures.POINTS if run.bounded else 1.0
-            change = figures.figure(*bounds, scale=scale, sign=True)
-            unit = figures.change_unit(run)
-            gains.append(f"{figures.metric_title(one_line(run.metric, 60))} {change.value}{unit} {change.bounds}")
-        yield f"{safe(str(step['words']), 100)}: {typeset(', '.join(gains))}"
+        yield f"{safe(str(step['words']), 100)}: {typeset(figures.step_gains(run, step))}"
 
 
 def _seeds(run: Run) -> Iterable[str]:

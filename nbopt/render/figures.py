@@ -118,6 +118,22 @@ def change(run: Run) -> Figure:
     )
 
 
+def step_change(run: Run, step: Mapping[str, Any]) -> str:
+    """Return how quality changed by a step of a run's pipeline, with unit and bounds; "" where it was not measured."""
+    if step["quality_delta"] is None:
+        return ""
+    bounds = (step[f"quality_delta{end}"] for end in ("", "_low", "_high"))
+    changed = figure(*bounds, scale=POINTS if run.bounded else 1.0, sign=True)
+    return f"{metric_title(one_line(run.metric, 60))} {changed.value}{change_unit(run)} {changed.bounds}"
+
+
+def step_gains(run: Run, step: Mapping[str, Any]) -> str:
+    """Return what a step of a run's pipeline gave on each axis."""
+    speed = of_ratio(step, "speedup")
+    gains = [f"{speed.value}x faster {speed.bounds}", f"{times(step['size_ratio'])}x smaller", step_change(run, step)]
+    return ", ".join(filter(None, gains))
+
+
 def change_unit(run: Run) -> str:
     """Return the unit of `change`, with a space before it: " pt", or nothing for the metric's own units."""
     return " pt" if run.bounded else ""

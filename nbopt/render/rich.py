@@ -35,11 +35,13 @@ class _Extent:
 
     Args:
         details: Every figure of every run.
+        layers: The largest layers of every run, among the details.
         pictures: Whiskers and bars.
         rows: Rows of each table at most, None for all.
     """
 
     details: bool = True
+    layers: bool = True
     pictures: bool = True
     rows: int | None = None
 
@@ -49,7 +51,7 @@ def html(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> str:
     shown = views(comparison)
     if not shown:
         return _box("No runs yet.")
-    extents = [_Extent(), _Extent(details=False), _Extent(details=False, pictures=False)]
+    extents = [_Extent(), _Extent(layers=False), _Extent(details=False), _Extent(details=False, pictures=False)]
     extents += [_Extent(details=False, pictures=False, rows=rows) for rows in (200, 100, 50, 20, 10, 5, 1)]
     page = ""
     for extent in extents:
@@ -68,6 +70,8 @@ def _section(view: View, extent: _Extent) -> str:
     left_out = []
     if not extent.details:
         left_out.append("the details of each run")
+    elif not extent.layers:
+        left_out.append("the layers of each run")
     if not extent.pictures:
         left_out.append("the pictures")
     rows = view.runs if extent.rows is None else view.runs[: extent.rows]
@@ -86,7 +90,7 @@ def _section(view: View, extent: _Extent) -> str:
         words = f"Left out to keep the notebook small: {', '.join(left_out)}. cmp.frame() has all figures."
         parts.append(f'<div style="font-size:12px;{MUTED}">{words}</div>')
     if extent.details:
-        parts.append(details_of(view))
+        parts.append(details_of(view, layers=extent.layers))
     return f'<div style="margin:0 0 14px 0">{"".join(parts)}</div>'
 
 
