@@ -91,6 +91,9 @@ def test_leftovers_are_named_as_our_own_error() -> None:
     audit = audit_of([], [f"layer{i}.weight_mask" for i in range(5)])
     assert leftovers(audit).startswith("an error of nbopt's: the artifact still holds layer0.weight_mask, ")
     assert leftovers(audit).endswith("and 2 more")
+    assert leftovers(audit, audit) == ""  # the user's own
+    own = audit_of([], audit.leftovers[:4])
+    assert leftovers(audit, own) == "an error of nbopt's: the artifact still holds layer4.weight_mask"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,21 @@ def test_a_fresh_process_audits_the_baseline(comparison: Comparison, workload: W
         if "torch" not in name:
             mapped = {Path(entry.path).name for entry in psutil.Process(bench.pid).memory_maps()}
             assert not any("libtorch" in entry or "libtensorflow" in entry for entry in mapped)
+
+
+def test_what_can_not_be_audited_says_why_and_still_runs(
+    comparison: Comparison, workload: Workload, tmp_path: Path
+) -> None:
+    path, manifest = kept(comparison["baseline/onnxruntime"])
+    copy = tmp_path / "model.onnx"
+    copy.write_bytes(path.read_bytes())
+    with Bench(copy, manifest, threads=1, folder=workload.report_rows.folder) as bench:
+        assert bench.loaded.load_ms > 0
+        copy.unlink()
+        audit = bench.audit()
+        assert "model.onnx" in audit.unread
+        assert (audit.layers, shortfall(audit, "int8")) == ((), "")
+        assert bench.side()(3).calls >= 3
 
 
 def test_a_pruned_and_quantized_run_is_what_it_says(comparison: Comparison, workload: Workload) -> None:
