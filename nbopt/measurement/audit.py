@@ -131,11 +131,18 @@ def shortfall(audit: Audit, asked: str, *, weight_only: bool = False) -> str:
     return _few(asked, "MACs run in", runs, audit.counts)
 
 
-def leftovers(audit: Audit) -> str:
-    """Return nbopt's own error where masks, parametrizations or fake quantizers survived into an artifact, else ""."""
-    if not audit.leftovers:
+def leftovers(audit: Audit, baseline: Audit | None = None) -> str:
+    """Return nbopt's own error where masks, parametrizations or fake quantizers survived into an artifact, else "".
+
+    Args:
+        audit: What the artifact is.
+        baseline: What the untouched model is on the same runtime: what it holds too is the user's own.
+    """
+    own = set(baseline.leftovers) if baseline is not None else set()
+    found = [name for name in audit.leftovers if name not in own]
+    if not found:
         return ""
-    named, more = ", ".join(audit.leftovers[:3]), len(audit.leftovers) - 3
+    named, more = ", ".join(found[:3]), len(found) - 3
     return f"an error of nbopt's: the artifact still holds {named}" + (f" and {more} more" if more > 0 else "")
 
 

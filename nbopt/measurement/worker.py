@@ -20,7 +20,7 @@ import numpy as np
 from nbopt.data import Inputs, map_leaves, take_rows
 from nbopt.errors import NbOptError
 from nbopt.frozen import read_shard, shard_paths
-from nbopt.measurement.audit import audit_of
+from nbopt.measurement.audit import Audit, audit_of
 from nbopt.measurement.blocks import CallableSide
 from nbopt.runtimes import Manifest, Runtime, Session, runtime_named
 
@@ -126,7 +126,11 @@ class Worker:
         assert row is not None
         assert artifact is not None
         runtime, path = artifact
-        return audit_of(runtime.layers(path, session, row), runtime.leftovers(path, session)).to_dict()
+        try:
+            return audit_of(runtime.layers(path, session, row), runtime.leftovers(path, session)).to_dict()
+        except Exception as error:  # noqa: BLE001 - readers meet graphs of every converter; the reason is kept and shown
+            text = (str(error).strip().splitlines() or [""])[0]
+            return Audit(unread=f"{type(error).__name__}: {text}"[:300]).to_dict()
 
     def _open(self) -> Session:
         if self.session is None:

@@ -12,7 +12,7 @@ from nbopt.measurement.audit import Audit, family_of, leftovers
 from nbopt.render import figures
 from nbopt.render.figures import NOTHING, one_line
 from nbopt.render.markup import MUTED, safe, typeset
-from nbopt.render.pictures import COLOURS, share
+from nbopt.render.pictures import COLOURS, LEGEND
 from nbopt.render.plain import WIDTH, columns, cut, pad
 from nbopt.runtimes import Layer
 
@@ -21,6 +21,7 @@ ROWS = 60
 
 HEADS = ("layer", "kind", "shape", "weights in", "runs in", "zeros", "MACs")
 _FEWEST_FOR_NAME = 12
+_BAR_WIDTH = 80
 _RULE = "rgba(128,136,144,0.35)"
 _DOT = " \N{MIDDLE DOT} "
 
@@ -51,7 +52,7 @@ def layers_text(audit: Mapping[str, Any], *, width: int = WIDTH, rows: int = ROW
 
 
 def layers_html(audit: Mapping[str, Any], *, rows: int = ROWS, pictures: bool = True) -> str:
-    """Return an audit as a table that an untrusted notebook keeps: inline styles, data: images, all text escaped.
+    """Return an audit as a table that an untrusted notebook keeps: inline styles, all text escaped.
 
     Args:
         audit: What `Audit.to_dict` wrote; {} where nothing was audited.
@@ -135,13 +136,13 @@ def _cells(layer: Layer, audit: Audit) -> tuple[str, ...]:
 
 def _row(layer: Layer, audit: Audit, pictures: bool) -> str:
     name, kind, shape, stored, runs, zeros, macs = _cells(layer, audit)
-    picture = share(layer.macs / audit.macs, f"{macs} of the MACs") if pictures and audit.macs else ""
+    picture = _bar(layer.macs / audit.macs) if pictures and audit.macs else ""
     # A layer that runs in another precision than most of the model is what a reader looks for.
     odd = layer.macs and family_of(layer.compute_dtype) != audit.precision
     executed = f"<b>{safe(runs)}</b>" if odd else safe(runs)
     number = f'<span style="display:inline-block;min-width:44px;text-align:right">{typeset(macs)}</span>'
     cells = [
-        _cell(safe(name, 60), title=name),
+        _cell(safe(name, 60), title=name if len(name) > 60 else ""),
         _cell(safe(kind)),
         _cell(safe(shape).replace("x", "\N{MULTIPLICATION SIGN}"), muted=True),
         _cell(safe(stored)),
@@ -150,6 +151,13 @@ def _row(layer: Layer, audit: Audit, pictures: bool) -> str:
         _cell(number + picture),
     ]
     return f'<tr style="background:transparent;border-bottom:1px solid {_RULE}">{"".join(cells)}</tr>'
+
+
+def _bar(share: float) -> str:
+    """Return a share as a bar: a coloured box, since an image for each of many layers would weigh more than they."""
+    width = round(_BAR_WIDTH * share)
+    style = f"display:inline-block;width:{width}px;height:9px;margin:0 0 0 6px;background:{LEGEND['technique']}"
+    return f'<span style="{style}"></span>' if width else ""
 
 
 def _cell(body: str, *, tag: str = "td", right: bool = False, muted: bool = False, title: str = "") -> str:

@@ -25,7 +25,7 @@ COLOURS: dict[Tone, str] = {
 }
 _RUNTIME, _TECHNIQUE, _TRACK = "#86aee0", "#2f74c8", "#808890"
 LEGEND = {"runtime": _RUNTIME, "technique": _TECHNIQUE}
-_WHISKER_WIDTH, _BAR_WIDTH, _SHARE_WIDTH, _HEIGHT = 84, 100, 60, 14
+_WHISKER_WIDTH, _BAR_WIDTH, _HEIGHT = 84, 100, 14
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,6 @@ def bar(view: View, run: Run, axis: Axis) -> str:
         halves = (figures.share_of_speedup(run, factor) for factor in (runtime, own))
         said += ": runtime {}x, technique {}x".format(*halves)
     return _image(axis.width, parts, said)
-
-
-def share(value: float, said: str) -> str:
-    """Return a share in [0, 1] as a bar on a track; `said` stands in its place where pictures are not shown."""
-    width = round(min(max(value, 0.0), 1.0) * (_SHARE_WIDTH - 1), 1)
-    parts = f'<path d="M0 12.5H{_SHARE_WIDTH}" stroke="{_TRACK}" stroke-opacity="0.5"/>'
-    return _image(_SHARE_WIDTH, parts + _stretch(0, width, _TECHNIQUE, 3, 9), said)
 
 
 def _stretch(start: float, end: float, colour: str, top: int, height: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from nbopt.runtimes import UNKNOWN, Layer
-from nbopt.runtimes._layer_parts import FAKE_QUANT, MASKS, einsum_macs, largest, zeros_in
+from nbopt.runtimes._layer_parts import FAKE_QUANT, einsum_macs, largest, masks_among, zeros_in
 
 CONV = {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 TRANSPOSED = {"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInputV2"}
@@ -194,7 +194,7 @@ def left_in_model(function: Any, model: Any) -> tuple[str, ...]:
     """Return masks among the variables of a model, or of a served function."""
     variables = model.variables if model is not None else function.graph.variables
     names = [str(getattr(variable, "path", variable.name)).partition(":")[0] for variable in variables]
-    return tuple(name for name in names if MASKS.search(name) or FAKE_QUANT.search(name))
+    return (*masks_among(names), *(name for name in names if FAKE_QUANT.search(name)))
 
 
 def _named(model: Any) -> dict[int, tuple[str, str]]:

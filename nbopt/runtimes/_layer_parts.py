@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 FAKE_QUANT = re.compile(r"fake_?quant", re.IGNORECASE)
-MASKS = re.compile(r"(^|[./])\w*_(mask|orig)$|(^|[./])parametrizations[./]|original\d*$")
-"""Names that torch's pruning and parametrizations give to what they keep beside a weight."""
+PARAMETRIZED = re.compile(r"(^|[./])parametrizations[./]")
+MASK, ORIGINAL = "_mask", "_orig"
+"""Endings that torch's pruning gives to the two tensors of which it makes a weight."""
 
 OPENVINO_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "uint8", "i4": "int4",
                   "u4": "uint4", "i64": "int64", "i32": "int32", "f64": "float64"}  # fmt: skip
@@ -24,6 +25,19 @@ def owner_of(weight: str) -> str:
     """
     found = re.match(r"(?:model\.)?(.+?)\.(?:in_proj_)?weight(?![a-z])", weight)
     return found.group(1) if found else ""
+
+
+def masks_among(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of pruning's masks with their originals, and of parametrizations.
+
+    A mask alone is the model's own: many attention layers keep a `causal_mask`.
+    """
+    known = {name: name.partition(":")[0] for name in names}
+    plain = set(known.values())
+    masked = {name.removesuffix(MASK) for name in plain if name.endswith(MASK)}
+    pairs = {stem for stem in masked if stem + ORIGINAL in plain}
+    kept = {stem + ending for stem in pairs for ending in (MASK, ORIGINAL)}
+    return tuple(name for name, bare in known.items() if bare in kept or PARAMETRIZED.search(bare))
 
 
 def zeros_in(values: np.ndarray[Any, Any], zero_point: np.ndarray[Any, Any] | None = None) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.runtimes import UNKNOWN, Layer
-from nbopt.runtimes._layer_parts import FAKE_QUANT, MASKS, largest, zeros_in
+from nbopt.runtimes._layer_parts import FAKE_QUANT, largest, masks_among, zeros_in
 
 CONV = {"CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D"}
 TRANSPOSED = {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}
@@ -116,9 +116,9 @@ def left_in_file(content: bytes) -> tuple[str, ...]:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)
-    found = []
+    found: list[str] = []
     for graph in (_Graph(model, i, {}) for i in range(model.SubgraphsLength())):
-        found += [graph.names[i] for i in range(len(graph.tensors)) if MASKS.search(graph.names[i])]
+        found += masks_among(graph.names)
         found += [graph.names[made[0]] for name, _, _, made in graph.operators if FAKE_QUANT.search(name)]
     return tuple(found)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbopt.runtimes import UNKNOWN, Layer
-from nbopt.runtimes._layer_parts import FAKE_QUANT, MASKS, einsum_macs, largest, owner_of, zeros_in
+from nbopt.runtimes._layer_parts import FAKE_QUANT, einsum_macs, largest, masks_among, owner_of, zeros_in
 
 CONV = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"}
 TRANSPOSED = {"ConvTranspose", "QLinearConvTranspose", "ConvTransposeWithDynamicPads"}
@@ -117,7 +117,7 @@ def executed_layers(file: Any, executed: Any, events: Sequence[dict[str, Any]], 
 def left_in_file(graph: Any) -> tuple[str, ...]:
     """Return the names of masks and fake quantizers in a graph."""
     whole = _Graph(graph)
-    found = [name for name in whole.constants if MASKS.search(name)]
+    found = [*masks_among(whole.constants)]
     found += [node.name for node in whole.nodes if FAKE_QUANT.search(node.op_type)]
     return tuple(found)
 

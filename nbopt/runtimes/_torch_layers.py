@@ -17,12 +17,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nbopt.runtimes import UNKNOWN, Layer
-from nbopt.runtimes._layer_parts import MASKS, largest
+from nbopt.runtimes._layer_parts import MASK, ORIGINAL, largest, masks_among
 
 RECURRENT = {"LSTM": "LSTM", "LSTMCell": "LSTM", "GRU": "GRU", "GRUCell": "GRU", "RNN": "RNN", "RNNCell": "RNN"}
 EMBEDDINGS = ("Embedding", "EmbeddingBag")
 ATTENTION = "scaled_dot_product"
 DYNAMIC = ("_dynamic", "dynamic_")
+EIGHT_BITS = (torch.int8, torch.uint8)
 STEPPED = ("quantized_lstm", "quantized_gru", "quantized_lstm_cell_dynamic", "quantized_gru_cell_dynamic")
 
 
@@ -100,7 +101,7 @@ def executed_layers(model: torch.nn.Module, run: Callable[[], Any], rows: int, n
 def left_in_module(model: torch.nn.Module) -> tuple[str, ...]:
     """Return masks of torch's pruning, parametrizations and fake quantizers that a module still carries."""
     held = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
-    found = [name for name in held if MASKS.search(name)]
+    found = [*masks_among(held)]
     found += [name for name, module in model.named_modules() if "FakeQuant" in type(module).__name__]
     return tuple(found)
 
@@ -262,10 +263,11 @@ def _weights(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
         yield from module.get_weight().items()
     elif isinstance(packed, torch.Tensor) and packed.dim() > 1 and "weight" not in module._parameters:
         yield "weight", packed  # made of a mask and an original, or by a parametrization
-    for key, parameter in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-        if parameter is None or parameter.dim() < 2 or key.startswith("bias") or MASKS.search(key):
-            continue
-        yield key, parameter
+    # Buffers are tables of positions and masks; only those of 8 bits are weights, of a user's own quantized layer.
+    buffers = [(key, held) for key, held in module.named_buffers(recurse=False) if held.dtype in EIGHT_BITS]
+    for key, parameter in (*module.named_parameters(recurse=False), *buffers):
+        if parameter.dim() > 1 and not key.startswith("bias") and not key.endswith((MASK, ORIGINAL)):
+            yield key, parameter
 
 
 def _stored(tensor: Any) -> str:

@@ -106,7 +106,8 @@ class OnnxRuntime(Runtime):
             executed = Path(folder) / "executed.onnx"
             options.profile_file_prefix = str(Path(folder) / "profile")
             options.optimized_model_filepath = str(executed)
-            if sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) > PROTOBUF_BYTES:
+            beside = path.with_name(f"{path.name}.data")
+            if sum(file.stat().st_size for file in (path, beside) if file.is_file()) > PROTOBUF_BYTES:
                 entry = "session.optimized_model_external_initializers_file_name"
                 options.add_session_config_entry(entry, f"{executed.name}.data")
             # Blocked layouts pad weights with zeros and rename them; the precision is the same without.

@@ -12,7 +12,7 @@ import numpy as np
 from nbopt.data import Inputs, rows_of
 from nbopt.errors import ArtifactError, DataError, ExportError
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
-from nbopt.runtimes._layer_parts import MASKS, OPENVINO_TYPES
+from nbopt.runtimes._layer_parts import OPENVINO_TYPES, masks_among
 
 PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """What layers that are float in the file execute in. OpenVINO takes bf16 by itself on CPUs that have it: a baseline
@@ -106,7 +106,7 @@ class OpenVino(Runtime):
     def leftovers(self, path: Path, session: OpenVinoSession) -> tuple[str, ...]:
         """Return masks among the constants; FakeQuantize is how the format says int8, and not left over."""
         names = (e.get("name", "") for _, e in ET.iterparse(path) if e.tag == "layer" and e.get("type") == "Const")
-        return tuple(name for name in names if MASKS.search(name))
+        return masks_among(names)
 
     def weight_precisions(self, path: Path) -> dict[str, int]:
         """Return the elements of all constants by dtype, shapes and other int64 constants left out."""
