@@ -84,7 +84,13 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     if model in _last and _last[model].mark == mark:
         return _last[model]
     _last.clear()
-    program, batch, notes = trace(clone(model).cpu(), signature)
+    twin = clone(model).cpu()
+    widened = any(p.dtype == torch.bfloat16 for p in twin.parameters())
+    if widened:
+        twin = twin.float()  # it holds each bfloat16 exactly
+    program, batch, notes = trace(twin, signature)
+    if widened:
+        notes = (*notes, "exported in float32: runtimes lack bfloat16 kernels for some operations on CPU")
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         try:
             result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)

@@ -56,6 +56,9 @@ def lower(
     target = folder / "model.onnx"
     if options.dtype == "float16":
         return _half(source, target)
+    # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven bits keep
+    # the sums exact there (ONNX Runtime's documentation, "reduce range").
+    seven_bits = not has_exact_int8()
     with quiet(), tempfile.TemporaryDirectory(prefix="nbopt-quantize-") as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         quantization.quant_pre_process(str(source.path), str(prepared), skip_symbolic_shape=True)
@@ -65,6 +68,7 @@ def lower(
                 target,
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=options.per_channel,
+                reduce_range=seven_bits,
                 op_types_to_quantize=_dynamic_ops(prepared),
             )
             return Lowered(Exported(target, source.batch), "int8")
@@ -78,9 +82,7 @@ def lower(
             weight_type=quantization.QuantType.QInt8,
             per_channel=options.per_channel,
             nodes_to_exclude=_masking(onnx.load(prepared).graph),
-            # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven
-            # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").
-            reduce_range=not has_exact_int8(),
+            reduce_range=seven_bits,
             extra_options={"ActivationSymmetric": False, "CalibMovingAverage": False},
         )
     return Lowered(Exported(target, source.batch), "int8", (note,) if note else ())
