@@ -98,7 +98,9 @@ def convert_litert(
         module = tf.Module()
         module.serve = tf.function(serve, autograph=False)
         traced = module.serve.get_concrete_function(**dict(zip(signature.names, specs, strict=True)))
-        tf.saved_model.save(module, folder, signatures={"serving_default": traced})
+        # Swish has a gradient of its own, which TensorFlow 2.21 can't write of a frozen graph; no gradient is needed.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, folder, signatures={"serving_default": traced}, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if configure is not None:
             configure(converter)

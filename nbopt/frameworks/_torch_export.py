@@ -4,49 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import sys
 import sysconfig
 import tempfile
-import traceback
-import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
-from nbopt.data import leaves, map_leaves
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
-from nbopt.frameworks._primary import primary_output
-from nbopt.frameworks._torch_module import clone, tensors
+from nbopt.frameworks._torch_module import clone
+from nbopt.frameworks._torch_trace import quiet, reason_of, trace
 
 PROTOBUF_BYTES = 1 << 30  # protobuf holds 2 GiB at most
 KEEP_BYTES = 256 << 20
-EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
-
-
-class _Primary(torch.nn.Module):
-    """Give a model positional inputs and one output, so that every exported form has one shape of call.
-
-    torch.export can't mark axes of **named arguments as dynamic, so inputs by name become positions here.
-    """
-
-    def __init__(self, model: torch.nn.Module, names: list[str] | None) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-
-    def forward(self, *values: torch.Tensor) -> torch.Tensor:
-        if self.names is None:
-            return primary_output(self.model(*values))
-        return primary_output(self.model(**dict(zip(self.names, values, strict=True))))
 
 
 def export(model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
@@ -109,7 +84,13 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     if model in _last and _last[model].mark == mark:
         return _last[model]
     _last.clear()
-    program, batch, notes = trace(clone(model).cpu(), signature)
+    twin = clone(model).cpu()
+    widened = any(p.dtype == torch.bfloat16 for p in twin.parameters())
+    if widened:
+        twin = twin.float()  # it holds each bfloat16 exactly
+    program, batch, notes = trace(twin, signature)
+    if widened:
+        notes = (*notes, "exported in float32: runtimes lack bfloat16 kernels for some operations on CPU")
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         try:
             result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)
@@ -150,69 +131,6 @@ def _mark(model: torch.nn.Module, signature: Signature) -> Any:
     held = [*model.named_parameters(), *model.named_buffers()]
     tensors_now = [(name, id(tensor), tensor._version, tuple(tensor.shape)) for name, tensor in held]
     return tensors_now, signature.leaves, signature.keyed
-
-
-def trace(
-    model: torch.nn.Module, signature: Signature
-) -> tuple[torch.export.ExportedProgram, int | None, tuple[str, ...]]:
-    """Return the program of a CPU model, the rows that it is fixed to (None: any), and notes.
-
-    Raises:
-        ExportError: torch.export refuses the model even for one row.
-    """
-    # AUTO instead of DYNAMIC: an axis that the code turns out to fix is told by the program, not by an error.
-    free = torch.export.Dim.AUTO
-    axes = [{axis: free for axis, size in enumerate(leaf.shape) if size is None} for leaf in signature.leaves]
-
-    def attempt(rows: int, *, dynamic: bool, strict: bool) -> torch.export.ExportedProgram:
-        # A failed attempt leaves its stand-ins for tensors in an RNN's list of weights: each gets a copy of its own.
-        wrapped = _Primary(clone(model), signature.names if signature.keyed else None).eval()
-        example = tensors(model, map_leaves(lambda leaf: np.repeat(leaf, rows, axis=0), signature.example))
-        shapes = {"values": tuple(axes)} if dynamic else None
-        with quiet(), torch.no_grad():
-            return torch.export.export(wrapped, tuple(leaves(example)), dynamic_shapes=shapes, strict=strict)
-
-    try:
-        program = attempt(EXAMPLE_BATCH, dynamic=True, strict=False)
-        if _batch_is_free(program):
-            return program, None, ()
-        # `len(x)` makes the example's number of rows a constant where the code is run to trace it; where its bytecode
-        # is traced, it stays a symbol.
-        reason = "its code fixes the number of rows"
-        program = attempt(EXAMPLE_BATCH, dynamic=True, strict=True)
-        if _batch_is_free(program):
-            return program, None, ()
-    except Exception as error:  # noqa: BLE001 - torch.export raises dozens of types; the last try decides
-        reason = reason_of(error)
-    try:
-        program = attempt(1, dynamic=False, strict=False)
-    except Exception as error:
-        raise ExportError("a model that torch.export can trace", reason_of(error), _remedy(error)) from error
-    return program, 1, (f"exported for one row at a time: {reason}",)
-
-
-def _remedy(error: BaseException) -> str:
-    """Return what to do about code that torch.export can't trace."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if any(isinstance(value, torch.nn.utils.rnn.PackedSequence) for value in frame.f_locals.values()):
-            return (
-                "packed sequences can't be exported: run the RNN on the padded batch and take the output of each row's "
-                "last step, or use --runtime torch"
-            )
-    return "replace control flow that depends on values (torch.cond, torch.where), or use --runtime torch"
-
-
-def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
-    from torch.fx.experimental.symbolic_shapes import is_concrete_int
-
-    inputs = set(program.graph_signature.user_inputs)
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in inputs:
-            value = node.meta.get("val")
-            # A symbol that the code has settled is still a SymInt, one with a value.
-            if isinstance(value, torch.Tensor) and value.ndim and is_concrete_int(value.shape[0]):
-                return False
-    return True
 
 
 def _write_module(model: torch.nn.Module, path: Path) -> Exported:
@@ -308,28 +226,3 @@ def _with_float_ports(model: Any) -> Any:
                 described(index).tensor().set_element_type(openvino.Type.f32)
                 changed = True
     return ports.build() if changed else model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep exporters' progress and deprecation notices out of the user's cell; errors still come."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "torch.fx", "torch._dynamo", "torch._guards", "onnx_ir")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)  # what they log as an error comes as an exception too
-    try:
-        # torch.export prints the graph that it gave up on, where the error says enough.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def reason_of(error: BaseException, limit: int = 300) -> str:
-    """Return the first telling line of an error, with its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    return f"{type(error).__name__}: {text}"[:limit]

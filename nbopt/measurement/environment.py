@@ -67,6 +67,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def has_exact_int8() -> bool:
+    """Tell whether this CPU adds products of int8 in 32 bits; older ones add pairs of them in 16, which saturates."""
+    exact = {"AVX512-VNNI", "AVX-VNNI", "AMX-INT8", "NEON-DOTPROD", "I8MM"}
+    return bool(exact & set(machine()["instruction_sets"]))
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the packages that figures depend on, of those that are installed."""
     found = {}

@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 
 from nbopt.data import Inputs
 from nbopt.errors import MissingExtra, ModelError
-from nbopt.frameworks._torch_module import call, tensors
+from nbopt.frameworks._torch_module import call, clone, tensors
 
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2  # vectors are biases and norms: few, and each of them matters
@@ -99,7 +99,7 @@ def remove_channels(model: nn.Module, fraction: float, example: Inputs) -> tuple
     """Take a share of the channels out of every layer but those that make the output.
 
     Args:
-        model: A copy; it is changed.
+        model: It is not changed.
         fraction: Share of each layer's channels, 0 to 1, both excluded; at least one channel stays.
         example: One row of inputs.
 
@@ -108,64 +108,88 @@ def remove_channels(model: nn.Module, fraction: float, example: Inputs) -> tuple
             does not run.
     """
     try:
-        import torch_pruning
+        import torch_pruning  # noqa: F401 - before the model is copied
     except ImportError as error:
         raise MissingExtra("torch_pruning", "torch", "structured pruning") from error
     inputs = tensors(model, example)
-    before = _width(model)
     # torch-pruning 1.6.1 slices an LSTM's gates wrongly (IndexError when the smaller one runs): they keep their size.
     recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
-    outputs = [*_output_layers(model, inputs), *recurrent]
-    kept = {id(part) for module in outputs for part in module.modules()}
-    if not any(id(m) not in kept and _makes_channels(m) for m in model.modules()):
-        raise _nothing_to_take()
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)  # torch-pruning traces the graph through autograd
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pruner = torch_pruning.pruner.MagnitudePruner(
-                model,
-                example_inputs=inputs if isinstance(inputs, dict) else tuple(inputs),
-                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-                pruning_ratio=fraction,
-                ignored_layers=outputs,
-                num_heads=_heads(model),
-                output_transform=_scalar,
-                forward_fn=_forward,
-            )
-            pruner.step()
-        model.zero_grad(set_to_none=True)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-        model.eval()
-        with torch.no_grad():
-            call(model, inputs)
-    except MissingExtra:
-        raise
-    except Exception as error:
-        text = (str(error).strip().splitlines() or [""])[0]
+    outputs, joined = _fixed_layers(model, inputs)
+    kept = [*outputs, *recurrent]
+    notes = ["recurrent layers keep their size"] if recurrent else []
+    attempts = [(kept, notes)]
+    if joined:
+        # It also takes a flattened part of a concatenation for one of another size.
+        attempts.append(([*kept, *joined], [*notes, "layers that a concatenation joins keep their width"]))
+    failure: Exception | None = None
+    for ignored, said in attempts:
+        if not _left(model, ignored):
+            continue
+        narrow = clone(model)
+        try:
+            _narrow(narrow, fraction, inputs, _same_modules(model, narrow, ignored))
+        except Exception as error:  # noqa: BLE001 - torch-pruning raises what its index arithmetic happens to raise
+            failure = failure or error
+            continue
+        if _width(narrow) < _width(model):
+            return narrow, said
+    if failure is not None:
+        text = (str(failure).strip().splitlines() or [""])[0]
         raise ModelError(
             "a model whose layers can be made narrower",
-            f"torch-pruning stopped with {type(error).__name__}: {text}"[:300],
+            f"torch-pruning stopped with {type(failure).__name__}: {text}"[:300],
             "prune without --structured, or rewrite reshapes that name a fixed number of channels (flatten(1), -1)",
-        ) from error
-    if _width(model) == before:
-        raise _nothing_to_take()
-    return model, ["recurrent layers keep their size"] if recurrent else []
-
-
-def _makes_channels(module: nn.Module) -> bool:
-    return any(p.ndim >= LEAST_DIMENSIONS for p in module.parameters(recurse=False))
-
-
-def _nothing_to_take() -> ModelError:
-    return ModelError(
+        ) from failure
+    raise ModelError(
         "layers whose channels can be taken out",
         "none: every layer makes the output, is recurrent, or is tied to one that is",
         "prune without --structured",
     )
+
+
+def _narrow(model: nn.Module, fraction: float, inputs: Inputs, ignored: list[nn.Module]) -> None:
+    """Take channels out in place, and run the model once."""
+    import torch_pruning
+
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)  # torch-pruning traces the graph through autograd
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            model,
+            example_inputs=inputs if isinstance(inputs, dict) else tuple(inputs),
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=fraction,
+            ignored_layers=ignored,
+            num_heads=_heads(model),
+            output_transform=_scalar,
+            forward_fn=_forward,
+        )
+        pruner.step()
+    model.zero_grad(set_to_none=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    model.eval()
+    with torch.no_grad():
+        call(model, inputs)
+
+
+def _same_modules(model: nn.Module, twin: nn.Module, wanted: list[nn.Module]) -> list[nn.Module]:
+    """Return the modules of a copy that stand where `wanted` stand in the original."""
+    ids = {id(module) for module in wanted}
+    pairs = zip(model.modules(), twin.modules(), strict=True)
+    return [other for module, other in pairs if id(module) in ids]
+
+
+def _left(model: nn.Module, ignored: list[nn.Module]) -> bool:
+    """Tell whether any layer with channels is not among the ignored ones."""
+    kept = {id(part) for module in ignored for part in module.modules()}
+    return any(id(module) not in kept and _makes_channels(module) for module in model.modules())
+
+
+def _makes_channels(module: nn.Module) -> bool:
+    return any(p.ndim >= LEAST_DIMENSIONS for p in module.parameters(recurse=False))
 
 
 def _forward(model: nn.Module, inputs: Any) -> Any:
@@ -184,10 +208,10 @@ def _heads(model: nn.Module) -> dict[nn.Module, int]:
     return {m: m.num_heads for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
 
 
-def _output_layers(model: nn.Module, inputs: Inputs) -> list[nn.Module]:
-    """Return the layers whose own channels are the model's outputs: from them back no other layer's weights come.
+def _fixed_layers(model: nn.Module, inputs: Inputs) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Return the layers whose channels are the model's outputs, and those whose channels enter a concatenation.
 
-    They are found in autograd's graph: the first weight on every path from the output back to the inputs.
+    They are found in autograd's graph: the first weight on every path back from there to the inputs.
     """
     owners = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
     flags = [(p, p.requires_grad) for p in model.parameters()]
@@ -195,8 +219,25 @@ def _output_layers(model: nn.Module, inputs: Inputs) -> list[nn.Module]:
         parameter.requires_grad_(True)
     with torch.enable_grad():
         output = call(model, inputs)
-    found: dict[int, nn.Module] = {}
+    joined: dict[int, nn.Module] = {}
     pending, seen = [output.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if type(node).__name__ == "CatBackward0":
+            joined.update(_first_weights(node, owners))
+        pending += [child for child, _ in node.next_functions]
+    outputs = _first_weights(output.grad_fn, owners)
+    for parameter, flag in flags:
+        parameter.requires_grad_(flag)
+    return list(outputs.values()), [m for key, m in joined.items() if key not in outputs]
+
+
+def _first_weights(start: Any, owners: dict[int, nn.Module]) -> dict[int, nn.Module]:
+    found: dict[int, nn.Module] = {}
+    pending, seen = [start], set()
     while pending:
         node = pending.pop()
         if node is None or node in seen:
@@ -212,9 +253,7 @@ def _output_layers(model: nn.Module, inputs: Inputs) -> list[nn.Module]:
             found.update({id(owner): owner for owner in weights})
         else:
             pending += [child for child, _ in node.next_functions]
-    for parameter, flag in flags:
-        parameter.requires_grad_(flag)
-    return list(found.values())
+    return found
 
 
 def _owner(node: Any, owners: dict[int, nn.Module]) -> nn.Module | None:

@@ -15,15 +15,19 @@ import numpy as np
 from nbopt.data import Inputs
 from nbopt.errors import MissingExtra
 from nbopt.frameworks import Exported, Signature
+from nbopt.measurement.environment import has_exact_int8
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Lowered
 
 if TYPE_CHECKING:
+    import onnx
+
     from nbopt.techniques.quantize import Quantize
 
 # An LSTM's or GRU's weights quantize dynamically only by way of com.microsoft's own ops, per channel; of the rest
 # ONNX Runtime has integer kernels for these.
 DYNAMIC_OPS = ["MatMul", "Gemm", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"]
+PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Gather", "LayerNormalization")
 
 
 def refuses(options: Quantize) -> str:
@@ -43,6 +47,8 @@ def lower(
     options: Quantize,
 ) -> Lowered:
     """Write a QDQ graph (int8 static), integer matrix products (int8 dynamic), or float16 weights."""
+    import onnx
+
     try:
         from onnxruntime import quantization
     except ImportError as error:
@@ -50,6 +56,9 @@ def lower(
     target = folder / "model.onnx"
     if options.dtype == "float16":
         return _half(source, target)
+    # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven bits keep
+    # the sums exact there (ONNX Runtime's documentation, "reduce range").
+    seven_bits = not has_exact_int8()
     with quiet(), tempfile.TemporaryDirectory(prefix="nbopt-quantize-") as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         quantization.quant_pre_process(str(source.path), str(prepared), skip_symbolic_shape=True)
@@ -59,7 +68,8 @@ def lower(
                 target,
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=options.per_channel,
-                op_types_to_quantize=DYNAMIC_OPS,
+                reduce_range=seven_bits,
+                op_types_to_quantize=_dynamic_ops(prepared),
             )
             return Lowered(Exported(target, source.batch), "int8")
         rows, note = context.workload.calibration(options.calibration, context.rng())
@@ -71,9 +81,8 @@ def lower(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=options.per_channel,
-            # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven
-            # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").
-            reduce_range=not _has_exact_int8(),
+            nodes_to_exclude=_masking(onnx.load(prepared).graph),
+            reduce_range=seven_bits,
             extra_options={"ActivationSymmetric": False, "CalibMovingAverage": False},
         )
     return Lowered(Exported(target, source.batch), "int8", (note,) if note else ())
@@ -101,11 +110,44 @@ def _graph_inputs(path: Path) -> set[str]:
     return {value.name for value in onnx.load(path, load_external_data=False).graph.input}
 
 
-def _has_exact_int8() -> bool:
-    from nbopt.measurement.environment import machine
+MASKED = 1e4
+"""Constants from here on stand for minus infinity: what a mask adds to the scores of an attention, or puts there."""
 
-    sets = machine()["instruction_sets"]
-    return any(name in sets for name in ("AVX512-VNNI", "AVX-VNNI", "AMX-INT8", "NEON-DOTPROD", "I8MM"))
+
+def _masking(graph: onnx.GraphProto) -> list[str]:
+    """Return the nodes from a mask's constant to the softmax that it is for, which must stay in float.
+
+    The range of scores with -3e38 among them has no room for the scores: int8 took a BERT from 93% to 59%.
+    """
+    from onnx import numpy_helper
+
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    floats = [t for t in graph.initializer if t.data_type in (1, 10, 11)]  # float32, float16, float64
+    pending = [t.name for t in floats if np.abs(numpy_helper.to_array(t)).max(initial=0) >= MASKED]
+    found: dict[str, None] = {}
+    while pending:
+        for node in consumers.get(pending.pop(), ()):
+            if node.name in found or node.op_type in PRODUCTS:
+                continue
+            found[node.name] = None
+            if node.op_type != "Softmax":
+                pending += node.output
+    return list(found)
+
+
+def _dynamic_ops(path: Path) -> list[str]:
+    """Return what to quantize dynamically.
+
+    Embeddings beside a loop stay in float: ONNX Runtime 1.32 ends the process with an assertion when it moves their
+    DequantizeLinear into the loop, as in a Keras LSTM behind an Embedding with `mask_zero=True`.
+    """
+    import onnx
+
+    loops = any(node.op_type in ("Loop", "Scan", "If") for node in onnx.load(path, load_external_data=False).graph.node)
+    return [op for op in DYNAMIC_OPS if op != "Gather" or not loops]
 
 
 def _half(source: Exported, target: Path) -> Lowered:
