@@ -48,6 +48,7 @@ def test_a_pipeline_and_its_shared_options() -> None:
         "measure": "quick",
         "threads": None,
         "seed": 7,
+        "seeds": 1,
         "max_drop": 0.01,
         "min_speedup": 1.5,
         "max_size": 2_000_000,
