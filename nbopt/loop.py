@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from nbopt.artifacts import size_of
@@ -227,8 +226,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
 
 def _check_leftovers(stage: Stage, audit: Audit) -> None:
     """Refuse a file in which masks or fake quantizers of a technique survived; those of the user's own may stay."""
-    own = Audit.from_dict(stage.baseline(stage.native).run.audit).leftovers
-    told = leftovers(replace(audit, leftovers=tuple(name for name in audit.leftovers if name not in own)))
+    told = leftovers(audit, Audit.from_dict(stage.baseline(stage.native).run.audit))
     if told:
         raise ExportError(told)
 
