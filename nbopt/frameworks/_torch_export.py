@@ -17,7 +17,7 @@ import torch
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
-from nbopt.frameworks._torch_module import clone
+from nbopt.frameworks._torch_module import clone, folded, plain
 from nbopt.frameworks._torch_trace import quiet, reason_of, trace
 
 PROTOBUF_BYTES = 1 << 30  # protobuf holds 2 GiB at most
@@ -84,7 +84,7 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     if model in _last and _last[model].mark == mark:
         return _last[model]
     _last.clear()
-    twin = clone(model).cpu()
+    twin = folded(clone(model)).cpu()
     widened = any(p.dtype == torch.bfloat16 for p in twin.parameters())
     if widened:
         twin = twin.float()  # it holds each bfloat16 exactly
@@ -142,7 +142,7 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
     """
     import cloudpickle
 
-    twin = clone(model)
+    twin = folded(clone(model))
     own = [module for module in _modules_of(model) if _is_users_own(module)]
     for module in own:
         cloudpickle.register_pickle_by_value(module)
@@ -159,7 +159,10 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)
     path.write_bytes(content)
-    return Exported(path)
+    if plain(model) is model:
+        return Exported(path)
+    wrapper = "DataParallel" if isinstance(model, torch.nn.DataParallel) else "torch.compile"
+    return Exported(path, notes=(f"measured without {wrapper} around it",))
 
 
 def _modules_of(model: torch.nn.Module) -> list[ModuleType]:

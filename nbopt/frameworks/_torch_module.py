@@ -7,18 +7,44 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from nbopt.data import Inputs, map_leaves
 from nbopt.errors import ModelError
 from nbopt.frameworks._primary import primary_output
 
 
+def plain(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the module that torch.compile or DataParallel wraps, or the model itself."""
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        inner = getattr(model, "_orig_mod", None)  # torch.compile's wrapper; its class is private
+        if not isinstance(inner, torch.nn.Module):
+            inner = model.module if isinstance(model, wrappers) else None
+        if not isinstance(inner, torch.nn.Module):
+            return model
+        model = inner
+
+
+def folded(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model with its parametrizations (weight norm, spectral norm) computed once, in place.
+
+    They serve training; a module that has them can't be pickled, and computes its weights anew in each call.
+    """
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return model
+
+
 def clone(model: torch.nn.Module) -> torch.nn.Module:
-    """Return an independent copy in evaluation mode.
+    """Return an independent copy in evaluation mode, of what torch.compile or DataParallel wraps.
 
     Raises:
         ModelError: Neither deepcopy nor pickle can copy it.
     """
+    model = plain(model)
     try:
         twin = copy.deepcopy(model)
     except (RuntimeError, TypeError, AttributeError) as first:

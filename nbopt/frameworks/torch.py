@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbopt.data import Inputs
+from nbopt.errors import ModelError
 from nbopt.frameworks import Exported, Fitting, OutputKind, Signature
 from nbopt.training import TrainingPlan, TrainingRecord
 
@@ -46,9 +47,22 @@ class TorchFramework:
     native_runtime = "torch"
 
     def owns(self, model: Any) -> bool:
-        """Tell whether `model` is a `torch.nn.Module`, without importing torch."""
-        module = getattr(sys.modules.get("torch"), "nn", None)
-        return module is not None and isinstance(model, module.Module)
+        """Tell whether `model` is a `torch.nn.Module`, without importing torch.
+
+        Raises:
+            ModelError: It is TorchScript, which can neither be copied nor changed.
+        """
+        torch = sys.modules.get("torch")
+        module = getattr(torch, "nn", None)
+        if torch is None or module is None or not isinstance(model, module.Module):
+            return False
+        if isinstance(model, torch.jit.ScriptModule):
+            raise ModelError(
+                "a torch.nn.Module in Python",
+                f"a {type(model).__name__}, which is TorchScript",
+                "bind the module that torch.jit.script or torch.jit.trace was given",
+            )
+        return True
 
     def in_training_mode(self, model: torch.nn.Module) -> bool:
         """Tell whether any layer is in training mode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 import warnings
 import zipfile
@@ -106,6 +107,8 @@ class KerasFunction(Runtime):
         def forward(arguments: Any) -> Any:
             return primary_output(model(arguments, training=False))
 
+        tf.get_logger().addFilter(_no_advice)  # the same one again is added once
+
         return KerasSession(
             tf.function(forward, autograph=False, reduce_retracing=True), manifest, served=False, model=model
         )
@@ -134,6 +137,12 @@ class KerasFunction(Runtime):
             if dtype not in ("uint32", "int64", "string"):
                 counts[dtype] = counts.get(dtype, 0) + size
         return counts
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    """Drop TensorFlow's advice on retracing for the functions made here: each artifact must be traced once."""
+    text = record.getMessage()
+    return not ("tf.function retracing" in text and "KerasFunction.load" in text)
 
 
 def _in_h5(path: Path) -> list[tuple[str, int]]:

@@ -175,15 +175,19 @@ def _half(source: Exported, target: Path) -> Lowered:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the quantizer's advice to preprocess (done here), and what it logs of errors that come, out of the cell."""
+    import onnxruntime
+
     loggers = [logging.getLogger(), logging.getLogger("onnxruntime.quantization")]
     levels = [logger.level for logger in loggers]
     for logger, level in zip(loggers, (logging.ERROR, logging.CRITICAL), strict=True):
         logger.setLevel(level)
+    onnxruntime.set_default_logger_severity(4)  # of sessions that its tools open, on tensors which they leave over
     try:
         # Ranges of an input that never varies, such as a mask, are divided by zero on the way.
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        onnxruntime.set_default_logger_severity(2)  # its own default; it does not tell what was set
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -14,6 +14,10 @@ from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Draft, Lowered, Technique, option
 
 
+LEAST_SHARE = 0.005
+"""Share of weights in int8 below which there are only scales' zero points, and nothing was quantized."""
+
+
 @dataclass(frozen=True)
 class Quantize(Technique):
     """Store and compute with fewer bits, by post-training quantization in the runtime's own form.
@@ -88,10 +92,13 @@ class Quantizing:
                 "--method dynamic, --dtype float16, or another runtime",
             ) from error
         weights = runtime.weight_precisions(lowered.exported.path)
-        if lowered.precision == "int8" and not {"int8", "uint8"} & set(weights):
+        share = (weights.get("int8", 0) + weights.get("uint8", 0)) / max(sum(weights.values()), 1)
+        if lowered.precision == "int8" and share < LEAST_SHARE:
+            dtype = context.workload.framework.float_dtype(context.workload.model)
+            other = "--method static, or --dtype float16" if self.options.method == "dynamic" else "--dtype float16"
             raise ExportError(
                 f"weights that {runtime.title} quantizes",
-                f"none: {self.options.method} int8 changed no weight of this model",
-                "--method static, or --dtype float16" if self.options.method == "dynamic" else "--dtype float16",
+                f"none: {self.options.method} int8 changed no weight of this {dtype} model",
+                other if dtype == "float32" else f"bind it in float32: quantizers leave {dtype} weights as they are",
             )
         return lowered
