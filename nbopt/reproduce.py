@@ -89,7 +89,7 @@ class Reproduction:
 def rerun(
     workload: Workload, run: Run, *, store: RunStore | None = None, progress: ProgressCallback = silent
 ) -> Reproduction:
-    """Repeat a run from its record: recipe, seed, threads, measurement and runtime.
+    """Repeat a run from its record: recipe, seeds, threads, measurement and runtime.
 
     Args:
         workload: The model and data that the run was made on.
@@ -115,6 +115,7 @@ def rerun(
         work,
         *([recipe] if recipe.techniques else []),
         seed=run.seed,
+        seeds=max(1, len(run.seeds)),
         runtimes=[run.runtime],
         measure=measure if measure in BUDGETS else "quick",
         threads=threads if isinstance(threads, int) and threads > 0 else None,
