@@ -210,7 +210,7 @@ def test_calibration_on_the_only_split_there_is_is_called_a_leak() -> None:
     rows, note = Workload(small(), valid=(X, Y)).calibration(15, np.random.default_rng(0))
     assert len(rows) == 15
     assert note == (
-        "calibrated on valid, 15 of the 40 rows that report: a leak, so quality is optimistic; --train avoids it"
+        "calibrated on 15 of the 40 rows that report: a leak, so quality is optimistic; other rows as train avoid it"
     )
 
 
