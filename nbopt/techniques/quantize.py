@@ -13,7 +13,6 @@ from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Draft, Lowered, Technique, option
 
-
 LEAST_SHARE = 0.005
 """Share of weights in int8 below which there are only scales' zero points, and nothing was quantized."""
 
