@@ -229,7 +229,9 @@ class Workload:
         notes = [] if self.train else ["calibrated on valid: no train data was given"]
         if leaks:
             count = f"{len(chosen):,} of the {self.report_rows.rows:,} rows"
-            notes = [f"calibrated on {count} that report: a leak, so quality is optimistic; other rows as train avoid it"]
+            notes = [
+                f"calibrated on {count} that report: a leak, so quality is optimistic; other rows as train avoid it"
+            ]
         if left_out:
             which = "1 row" if left_out == 1 else f"{left_out:,} rows"
             verb, was = ("stands", "was") if left_out == 1 else ("stand", "were")
