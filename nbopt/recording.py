@@ -151,8 +151,11 @@ class Recorder:
         if not native:
             phrase = verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
         words_of = f"{words}/{runtime.name}"
+        common = self._common(recipe, label, runtime)
+        if measured.foreign is not None:
+            common["environment"]["foreign_load"] = round(measured.foreign, 2)
         return Run(
-            **{**self._common(recipe, label, runtime), **more},
+            **{**common, **more},
             name=words_of,
             dtype=precision_text(runtime.weight_precisions(path)),
             precision=subject.bench.manifest.precision,

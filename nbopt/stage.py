@@ -229,6 +229,7 @@ class Stage:
             metric=self.metric,
             margin=self.margin(),
             budget=self.settings.budget,
+            threads=self.settings.thread_count,
             seed=self.settings.seed,
             waiting=lambda seconds: self._say(f"waiting for another measurement on this machine, {seconds:.0f} s"),
             on_round=lambda rounds: self.settings.progress(Progress(what, rounds.fraction, 1.0)),

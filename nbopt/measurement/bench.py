@@ -12,6 +12,7 @@ import numpy as np
 from nbopt.frozen import join_ragged
 from nbopt.measurement.audit import Audit
 from nbopt.measurement.blocks import Block, Side
+from nbopt.measurement.placement import Placement
 from nbopt.measurement.process import WorkerProcess
 from nbopt.runtimes import Manifest
 
@@ -108,11 +109,17 @@ class Bench:
             with np.load(out, allow_pickle=False) as archive:
                 return join_ragged([archive[name] for name in archive.files])
 
-    def side(self, batch: int = 1) -> Side:
-        """Return what `run_rounds` measures: inferences of `batch` rows in that process."""
+    def side(self, batch: int = 1, placement: Placement | None = None) -> Side:
+        """Return what `run_rounds` measures: inferences of `batch` rows in that process.
+
+        Args:
+            batch: Rows of one inference.
+            placement: Where all sides of a round run; None leaves that to the system.
+        """
 
         def run(iterations: int) -> Block:
-            reply = self._ask(do="block", iterations=iterations, batch=batch)
+            cpus = [] if placement is None else list(placement.current)
+            reply = self._ask(do="block", iterations=iterations, batch=batch, cpus=cpus)
             wall_ns = np.array(reply["wall_ns"])
             return Block(wall_ns, reply["cpu_ns"], reply["calls"], reply["contention"], reply["distortion"])
 

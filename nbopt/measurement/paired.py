@@ -24,7 +24,8 @@ class Timing:
         level: Coverage of the interval.
         verdict: g against f: better (faster), same, worse (slower) or inconclusive.
         contention: How many times longer calls took than on an idle machine, >= 1; of the side that waited most.
-        distortion: The same of the median calls that the ratio comes from: what the verdict allows for.
+        distortion: The same of the median calls that the ratio comes from, and of load that slows without waiting:
+            what the verdict allows for.
         foreign_load: Share of the CPUs that other processes used, 0 to 1; None where not known.
         f: Times of f, in ms.
         g: Times of g, in ms.
@@ -61,6 +62,8 @@ class Timing:
         state = "machine quiet"
         if self.contention > QUIET:
             state = f"machine busy, calls took {self.contention:.1f} times their own time"
+        elif self.distortion > QUIET and self.foreign_load is not None:
+            state = f"machine busy, others used {self.foreign_load:.0%} of it"
         tail = f"{f} {_ms(self.f)}, {g} {_ms(self.g)}; {self.rounds} rounds, {state}"
         if self.verdict == "better":
             return f"{g} is {_times(self.interval)} faster than {f} ({tail})"
@@ -145,7 +148,7 @@ def timing_of(
         level=level,
         verdict=rounds.verdict(baseline, variant, level=level),
         contention=rounds.contention(baseline, variant),
-        distortion=rounds.distortion(baseline, variant),
+        distortion=rounds.doubt(baseline, variant),
         foreign_load=rounds.foreign,
         f=rounds.latency(baseline, level=level),
         g=rounds.latency(variant, level=level),

@@ -28,6 +28,10 @@ from nbopt.measurement.statistics import (
 Mask = NDArray[np.bool_]
 
 LEAST_ROUNDS = 3
+UNSEEN = 0.25
+"""Of other load not all is waiting: shared caches, execution units and clocks slow a side that never waits. Where
+others use all processors a ratio is doubted by a quarter; their share of the processors scales that."""
+
 _STEADY = 0.05  # windows whose medians differ by less than this are steady
 _WINDOWS = 10  # windows that the warm-up's time is divided into
 _ROUNDS_WANTED = 40
@@ -188,6 +192,15 @@ class Rounds:
         kept = self.kept()
         return max((self._mean(name, self._distortions(name), kept) for name in names or self.blocks), default=1.0)
 
+    def doubt(self, *names: str) -> float:
+        """Return how wrong a ratio of these sides (default all) may be by other load, seen as waiting or not, >= 1."""
+        return max(self.distortion(*names), 1 + UNSEEN * (self.foreign or 0.0))
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether other load disturbed the measurement."""
+        return max(self.contention(), 1 + UNSEEN * (self.foreign or 0.0)) > QUIET
+
     def ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
         """Return how many times faster `variant` is than `baseline`, in wall time."""
         kept = self.kept()
@@ -204,7 +217,7 @@ class Rounds:
     ) -> RatioVerdict:
         """Return what the ratio says of `variant`; see `verdict_of_ratio`."""
         interval = self.ratio(baseline, variant, level=level)
-        return verdict_of_ratio(interval, contention=self.distortion(baseline, variant), equivalence=equivalence)
+        return verdict_of_ratio(interval, contention=self.doubt(baseline, variant), equivalence=equivalence)
 
     def latency(self, name: str, *, level: float = 0.95) -> Latency:
         """Return a side's times."""
@@ -251,6 +264,7 @@ def run_rounds(
     *,
     rng: np.random.Generator | int = 0,
     pids: Iterable[int] | None = None,
+    before_round: Callable[[], None] = lambda: None,
     on_round: Callable[[Rounds], None] | None = None,
     into: Rounds | None = None,
     level: float = 0.95,
@@ -267,6 +281,7 @@ def run_rounds(
         budget: "quick" (1.2 s), "full" (20 s at most), seconds, or a `Budget`.
         rng: Generator or seed of the order.
         pids: Processes whose load is not foreign; None is this one alone.
+        before_round: Called before each round, to place its sides.
         on_round: Called after each complete round.
         into: Where rounds are kept, so that what is done survives an exception such as KeyboardInterrupt,
             which is passed on.
@@ -290,6 +305,7 @@ def run_rounds(
         calls = {name: max(1, round(plan.block_ns(len(sides)) / rounds.warm_up[name].call_ns)) for name in sides}
         names = list(sides)
         while True:
+            before_round()
             turn = {names[i]: sides[names[i]](calls[names[i]]) for i in generator.permutation(len(names))}
             for name, block in turn.items():
                 rounds.blocks[name].append(block)

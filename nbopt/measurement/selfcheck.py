@@ -10,6 +10,7 @@ from pathlib import Path
 from nbopt.measurement.bench import Bench
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.lock import measuring
+from nbopt.measurement.placement import Placement
 from nbopt.measurement.rounds import Budget, run_rounds
 from nbopt.measurement.statistics import RatioVerdict
 from nbopt.runtimes import Manifest
@@ -24,6 +25,7 @@ class Trial:
         interval: The measured ratio, with its interval.
         verdict: What was said of the variant.
         contention: How much the machine's other load stretched it.
+        foreign: Share of the processors that other processes used, 0 to 1.
         seconds: What it took, without starting the process.
     """
 
@@ -31,6 +33,7 @@ class Trial:
     interval: Interval
     verdict: RatioVerdict
     contention: float
+    foreign: float
     seconds: float
 
     @property
@@ -123,17 +126,20 @@ def _trials(
     seed: int,
 ) -> Iterator[Trial]:
     for number in range(trials):
+        place = Placement(threads, seed + number)
         with Bench(path, manifest, threads=threads, folder=folder, delay=delay) as variant, measuring():
             rounds = run_rounds(
-                {"baseline": baseline.side(), "variant": variant.side()},
+                {"baseline": baseline.side(placement=place), "variant": variant.side(placement=place)},
                 Budget.of("full" if budget == "full" else "quick"),
                 rng=seed + number,
                 pids=(baseline.pid, variant.pid),
+                before_round=place.turn,
             )
         yield Trial(
             1 / (1 + delay),
             rounds.ratio("baseline", "variant"),
             rounds.verdict("baseline", "variant"),
             rounds.distortion(),
+            rounds.foreign or 0.0,
             rounds.seconds,
         )

@@ -18,9 +18,9 @@ from nbopt.measurement.bench import Bench
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
+from nbopt.measurement.placement import Placement
 from nbopt.measurement.quality import Quality, judge
 from nbopt.measurement.rounds import Budget, Latency, Rounds, run_rounds
-from nbopt.measurement.statistics import QUIET
 from nbopt.measurement.steps import Step
 
 BATCHES = {"quick": (8, 64), "full": (2, 4, 8, 16, 32, 64)}
@@ -92,6 +92,7 @@ def measure_subject(
     before: Mapping[str, Subject] | None = None,
     last_step: str = "",
     budget: str = "quick",
+    threads: int = 1,
     seed: int = 0,
     waiting: Callable[[float], None] = lambda _: None,
     on_round: Callable[[Rounds], None] | None = None,
@@ -108,6 +109,7 @@ def measure_subject(
         before: What the artifact was after each step but the last, by the step's words, in order.
         last_step: Words of the step that made the artifact of the last of them.
         budget: "quick" or "full".
+        threads: Threads of one inference.
         seed: Seed of order and bootstrap.
         waiting: Called while another process of this machine measures.
         on_round: Called after each round.
@@ -119,21 +121,23 @@ def measure_subject(
     base_raw = None if native is None else native.raw
     quality = judge(metric, subject.raw, rows.targets, rows.weight, base_raw, seed=seed)
     steps = dict(before or {})
-    sides = {f"step {words}": step.bench.side() for words, step in steps.items()} | {VARIANT: subject.bench.side()}
+    named = {f"step {words}": step for words, step in steps.items()} | {VARIANT: subject}
     if same_runtime is not None:
-        sides = {RUNTIME: same_runtime.bench.side(), **sides}
+        named = {RUNTIME: same_runtime, **named}
     if native is not None:
-        sides = {NATIVE: native.bench.side(), **sides}
-    subjects = [s for s in (native, same_runtime, *steps.values(), subject) if s is not None]
+        named = {NATIVE: native, **named}
+    place = Placement(threads, seed)
     with measuring(waiting):
         rounds = run_rounds(
-            sides,
+            {name: each.bench.side(placement=place) for name, each in named.items()},
             Budget.of("full" if budget == "full" else "quick"),
             rng=seed,
-            pids=[s.bench.pid for s in subjects],
+            pids=[each.bench.pid for each in named.values()],
+            before_round=place.turn,
             on_round=on_round,
         )
-        throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget)
+        place.free()
+        throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget, place)
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None
     technique = speedup if same_runtime is None else rounds.ratio(RUNTIME, VARIANT)
     audit = _audit(subject.bench)
@@ -185,7 +189,7 @@ def _audit(bench: Bench) -> Audit:
 def _speed_word(rounds: Rounds, baseline: str) -> str:
     """Return the verdict on the variant's speed against one side; "busy" where other load is why there is none."""
     word = rounds.verdict(baseline, VARIANT)
-    return "busy" if word == "inconclusive" and rounds.contention() > QUIET else word
+    return "busy" if word == "inconclusive" and rounds.busy else word
 
 
 def _step(
@@ -220,7 +224,9 @@ def _step(
     )
 
 
-def throughput_by_batch(bench: Bench, latency_ns: float, budget: str) -> dict[int, float]:
+def throughput_by_batch(
+    bench: Bench, latency_ns: float, budget: str, placement: Placement | None = None
+) -> dict[int, float]:
     """Return rows a second at each batch size of the budget.
 
     Sizes that the artifact does not take, that its process did not live through, or that would take too long are
@@ -230,6 +236,7 @@ def throughput_by_batch(bench: Bench, latency_ns: float, budget: str) -> dict[in
         bench: The artifact, in its process.
         latency_ns: Median wall time of one row.
         budget: "quick" or "full".
+        placement: Where it runs.
     """
     limit_ns = BATCH_SECONDS[budget] * 1e9
     fixed = bench.manifest.batch
@@ -240,7 +247,7 @@ def throughput_by_batch(bench: Bench, latency_ns: float, budget: str) -> dict[in
         if found and batch * latency_ns > LONGEST_CALLS * limit_ns:
             break
         try:
-            side = bench.side(batch)
+            side = bench.side(batch, placement)
             first = side(1)
             calls = math.ceil(limit_ns / float(np.median(first.wall_ns)))
             block = side(calls) if calls > 1 else first

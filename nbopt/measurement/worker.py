@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +23,7 @@ from nbopt.errors import NbOptError
 from nbopt.frozen import read_shard, shard_paths
 from nbopt.measurement.audit import Audit, audit_of
 from nbopt.measurement.blocks import CallableSide
+from nbopt.measurement.placement import run_on
 from nbopt.runtimes import Manifest, Runtime, Session, runtime_named
 
 SETTLE_SECONDS = 0.002
@@ -61,6 +63,7 @@ class Worker:
         self.idle_bytes = 0
         self._artifact: tuple[Runtime, Path] | None = None
         self._sides: dict[int, CallableSide] = {}
+        self._cpus: tuple[int, ...] = ()
 
     def prepare(self, runtime: str) -> dict[str, Any]:
         """Import what a runtime needs, ahead of its artifact."""
@@ -103,8 +106,11 @@ class Worker:
         np.savez(out, *parts)
         return {"rows": sum(map(len, parts))}
 
-    def block(self, iterations: int, batch: int) -> dict[str, Any]:
-        """Time `iterations` inferences of `batch` rows."""
+    def block(self, iterations: int, batch: int, cpus: Sequence[int] = ()) -> dict[str, Any]:
+        """Time `iterations` inferences of `batch` rows, on the given processors where some are given."""
+        if cpus and tuple(cpus) != self._cpus:
+            run_on(cpus)
+            self._cpus = tuple(cpus)
         if batch not in self._sides:
             session, row = self._open(), self.row
             assert row is not None

@@ -31,7 +31,8 @@ def conditions_of(view: View) -> Iterator[Piece]:
         yield ((machine, True),)
     if view.contention is not None:
         state = "busy" if view.busy else "quiet"
-        yield ((f"machine {state} (wall/CPU {view.contention:.2f})", False),)
+        others = f", others used {view.foreign:.0%}" if view.busy and view.foreign else ""
+        yield ((f"machine {state} (wall/CPU {view.contention:.2f}{others})", False),)
     if shared := _shared(run):
         yield ((shared, False),)
 

@@ -9,6 +9,7 @@ from typing import Literal
 from nbopt.comparison import Comparison, allowed_drop, within
 from nbopt.conditions import differing_words
 from nbopt.errors import NbOptError
+from nbopt.measurement.rounds import UNSEEN
 from nbopt.measurement.statistics import QUIET, Interval, verdict_of_ratio
 from nbopt.measurement.verdicts import of_memory, of_quality, of_size, phrase
 from nbopt.overlap import overlaps_in
@@ -223,7 +224,13 @@ class View:
     @cached_property
     def busy(self) -> bool:
         """Tell whether other load disturbed a measurement."""
-        return self.contention is not None and self.contention > QUIET
+        return (self.contention or 1.0) > QUIET or UNSEEN * (self.foreign or 0.0) > QUIET - 1
+
+    @cached_property
+    def foreign(self) -> float | None:
+        """Return the greatest share of the processors that other processes used while one of the runs was measured."""
+        values = [value for run in self.measured if isinstance(value := run.environment.get("foreign_load"), float)]
+        return max(values, default=None)
 
     @cached_property
     def differing(self) -> tuple[str, ...]:
