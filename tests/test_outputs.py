@@ -66,3 +66,30 @@ def test_fractions_are_no_classes(labels: Any) -> None:
 def test_text_is_no_class() -> None:
     with pytest.raises(DataError, match="encode text"):
         infer_output(LOGITS, ["cat"] * 8, None)
+
+
+PIXELS = RNG.normal(size=(4, 3, 5, 6))
+MASK = (RNG.random((4, 1, 5, 6)) > 0.5).astype(np.float32)
+
+READ: dict[str, tuple[Any, Any, Any, str]] = {
+    "classes in the second axis": (PIXELS, RNG.integers(0, 3, (4, 5, 6)), None, "logits"),
+    "their probabilities": (
+        np.exp(PIXELS) / np.exp(PIXELS).sum(1, keepdims=True),
+        RNG.integers(0, 3, (4, 5, 6)),
+        None,
+        "probabilities",
+    ),
+    "a mask": (RNG.normal(size=MASK.shape), MASK, None, "binary_logits"),
+    "a mask's probabilities": (RNG.random(MASK.shape), MASK, None, "binary_probabilities"),
+    "several counts": (LOGITS, RNG.integers(0, 9, (8, 3)).astype(np.float32), None, "regression"),
+    "a binary loss over several labels": (LOGITS, np.array([[1, 1, 0]] * 8), "binary_logits", "multilabel_logits"),
+    "a binary loss over a mask": (RNG.normal(size=MASK.shape), MASK, "binary_logits", "binary_logits"),
+    "cross-entropy over a softmax": (SOFTMAX, CLASSES, "logits", "probabilities"),
+    "a softmax that is not the output": (LOGITS, CLASSES, "probabilities", "logits"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_outputs_and_labels_correct_what_is_declared(case: str) -> None:
+    raw, labels, declared, kind = READ[case]
+    assert infer_output(raw, labels, declared)[0] == kind

@@ -94,11 +94,21 @@ def probe(model: Any) -> tuple[Any, ...] | dict[str, Any] | None:
 def _rebuilt(model: Any) -> Any:
     try:
         with keras.saving.custom_object_scope(objects_by_name(model)):
-            copied = keras.models.clone_model(model, clone_function=twin, recursive=True)
+            copied = keras.models.clone_model(uncompiled(model), clone_function=twin, recursive=True)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
         return None
     same = [v.shape for v in copied.variables] == [v.shape for v in model.variables]
     return copied if same and len(layers_of(copied)) == len(layers_of(model)) else None
+
+
+def uncompiled(model: Any) -> Any:
+    """Return a second handle on the same layers that says it was not compiled; the model itself stays as it is.
+
+    `clone_model` compiles its result as the original was, and Keras finds no loss again that a notebook defined.
+    """
+    handle = object.__new__(type(model))
+    vars(handle).update({**vars(model), "compiled": False})
+    return handle
 
 
 def twin(layer: Any) -> Any:

@@ -170,7 +170,9 @@ def make_optimizer(plan: TrainingPlan, model: torch.nn.Module) -> torch.optim.Op
     """Return the plan's optimizer over the parameters that train."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
-        raise ModelError("parameters to train", "none that require gradients", "set requires_grad on some layers")
+        raise ModelError(
+            "parameters to train", "none that require gradients", "set requires_grad on some layers, or --epochs 0"
+        )
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adamw": torch.optim.AdamW,
         "adam": torch.optim.Adam,

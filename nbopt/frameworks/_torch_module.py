@@ -31,10 +31,17 @@ def folded(model: torch.nn.Module) -> torch.nn.Module:
 
     They serve training; a module that has them can't be pickled, and computes its weights anew in each call.
     """
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    for module in list(model.modules()):
+        if not parametrize.is_parametrized(module):
+            continue
+        # Not by torch's remove_parametrizations: it takes the property off the class, which deepcopy shares with the
+        # user's own model, and that would have no weight any more.
+        with torch.no_grad():
+            values = {name: getattr(module, name).clone() for name in module.parametrizations}
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        for name, value in values.items():
+            module.register_parameter(name, torch.nn.Parameter(value))
     return model
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 
 from nbopt.data import Inputs
 from nbopt.errors import MissingExtra, ModelError
-from nbopt.frameworks._torch_module import call, clone, tensors
+from nbopt.frameworks._torch_module import call, clone, folded, tensors
 
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2  # vectors are biases and norms: few, and each of them matters
@@ -111,6 +111,7 @@ def remove_channels(model: nn.Module, fraction: float, example: Inputs) -> tuple
         import torch_pruning  # noqa: F401 - before the model is copied
     except ImportError as error:
         raise MissingExtra("torch_pruning", "torch", "structured pruning") from error
+    model = folded(clone(model))  # torch-pruning can't slice what a parametrization computes
     inputs = tensors(model, example)
     # torch-pruning 1.6.1 slices an LSTM's gates wrongly (IndexError when the smaller one runs): they keep their size.
     recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]

@@ -13,7 +13,8 @@ from nbopt.data import Split
 from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
-from nbopt.runtimes import Manifest, all_runtimes
+from nbopt.runtimes import Manifest, all_runtimes, runtime_named
+from nbopt.techniques._prune_keras import remove_channels
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.keras_models import ALL, L, cnn, digits, rows, signature, subclassed
@@ -280,3 +281,30 @@ def test_the_keras_file_holds_no_optimizer(tmp_path):
     assert exported.path.stat().st_size < 1.3 * weights  # with Adam's slots it was three times as large
     assert model.compiled
     assert model.optimizer is not None
+
+
+def test_swish_goes_to_litert(tmp_path):
+    layers = [L.Conv2D(4, 3, activation="swish"), L.GlobalAveragePooling2D(), L.Dense(3)]
+    model = keras.Sequential([keras.Input((6, 6, 2)), *layers])
+    x = rows(6, 6, 2)
+    exported = FRAMEWORK.export(model, signature((x,)), tmp_path / "model.tflite", "litert")
+    session = runtime_named("litert").load(exported.path, Manifest("litert", ("input_0",)), threads=1)
+    np.testing.assert_allclose(session.run((x,)), FRAMEWORK.predict(model, (x,)), atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["named", "lambda"])
+def test_a_model_compiled_with_a_loss_of_the_notebooks_is_copied(loss):
+    def focal(y, p):
+        return keras.ops.mean(p, -1)
+
+    for model, x in (cnn(), ALL["two_inputs"]()):
+        model.compile("adam", focal if loss == "named" else lambda y, p: keras.ops.sum(p, -1))
+        optimizer = model.optimizer
+        copied = FRAMEWORK.clone(model)
+        np.testing.assert_allclose(FRAMEWORK.predict(copied, x), FRAMEWORK.predict(model, x), atol=1e-6)
+        smaller, _ = remove_channels(model, 0.5, x)
+        assert smaller.count_params() < model.count_params()
+        assert model.compiled
+        assert model.optimizer is optimizer
+        assert not copied.compiled
+        assert not smaller.compiled

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 from nbopt.data import Split
-from nbopt.errors import DataError, ModelError
+from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.training import Progress, TrainingPlan
@@ -339,3 +339,46 @@ def test_half_precision_that_overflows_says_to_train_in_float32() -> None:
 def test_a_loss_that_is_no_function_is_told() -> None:
     with pytest.raises(ModelError, match="loss as a function"):
         FRAMEWORK.loss(None, "crossentropy", "logits")
+
+
+class Pixels(nn.Module):
+    """A class for each pixel: (rows, 3, height, width)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+IMAGES = RNG.normal(size=(200, 3, 4, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("loss", [None, nn.CrossEntropyLoss()])
+def test_a_class_for_each_pixel_or_token_trains(loss: Any) -> None:
+    pixels, tokens = (IMAGES, IMAGES.argmax(1)), (np.moveaxis(IMAGES, 1, -1).copy(), IMAGES.argmax(1))
+    for make, data in ((Pixels, pixels), (lambda: nn.Linear(3, 3), tokens)):
+        torch.manual_seed(0)
+        given = Fitting(Split(data, "train"), FRAMEWORK.loss(None, loss, "logits")[0])
+        record = FRAMEWORK.fit(make(), PLAN, given)
+        assert record.losses[-1] < 0.97 * record.losses[0]
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), functional.cross_entropy])
+def test_row_weights_reach_torchs_own_losses(loss: Any) -> None:
+    wrong = np.where(np.arange(400) % 2, Y, (Y + 1) % 3)
+    weight = (np.arange(400) % 2).astype(np.float64)
+    model = small()
+    given = Fitting(Split((X, wrong, weight), "train"), FRAMEWORK.loss(None, loss, "logits")[0])
+    FRAMEWORK.fit(model, PLAN.adjusted(epochs=8), given)
+    assert accuracy(model) > 0.85
+
+
+def test_row_weights_that_a_loss_can_not_take_are_told() -> None:
+    def mine(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(output, target)
+
+    given = Fitting(Split((X, Y, np.ones(400)), "train"), FRAMEWORK.loss(None, mine, "logits")[0])
+    with pytest.warns(NbOptWarning, match="row weights of train do not reach it"):
+        FRAMEWORK.fit(small(), PLAN, given)

@@ -135,3 +135,33 @@ def test_fine_tuning_is_the_drafts_one_training(structured: bool, trained_cnn: n
     assert Prune(epochs=0).apply(Draft(work.model), Context(work)).plan.epochs == 0
     assert bool(draft.hold) != structured
     assert draft.model is not trained_cnn
+
+
+class Joined(nn.Module):
+    """An image, flattened, beside a table: torch-pruning 1.6.1 takes the flattened part for one of another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.table = nn.Linear(5, 16)
+        self.head = nn.Sequential(nn.Linear(80, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, image: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.image(image), self.table(table).relu()], 1))
+
+
+def test_what_a_concatenation_joins_keeps_its_width_where_it_must() -> None:
+    torch.manual_seed(0)
+    model = Joined().eval()
+    example = (np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 5), np.float32))
+    smaller, notes = remove_channels(model, 0.5, example)
+    assert any("concatenation" in note for note in notes)
+    assert smaller.head[0].weight.shape == (16, 80)
+    assert model.head[0].weight.shape == (32, 80)
+
+
+def test_parametrized_layers_are_narrowed() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 16)), nn.ReLU(), nn.Linear(16, 3)).eval()
+    smaller, _ = remove_channels(model, 0.5, (np.zeros((1, 6), np.float32),))
+    assert smaller[0].weight.shape == (8, 6)
+    assert model[0].weight.shape == (16, 6)

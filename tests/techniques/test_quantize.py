@@ -169,3 +169,73 @@ def test_nothing_of_the_model_changes(wide: Workload) -> None:
     assert draft.plan.epochs == 0
     assert isinstance(wide.model, nn.Module)
     assert not wide.model.training
+
+
+class Masked(nn.Module):
+    """Attention with a mask that stands for minus infinity, written out as libraries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(40, 32)
+        self.query, self.key, self.value = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x = self.embed(ids)
+        hidden = (1.0 - mask[:, None].to(x.dtype)) * torch.finfo(torch.float32).min
+        scores = self.query(x) @ self.key(x).transpose(1, 2) / 32**0.5 + hidden
+        return self.head((scores.softmax(-1) @ self.value(x))[:, 0])
+
+
+@pytest.mark.parametrize("runtime_name", ["onnxruntime", "openvino"])
+def test_the_mask_of_an_attention_costs_nothing(runtime_name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = Masked().eval()
+    with torch.no_grad():
+        for layer in (model.query, model.key):
+            layer.weight.mul_(2)  # scores that differ, as training makes them
+    ids, mask = rng.integers(0, 40, (96, 12)), (np.arange(12) < rng.integers(3, 13, (96, 1))).astype(np.int64)
+    data = ((ids, mask), rng.integers(0, 4, 96))
+    assert _error(model, data, runtime_name, tmp_path) < 0.1
+
+
+def _error(model: nn.Module, data: object, runtime_name: str, folder: Path) -> float:
+    """Return the largest error of static int8, as a share of the largest output."""
+    work, runtime = Workload(model, train=data, valid=data), runtime_named(runtime_name)
+    source = work.framework.export(work.model, work.signature, folder / f"float{runtime.suffix}", runtime.form)
+    (step,) = Quantize(calibration=96).apply(Draft(work.model), Context(work)).lower
+    lowered = step(work.model, work.signature, source, runtime, folder, Context(work))
+    manifest = Manifest(runtime_name, tuple(work.signature.names), precision="int8")
+    inputs = next(work.report_rows.batches())
+    expected = work.framework.predict(work.model, inputs)
+    outputs = runtime.load(lowered.exported.path, manifest, threads=1).run(inputs)
+    return float(np.abs(outputs - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("runtime_name", ["onnxruntime", "openvino"])
+def test_a_table_whose_rows_differ_in_size_keeps_its_range(runtime_name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(96, 10)) * rng.lognormal(0, 1, (96, 1))).astype(np.float32)
+    # 0.2 and more with ranges from the mean of each row's extremes, or with sums that saturate.
+    assert _error(models.mlp(10, 4, 64), (x, rng.integers(0, 4, 96)), runtime_name, tmp_path) < 0.05
+
+
+def test_int8_that_changed_nothing_is_no_int8(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, rows = rng.normal(size=(9, 1, 8, 8)).astype(np.float32), rng.normal(size=(9, 6))
+    convolutions = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    cases = [(convolutions, images, "dynamic", "static"), (models.mlp(6, 4).double(), rows, "static", "float32")]
+    for index, (model, x, method, advice) in enumerate(cases):
+        work, runtime = (
+            Workload(model, valid=(x, np.arange(9) % 4), train=(x, np.arange(9) % 4)),
+            runtime_named("onnxruntime"),
+        )
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        source = work.framework.export(model, work.signature, folder / "float.onnx", "onnx")
+        (step,) = Quantize(method=method).apply(Draft(model), Context(work)).lower
+        with pytest.raises(ExportError, match="changed no weight") as caught:
+            step(model, work.signature, source, runtime, folder, Context(work))
+        assert advice in caught.value.do

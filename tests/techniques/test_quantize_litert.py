@@ -8,8 +8,9 @@ from nbopt.data import leaves
 from nbopt.errors import ExportError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.keras import FRAMEWORK
+from nbopt.measurement.bench import Bench
 from nbopt.runtimes import Manifest, runtime_named
-from nbopt.technique import Context
+from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize_litert import lower
 from nbopt.techniques.quantize import Quantize
 from nbopt.training import TrainingPlan
@@ -78,3 +79,19 @@ def test_what_it_can_not_do_is_told(tmp_path):
     (tmp_path / "small").mkdir()
     with pytest.raises(ExportError):
         _lowered(model, train, tmp_path / "small", method="dynamic")
+
+
+def test_a_masked_lstm_goes_dynamic_on_onnx_runtime(tmp_path):
+    # With the embedding quantized too, ONNX Runtime 1.32 ends the process: hence a process of its own here.
+    layers = [L.Embedding(20, 8, mask_zero=True), L.LSTM(16), L.Dense(64, "relu"), L.Dense(3)]
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), *layers])
+    x = np.random.default_rng(0).integers(0, 20, (9, 6)).astype(np.int32)
+    work = Workload(model, train=(x, np.arange(9) % 3), valid=(x, np.arange(9) % 3))
+    runtime = runtime_named("onnxruntime")
+    source = FRAMEWORK.export(model, work.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(method="dynamic").apply(Draft(model), Context(work)).lower
+    lowered = step(model, work.signature, source, runtime, tmp_path, Context(work))
+    manifest = Manifest("onnxruntime", ("input_0",), precision="int8")
+    with Bench(lowered.exported.path, manifest, threads=1, folder=work.report_rows.folder) as bench:
+        outputs = bench.predict(work.report_rows.folder)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (x,)), atol=0.02)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nbopt.data import Inputs
 from nbopt.errors import ModelError
-from nbopt.frameworks._keras_copy import is_graph, layers_of, objects_by_name, twin
+from nbopt.frameworks._keras_copy import is_graph, layers_of, objects_by_name, twin, uncompiled
 from nbopt.techniques._prune_keras.trace import Trace
 
 Array = np.ndarray[Any, Any]
@@ -109,7 +109,7 @@ def rebuild(model: Any, trace: Trace, keep: Array) -> Any:
         return type(layer).from_config({**layer.get_config(), **changes})
 
     with keras.saving.custom_object_scope(objects_by_name(model)):
-        smaller = keras.models.clone_model(model, clone_function=narrow)
+        smaller = keras.models.clone_model(uncompiled(model), clone_function=narrow)
     for variable, target in zip(model.variables, smaller.variables, strict=True):
         value = variable.numpy()
         for cut in trace.slices.get(id(variable), ()):
