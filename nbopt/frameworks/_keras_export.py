@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Framework, Signature
+from nbopt.frameworks._keras_copy import layers_of
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._quiet import quiet
 
@@ -45,12 +46,25 @@ def export(framework: Framework, model: Any, signature: Signature, path: Path, f
             f"Python that depends on values in {type(model).__name__}'s call",
             "use keras.ops.where or keras.ops.cond in place of `if`, and no .numpy()",
         ) from error
+    if form != "keras" and (half := _half_policies(model)):
+        model = framework.clone(model)
+        for layer in (model, *layers_of(model)):
+            if layer.dtype_policy.name in half:
+                layer.dtype_policy = "float32"
+        exported = writers[form](model, signature, path)
+        note = f"exported in float32: the model computes in {', '.join(sorted(half))}, for which CPUs lack kernels"
+        return Exported(exported.path, exported.batch, (*exported.notes, note))
     if form == "keras":
         # An optimizer's slots would be in the file and triple its size: a baseline that nobody would ship.
         copied = framework.clone(model)
         copied.compiled, copied.optimizer = False, None
         return _keras(copied, signature, path)
     return writers[form](model, signature, path)
+
+
+def _half_policies(model: Any) -> set[str]:
+    """Return the policies of layers that hold float32 weights and compute in fewer bits, as training on a GPU does."""
+    return {x.dtype_policy.name for x in layers_of(model) if x.dtype_policy.name in ("mixed_float16", "mixed_bfloat16")}
 
 
 def serving_function(model: Any, signature: Signature, batch: int | None) -> tuple[Any, list[Any]]:
@@ -176,13 +190,32 @@ def _onnx(model: Any, signature: Signature, path: Path) -> Exported:
     try:
         with quiet():
             function, specs = serving_function(model, signature, None)
-            proto, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=ONNX_OPSET)
+            handlers = {"Erfc": (_erfc, [])}
+            proto, _ = tf2onnx.convert.from_function(
+                function, input_signature=specs, opset=ONNX_OPSET, custom_op_handlers=handlers
+            )
             onnx.checker.check_model(proto)
     except Exception as error:
         # tf2onnx raises what its rewriters happen to raise: KeyError, ValueError, AttributeError.
         raise ExportError("operations that tf2onnx converts", _reason(error), "try --runtime litert") from error
     onnx.save(proto, path)
     return Exported(path)
+
+
+def _erfc(context: Any, node: Any, name: str, _: Any) -> Any:
+    """Write Erfc, which `gelu` is made of and which tf2onnx leaves as it is, as 1 - Erf."""
+    import numpy as np
+
+    dtype = np.float64 if context.get_dtype(node.input[0]) == 11 else np.float32  # 11 is ONNX's float64
+    output, shape = node.output[0], context.get_shape(node.output[0])
+    one = context.make_const(f"{name}_one", np.array(1, dtype))
+    source = node.input[0]
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", [source], name=f"{name}_erf", shapes=[shape], dtypes=[context.get_dtype(source)])
+    kinds = [context.get_dtype(source)]
+    return context.make_node(
+        "Sub", [one.output[0], erf.output[0]], name=name, outputs=[output], shapes=[shape], dtypes=kinds
+    )
 
 
 def _openvino(model: Any, signature: Signature, path: Path) -> Exported:

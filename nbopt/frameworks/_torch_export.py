@@ -18,6 +18,7 @@ import torch
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.frameworks._torch_module import clone, folded, plain
+from nbopt.frameworks._torch_recurrent import exported_for_any_length
 from nbopt.frameworks._torch_trace import quiet, reason_of, trace
 
 PROTOBUF_BYTES = 1 << 30  # protobuf holds 2 GiB at most
@@ -91,7 +92,7 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     program, batch, notes = trace(twin, signature)
     if widened:
         notes = (*notes, "exported in float32: runtimes lack bfloat16 kernels for some operations on CPU")
-    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+    with quiet(), contextlib.redirect_stdout(io.StringIO()), exported_for_any_length():
         try:
             result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)
         except Exception as error:

@@ -19,6 +19,7 @@ from nbopt.errors import ExportError
 from nbopt.frameworks import Signature
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._torch_module import clone, tensors
+from nbopt.frameworks._torch_recurrent import traced_for_any_length
 
 EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
 
@@ -57,19 +58,21 @@ def trace(
         wrapped = _Primary(_without_loops(clone(model)), signature.names if signature.keyed else None).eval()
         example = tensors(model, map_leaves(lambda leaf: np.repeat(leaf, rows, axis=0), signature.example))
         shapes = {"values": tuple(axes)} if dynamic else None
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), traced_for_any_length():
             return torch.export.export(wrapped, tuple(leaves(example)), dynamic_shapes=shapes, strict=strict)
 
     try:
         program = attempt(EXAMPLE_BATCH, dynamic=True, strict=False)
-        if _batch_is_free(program):
-            return program, None, ()
+        if "the number of rows" not in _fixed(program, signature):
+            return _checked(program, signature), None, ()
         # `len(x)` makes the example's number of rows a constant where the code is run to trace it; where its bytecode
         # is traced, it stays a symbol.
         reason = "its code fixes the number of rows"
         program = attempt(EXAMPLE_BATCH, dynamic=True, strict=True)
-        if _batch_is_free(program):
-            return program, None, ()
+        if "the number of rows" not in _fixed(program, signature):
+            return _checked(program, signature), None, ()
+    except ExportError:
+        raise
     except Exception as error:  # noqa: BLE001 - torch.export raises dozens of types; the last try decides
         reason = reason_of(error)
     try:
@@ -125,17 +128,35 @@ def _remedy(error: BaseException) -> str:
     return "replace control flow that depends on values (torch.cond, torch.where), or use --runtime torch"
 
 
-def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
+def _fixed(program: torch.export.ExportedProgram, signature: Signature) -> list[str]:
+    """Return, in words, the axes that must vary and that the code has fixed."""
     from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
-    inputs = set(program.graph_signature.user_inputs)
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in inputs:
-            value = node.meta.get("val")
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    fixed = []
+    for name, leaf in zip(program.graph_signature.user_inputs, signature.leaves, strict=True):
+        value = nodes[name].meta.get("val") if isinstance(name, str) and name in nodes else None
+        for axis, size in enumerate(leaf.shape):
             # A symbol that the code has settled is still a SymInt, one with a value.
-            if isinstance(value, torch.Tensor) and value.ndim and is_concrete_int(value.shape[0]):
-                return False
-    return True
+            if size is None and isinstance(value, torch.Tensor) and is_concrete_int(value.shape[axis]):
+                fixed.append("the number of rows" if axis == 0 else f"axis {axis} of {leaf.name}")
+    return fixed
+
+
+def _checked(program: torch.export.ExportedProgram, signature: Signature) -> torch.export.ExportedProgram:
+    """Return a program that takes every length that the data has.
+
+    Raises:
+        ExportError: Its code fixes a length, so that another would give wrong numbers.
+    """
+    fixed = _fixed(program, signature)
+    if fixed:
+        raise ExportError(
+            f"a model of any length in {', '.join(fixed)}, which varies in the data",
+            "code that fixes it to the example's",
+            "use nn.LSTM or nn.GRU in place of nn.RNN and of loops over steps, or pad every batch to one length",
+        )
+    return program
 
 
 @contextmanager

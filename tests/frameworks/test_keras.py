@@ -308,3 +308,19 @@ def test_a_model_compiled_with_a_loss_of_the_notebooks_is_copied(loss):
         assert model.optimizer is optimizer
         assert not copied.compiled
         assert not smaller.compiled
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino", "litert"])
+@pytest.mark.parametrize("what", ["gelu", "mixed_float16"])
+def test_gelu_and_half_precision_policies_go_everywhere(form, what, tmp_path):
+    policy = "float32" if what == "gelu" else what
+    layers = [L.Conv1D(8, 3, activation="gelu", dtype=policy), L.BatchNormalization(dtype=policy), L.Flatten()]
+    model = keras.Sequential([keras.Input((6, 4)), *layers, L.Dense(3, dtype=policy)])
+    x = rows(6, 4)
+    runtime = next(r for r in all_runtimes().values() if r.form == form)
+    exported = FRAMEWORK.export(model, signature((x,)), tmp_path / f"model{runtime.suffix}", form)
+    session = runtime.load(exported.path, Manifest(runtime.name, ("input_0",)), threads=1)
+    exact = 1e-5 if what == "gelu" else 2e-2
+    np.testing.assert_allclose(session.run((x,)), FRAMEWORK.predict(model, (x,)), atol=exact)
+    assert any("float32" in note for note in exported.notes) == (what != "gelu")
+    assert model.layers[0].dtype_policy.name == policy

@@ -210,3 +210,36 @@ def test_the_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     exported(model, tmp_path / "m.onnx", RNG.integers(0, 9, (3, 5)))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Mean(nn.Module):
+    """The mean over the steps of a sequence, by way of a recurrent layer or of none."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.cells = kind(8, 6, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cells(x)[0].mean(1) * x.shape[1])
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_sequences_of_any_length_go_through(kind: Any, suffix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Mean(kind).eval()
+    kernels = [dict(getattr(torch.ops.aten, name).input.py_kernels) for name in ("lstm", "gru")]
+    written, _ = exported(model, tmp_path / f"m{suffix}", SEQUENCES, free=(0, 1))
+    assert [dict(getattr(torch.ops.aten, name).input.py_kernels) for name in ("lstm", "gru")] == kernels
+    runtime = {".onnx": "onnxruntime", ".xml": "openvino"}[suffix]
+    session = runtime_named(runtime).load(written.path, Manifest(runtime, ("input_0",)), threads=1)
+    for rows, steps in ((3, 9), (1, 2), (7, 5)):
+        x = RNG.normal(size=(rows, steps, 8)).astype(np.float32)
+        np.testing.assert_allclose(session.run((x,)), FRAMEWORK.predict(model, (x,)), atol=1e-5)
+
+
+def test_a_length_that_the_code_fixes_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="axis 1 of input_0") as caught:
+        exported(Mean(nn.RNN).eval(), tmp_path / "m.onnx", SEQUENCES, free=(0, 1))
+    assert "pad every batch" in caught.value.do
