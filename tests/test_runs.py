@@ -201,7 +201,7 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-class Filled(Ledger):
+class FilledLedger(Ledger):
     """A ledger whose database may not grow any more: SQLite's own limit, which it reports as a full disk."""
 
     def _open(self) -> sqlite3.Connection:
@@ -211,10 +211,17 @@ class Filled(Ledger):
         return connection
 
 
+class Filled(RunStore):
+    """A store of such a ledger."""
+
+    def __init__(self, home: str | Path | None = None) -> None:
+        super().__init__(home)
+        self._ledger = FilledLedger(self.home)
+
+
 def test_a_full_disk_is_told_and_what_was_added_stays() -> None:
     RunStore().add(FULL)
-    store = RunStore()
-    store._ledger = Filled(store.home)
+    store = Filled()
     large = dataclasses.replace(FULL, id="large", reason="x" * 100_000)
     with pytest.raises(StoreError, match="room on the disk") as caught:
         store.add(large)
