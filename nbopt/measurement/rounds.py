@@ -17,6 +17,7 @@ from nbopt.measurement.blocks import Block, Side
 from nbopt.measurement.contention import ContentionSampler
 from nbopt.measurement.statistics import (
     EQUIVALENCE,
+    NARROW,
     QUIET,
     Interval,
     RatioVerdict,
@@ -31,6 +32,11 @@ LEAST_ROUNDS = 3
 UNSEEN = 0.25
 """Of other load not all is waiting: shared caches, execution units and clocks slow a side that never waits. Where
 others use all processors a ratio is doubted by a quarter; their share of the processors scales that."""
+
+RESOLUTION_NS = 500.0
+"""Between processes, differences of less than half a microsecond a call are the interpreter's, not the model's: two
+processes with one file of ten microseconds differed by that much through where their objects lie."""
+COARSEST = 0.25
 
 _STEADY = 0.05  # windows whose medians differ by less than this are steady
 _WINDOWS = 10  # windows that the warm-up's time is divided into
@@ -213,11 +219,33 @@ class Rounds:
         return median_ratio(base, other, level=level) if (base > 0).all() and (other > 0).all() else None
 
     def verdict(
-        self, baseline: str, variant: str, *, level: float = 0.95, equivalence: float = EQUIVALENCE
+        self,
+        baseline: str,
+        variant: str,
+        *,
+        level: float = 0.95,
+        equivalence: float = EQUIVALENCE,
+        resolution_ns: float = 0.0,
     ) -> RatioVerdict:
-        """Return what the ratio says of `variant`; see `verdict_of_ratio`."""
+        """Return what the ratio says of `variant`; see `verdict_of_ratio`.
+
+        Args:
+            baseline: Name of the side that is f.
+            variant: Name of the side that is judged.
+            level: Coverage of the interval.
+            equivalence: Relative difference that means nothing.
+            resolution_ns: Difference of one call that means nothing either: `RESOLUTION_NS` between processes.
+        """
         interval = self.ratio(baseline, variant, level=level)
-        return verdict_of_ratio(interval, contention=self.doubt(baseline, variant), equivalence=equivalence)
+        kept = self.kept()
+        fastest = min(float(np.median(self.times(name)[kept])) for name in (baseline, variant))
+        near = max(equivalence, min(resolution_ns / fastest, COARSEST))
+        return verdict_of_ratio(
+            interval,
+            contention=self.doubt(baseline, variant),
+            equivalence=near,
+            narrow=max(NARROW, 1.5 * near),
+        )
 
     def latency(self, name: str, *, level: float = 0.95) -> Latency:
         """Return a side's times."""

@@ -11,7 +11,7 @@ from nbopt.measurement.bench import Bench
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.lock import measuring
 from nbopt.measurement.placement import Placement
-from nbopt.measurement.rounds import Budget, run_rounds
+from nbopt.measurement.rounds import RESOLUTION_NS, Budget, run_rounds
 from nbopt.measurement.statistics import RatioVerdict
 from nbopt.runtimes import Manifest
 
@@ -138,7 +138,7 @@ def _trials(
         yield Trial(
             1 / (1 + delay),
             rounds.ratio("baseline", "variant"),
-            rounds.verdict("baseline", "variant"),
+            rounds.verdict("baseline", "variant", resolution_ns=RESOLUTION_NS),
             rounds.distortion(),
             rounds.foreign or 0.0,
             rounds.seconds,

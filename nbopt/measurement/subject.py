@@ -20,7 +20,7 @@ from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.placement import Placement
 from nbopt.measurement.quality import Quality, judge
-from nbopt.measurement.rounds import Budget, Latency, Rounds, run_rounds
+from nbopt.measurement.rounds import RESOLUTION_NS, Budget, Latency, Rounds, run_rounds
 from nbopt.measurement.steps import Step
 
 BATCHES = {"quick": (8, 64), "full": (2, 4, 8, 16, 32, 64)}
@@ -188,7 +188,7 @@ def _audit(bench: Bench) -> Audit:
 
 def _speed_word(rounds: Rounds, baseline: str) -> str:
     """Return the verdict on the variant's speed against one side; "busy" where other load is why there is none."""
-    word = rounds.verdict(baseline, VARIANT)
+    word = rounds.verdict(baseline, VARIANT, resolution_ns=RESOLUTION_NS)
     return "busy" if word == "inconclusive" and rounds.busy else word
 
 

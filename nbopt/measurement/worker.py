@@ -26,13 +26,17 @@ from nbopt.measurement.blocks import CallableSide
 from nbopt.measurement.placement import run_on
 from nbopt.runtimes import Manifest, Runtime, Session, runtime_named
 
+CALIBRATION_CALLS = 24
 SETTLE_SECONDS = 0.002
 """Rest after a block: OpenMP and XNNPACK threads spin for about a millisecond after their last work, on the cores
 that the next side is about to use."""
 
 
 class Delayed(Session):
-    """Prolong each inference by a share of its own time, so that the true ratio is known.
+    """Prolong each inference to a multiple of the time that it takes without, so that the true ratio is known.
+
+    Keeping the processor busy after an inference makes the next one a few percent slower, since it finds caches cold.
+    The end of the delay is therefore set from inferences without one, anew before each block.
 
     Args:
         session: What runs.
@@ -42,15 +46,23 @@ class Delayed(Session):
     def __init__(self, session: Session, delay: float) -> None:
         self.session, self.delay = session, delay
         self.manifest = session.manifest
+        self._wanted_ns = 0.0
+
+    def calibrate(self, inputs: Inputs) -> None:
+        """Take the time of some inferences without a delay."""
+        took = []
+        for _ in range(CALIBRATION_CALLS):
+            began = time.perf_counter_ns()
+            self.session.run(inputs)
+            took.append(time.perf_counter_ns() - began)
+        self._wanted_ns = float(np.median(took[len(took) // 4 :])) * (1 + self.delay)
 
     def run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
         """Run, and then keep the processor busy for the rest of the time."""
-        began = time.perf_counter_ns()
+        end = time.perf_counter_ns() + self._wanted_ns
         output = self.session.run(inputs)
-        now = time.perf_counter_ns()
-        end = began + (now - began) * (1 + self.delay)
-        while now < end:
-            now = time.perf_counter_ns()
+        while time.perf_counter_ns() < end:
+            pass
         return output
 
 
@@ -116,6 +128,8 @@ class Worker:
             assert row is not None
             inputs = map_leaves(lambda leaf: np.repeat(leaf, batch, axis=0), row)
             self._sides[batch] = CallableSide(lambda: session.run(inputs))
+        if isinstance(self.session, Delayed) and self.row is not None:
+            self.session.calibrate(self.row)
         block = self._sides[batch](iterations)
         time.sleep(SETTLE_SECONDS)
         return {
