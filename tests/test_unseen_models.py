@@ -161,7 +161,7 @@ def residual() -> Case:
 def segments() -> Case:
     x = normal(3, 8, 8)
     y = x.argmax(1)
-    return Case(fitted(Segments(), (x,), y, functional.cross_entropy), batches(x, y), ("openvino",), worst=0.3)
+    return Case(fitted(Segments(), (x,), y, functional.cross_entropy), batches(x, y), ("openvino",), ZEROS)
 
 
 def lengths() -> Case:
@@ -171,7 +171,7 @@ def lengths() -> Case:
     model = fitted(Lengths(), (x, n), y, functional.cross_entropy)
     # Each batch is padded to a length of its own.
     uneven = [((i[:, : 5 + k], m), t) for k, ((i, m), t) in enumerate(batches((x, n), y))]
-    return Case(model, uneven, ("onnxruntime", "openvino"))
+    return Case(model, uneven, ("onnxruntime",))
 
 
 def transformer() -> Case:
@@ -211,7 +211,7 @@ def values() -> Case:
     y = np.stack([x[:, 0] * 2, np.abs(x[:, 1])], 1)
     model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 2))
     fitted(model, (x,), y, functional.mse_loss)
-    return Case(model, batches(x, y), ("openvino",), ZEROS, 0.6, {"metric": "mae"})
+    return Case(model, batches(x, y), ("onnxruntime",), ZEROS, 0.6, {"metric": "mae"})
 
 
 def half() -> Case:
@@ -245,7 +245,7 @@ def keras_cnn() -> Case:
         return keras.losses.sparse_categorical_crossentropy(target, output)
 
     model = keras_model(entry, keras.layers.Dense(4, "softmax")(hidden), x, y, mine)
-    return Case(model, (x, y), ("litert", "openvino"), worst=0.5)
+    return Case(model, (x, y), ("litert",), worst=0.5)
 
 
 def keras_masked() -> Case:
@@ -293,6 +293,7 @@ def weights(model: Any) -> list[bytes]:
     "make", [*TORCH, *(pytest.param(make, marks=pytest.mark.slow) for make in KERAS)], ids=lambda make: make.__name__
 )
 def test_what_the_table_says_is_what_the_exported_file_does(make: Callable[[], Case], tmp_path: Path) -> None:
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state  # each case has its own data in any order
     case = make()
     before = weights(case.model)
     more = case.more or {}

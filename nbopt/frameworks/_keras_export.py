@@ -190,7 +190,7 @@ def _onnx(model: Any, signature: Signature, path: Path) -> Exported:
     try:
         with quiet():
             function, specs = serving_function(model, signature, None)
-            handlers: dict[str, tuple[Any, list[Any]]] = {"Erfc": (_erfc, [])}
+            handlers: dict[str, Any] = {"Erfc": (_erfc, [])}
             proto, _ = tf2onnx.convert.from_function(
                 function, input_signature=specs, opset=ONNX_OPSET, custom_op_handlers=handlers
             )
