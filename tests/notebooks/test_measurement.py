@@ -40,8 +40,7 @@ def test_it_runs_and_names_the_pitfalls(executed: Any) -> None:
     assert "zeros make the deflated file smaller" in told
     assert "collapsed: " in told
     assert "likely cause: " in told
-    assert "rows of train to calibrate on" in told
-    assert "all of which stand in test too" in told
+    assert "all of which stand in test too" in " ".join(told.split())
 
 
 @pytest.mark.slow
