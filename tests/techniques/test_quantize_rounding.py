@@ -46,7 +46,7 @@ def test_zero_is_exact_and_what_lies_in_the_range_is_within_half_a_step(x: np.nd
     assert (np.abs(rounded - x)[inside] <= 1.01 * scale + 1e-5).all()
 
 
-def uneven(model: nn.Sequential, spread: float = 1.3) -> nn.Sequential:
+def uneven(model: nn.Sequential, spread: float = 1.6) -> nn.Sequential:
     """Scale channels up and the weights behind them down, which changes no output, as trained depthwise nets are
     scaled (Nagel et al. 2019, https://arxiv.org/abs/1906.04721): one range for all channels has no room for the small.
     """
@@ -78,7 +78,7 @@ def depthwise() -> nn.Sequential:
 def test_what_rounding_cost_comes_back_by_training_with_it(digits: Digits, runtime: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     images = lambda part: (part[0].reshape(-1, 1, 8, 8), part[1])  # noqa: E731
-    model = uneven(models.train(depthwise(), *images(digits.train), steps=80, rate=1e-2))
+    model = uneven(models.train(depthwise(), *images(digits.train), steps=150, rate=1e-2))
     before = copy.deepcopy(model.state_dict())
     work = Workload(model, train=images(digits.train), valid=images(digits.valid), test=images(digits.test))
     after = optimize(work, Quantize(calibration=64), runtimes=runtime, threads=1)
@@ -86,8 +86,8 @@ def test_what_rounding_cost_comes_back_by_training_with_it(digits: Digits, runti
         work, Quantize(method="qat", calibration=64, epochs=25, learning_rate=1e-2), runtimes=runtime, threads=1
     )
     lost, left = (-(comparison[f"quantize/{runtime}"].quality_delta or 0.0) for comparison in (after, trained))
-    assert lost > 0.01
-    assert left < 0.003
+    assert lost > 0.3
+    assert left < 0.15 * lost
     run = trained[f"quantize/{runtime}"]
     assert "int8" in run.dtype
     assert run.epochs == 25

@@ -37,9 +37,12 @@ class OnnxParts:
         rows: Calibration rows by input name.
         options: How.
         scratch: A folder for what lies between.
+        symmetric: Activations without a zero point, as some kernels want them.
     """
 
-    def __init__(self, prepared: Path, rows: Rows, options: Quantize, scratch: Path) -> None:
+    def __init__(
+        self, prepared: Path, rows: Rows, options: Quantize, scratch: Path, *, symmetric: bool = False
+    ) -> None:
         import onnx
 
         graph = onnx.load(prepared)
@@ -47,7 +50,7 @@ class OnnxParts:
             # The exporter leaves nodes of inlined functions without a name, and a name is what leaves a node out.
             node.name = node.name or f"{node.op_type}_{index}"
         onnx.save_model(graph, prepared)
-        self._prepared, self._options = prepared, options
+        self._prepared, self._options, self._symmetric = prepared, options, symmetric
         self._masking = masking(graph.graph)
         self._groups = layer_groups(graph.graph)
         self._cache = scratch / "ranges.json"
@@ -68,15 +71,15 @@ class OnnxParts:
             target,
             None,
             quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8,
+            activation_type=quantization.QuantType.QInt8 if self._symmetric else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=self._options.per_channel,
             nodes_to_exclude=[*self._masking, *excluded],
             # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven
             # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").
-            reduce_range=not has_exact_int8(),
+            reduce_range=not self._symmetric and not has_exact_int8(),
             calibrate_method=_method(self._options),
-            extra_options={"ActivationSymmetric": False},
+            extra_options={"ActivationSymmetric": self._symmetric},
             calibration_cache_path=self._cache,
         )
 
