@@ -9,6 +9,7 @@ from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite, one_line
 from nbopt.render.layers import layers_html
 from nbopt.render.markup import markup, safe, typeset
+from nbopt.render.sensitivity import sensitivity_html
 from nbopt.render.sentences import run_parts
 from nbopt.render.view import View
 from nbopt.runs import Run
@@ -49,6 +50,7 @@ def _run(view: View, run: Run, shared: dict[str, Any], layers: bool) -> str:
         ("environment", safe(_words(own), 1500)),
     ]
     table = layers_html(run.audit, rows=LAYERS, pictures=False) if layers else ""
+    table += sensitivity_html(run.sensitivity, rows=LAYERS) if layers else ""
     return _folded(run.name, lines, table)
 
 
