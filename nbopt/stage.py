@@ -16,6 +16,7 @@ from nbopt.comparison import DEFAULT_DROP, allowed_drop
 from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement.bench import Bench
+from nbopt.measurement.budget import Budget
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.process import WorkerProcess
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
@@ -177,6 +178,7 @@ class Stage:
             threads=self.settings.thread_count,
             folder=self.workload.report_rows.folder,
             wait=wait,
+            instances=Budget.of("full" if self.settings.budget == "full" else "quick").instances,
             process=self._spare.pop(manifest.runtime, None),
         )
 
