@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import psutil
@@ -23,6 +23,7 @@ from nbopt.measurement.metrics import metric_of
 from nbopt.recipe import Recipe
 from nbopt.runs import RunStore
 from nbopt.stage import choose_runtimes
+from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques.prune import Prune
 from nbopt.techniques.quantize import Quantize
 from nbopt.training import Progress
@@ -308,6 +309,36 @@ def test_what_a_runtime_can_not_take_is_a_row_with_the_reason() -> None:
     assert result.best() == result["baseline/torch"]
     assert {run.id for run in result} == {run.id for run in RunStore().runs()}
     assert repr(result)
+
+
+class OfOneRow(nn.Module):
+    """A model that forgets the batch: whatever comes, it answers for the first row."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.model(x)[:1]
+        return answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Forget(Technique):
+    """Take the batch axis from a model, as a conversion that goes wrong may."""
+
+    word: ClassVar[str] = "forget"
+
+    def apply(self, draft: Draft, context: Context) -> Draft:
+        return draft.with_(model=OfOneRow(draft.model).eval())
+
+
+def test_an_artifact_that_answers_for_other_rows_than_there_are_is_a_failed_row(workload: Workload) -> None:
+    result = optimize(workload, Forget(), runtimes=["torch", "onnxruntime"], threads=1)
+    failed = [run for run in result if not run.is_baseline]
+    assert [run.name for run in failed] == ["forget/torch", "forget/onnxruntime"]
+    assert all(run.failed and "does not keep the batch axis" in run.reason for run in failed)
+    assert not any(run.failed for run in result if run.is_baseline)
 
 
 def test_a_model_that_is_trained_on_after_binding_gets_new_baselines() -> None:

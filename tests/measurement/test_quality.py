@@ -132,3 +132,22 @@ def test_a_class_for_each_row_or_a_word_for_each_label() -> None:
     assert classes_of(np.array([[0.1, 2.0], [3.0, 1.0]]), "logits").tolist() == [1, 0]
     assert classes_of(np.array([[-1.0], [1.0]]), "binary_logits").ravel().tolist() == [0, 1]
     assert classes_of(np.array([[-1.0, 1.0]]), "multilabel_logits").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("labels", [Y, None])
+def test_another_number_of_rows_than_the_baseline_s_is_told(labels: Any) -> None:
+    for raw in (GOOD[:7], GOOD[:1], np.concatenate([GOOD, GOOD]), np.array(1.0)):
+        with pytest.raises(DataError, match=r"expected: an output row for each reporting row \(300\)") as caught:
+            judge(ACCURACY, raw, labels, None, GOOD)
+        assert f"outputs of shape {raw.shape}" in caught.value.one_line
+    with pytest.raises(DataError, match="for each reporting row"):
+        judge(ACCURACY, GOOD[:7], Y, None, None)
+
+
+def test_another_number_of_outputs_than_the_baseline_s_is_told() -> None:
+    for labels in (Y, None):
+        with pytest.raises(DataError, match=r"in the shape of the untouched model's, \(300, 3\)"):
+            judge(ACCURACY, GOOD[:, :2], labels, None, GOOD)
+    y = RNG.normal(size=50)
+    flat = judge(metric_of("rmse", output="regression"), y, y, None, y[:, None])
+    assert flat.max_error == 0, "an axis of one value is none: 50 rows against 50 columns would be 2,500 differences"
