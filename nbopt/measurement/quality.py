@@ -79,8 +79,8 @@ def judge(
     kind = metric.output
     raw = _in_shape_of(raw, y, baseline)
     if y is not None:
-        raw = classes_last(raw, y)
-        baseline = None if baseline is None else classes_last(baseline, y)
+        raw = classes_last(raw, y, kind)
+        baseline = None if baseline is None else classes_last(baseline, y, kind)
     if baseline is None:
         if y is None:
             return Quality(None, None, None, None)

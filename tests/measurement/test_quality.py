@@ -151,3 +151,22 @@ def test_another_number_of_outputs_than_the_baseline_s_is_told() -> None:
     y = RNG.normal(size=50)
     flat = judge(metric_of("rmse", output="regression"), y, y, None, y[:, None])
     assert flat.max_error == 0, "an axis of one value is none: 50 rows against 50 columns would be 2,500 differences"
+
+
+@pytest.mark.parametrize("name", ["accuracy", "auc", "average_precision", "f1", "log_loss"])
+@pytest.mark.parametrize(("kind", "shape"), [("multilabel_logits", (90, 4, 3)), ("binary_logits", (90, 4, 2))])
+def test_places_of_a_row_are_measured_by_row(name: str, kind: Any, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    metric, repeated = metric_of(name, output=kind), (1, shape[1], 1)
+    once, noise = rng.normal(size=(2, shape[0], 1, shape[2]))
+    y = (once + noise > 0).astype(np.int64)
+    one = judge(metric, once + 0.5 * noise, y, None, once)
+    many = judge(metric, np.tile(once + 0.5 * noise, repeated), np.tile(y, repeated), None, np.tile(once, repeated))
+    assert one.value is not None
+    assert one.difference is not None
+    assert many.value is not None
+    assert many.difference is not None
+    assert many.value.value == pytest.approx(one.value.value)
+    # Places that repeat each other prove no more than one of them.
+    assert many.value.half_width == pytest.approx(one.value.half_width, rel=0.1)
+    assert many.difference.interval.half_width == pytest.approx(one.difference.interval.half_width, rel=0.1)
