@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbopt.comparison import COLUMNS, Comparison
+from nbopt.comparison import COLUMNS, Comparison, within
 from nbopt.errors import DataError, GateFailed, Interrupted, ModelError, OptionError
 from nbopt.loop import optimize
 from nbopt.measurement.metrics import metric_of
@@ -309,6 +309,23 @@ def test_what_a_runtime_can_not_take_is_a_row_with_the_reason() -> None:
     assert result.best() == result["baseline/torch"]
     assert {run.id for run in result} == {run.id for run in RunStore().runs()}
     assert repr(result)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "auc"])
+def test_the_untouched_model_on_another_runtime_is_the_same_on_few_rows_too(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 12)).astype(np.float32)
+    y = (x @ rng.normal(size=(12, 3)) + rng.normal(size=(200, 3))).argmax(1)
+    torch.manual_seed(0)
+    # Each runtime approximates tanh in its own way.
+    model = models.train(nn.Sequential(nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 3)), x, y)
+    result = optimize(Workload(model, valid=(x, y), metric=metric), runtimes=["onnxruntime", "openvino"], threads=1)
+    for name in ("baseline/onnxruntime", "baseline/openvino"):
+        run = result[name]
+        assert run.max_error is not None
+        assert 0 < run.max_error < 1e-4, "outputs differ in their last digits"
+        assert run.verdicts["quality"] == "same"
+        assert within(run, 0.001)
 
 
 class OfOneRow(nn.Module):
