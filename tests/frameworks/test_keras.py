@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nbopt.data import Split
 from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning
@@ -308,6 +309,70 @@ def test_a_model_compiled_with_a_loss_of_the_notebooks_is_copied(loss):
         assert model.optimizer is optimizer
         assert not copied.compiled
         assert not smaller.compiled
+
+
+def normalized(kind):
+    """Return a functional model that scales its inputs as `kind` says, and rows far from mean 0 and variance 1."""
+    x = rows(4) * 5 + 3
+    adapted = L.Normalization()
+    adapted.adapt(x)
+    scaled = {
+        "adapted": adapted,
+        "of one number": L.Normalization(axis=None, mean=3.0, variance=25.0),
+        "given": L.Normalization(mean=[3.0, 2.0, 1.0, 0.0], variance=[25.0, 4.0, 1.0, 9.0]),
+        "inverted": L.Normalization(mean=[3.0, 2.0, 1.0, 0.0], variance=[25.0, 4.0, 1.0, 9.0], invert=True),
+    }[kind]
+    entry = keras.Input((4,), name="number")
+    return keras.Model(entry, L.Dense(3)(L.Dense(8, "relu")(scaled(entry)))), (x,)
+
+
+@pytest.mark.parametrize("form", ["keras", "onnx", "openvino", "litert"])
+@pytest.mark.parametrize("kind", ["adapted", "of one number", "given", "inverted"])
+def test_normalization_goes_everywhere(form, kind, tmp_path):
+    model, x = normalized(kind)
+    expected = FRAMEWORK.predict(model, x)
+    runtime = next(r for r in all_runtimes().values() if r.form == form and "keras" in r.frameworks)
+    exported = FRAMEWORK.export(model, signature(x), tmp_path / f"model{runtime.suffix}", form)
+    session = runtime.load(exported.path, Manifest(runtime.name, ("input_0",)), threads=1)
+    np.testing.assert_allclose(session.run(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_copies_of_an_adapted_normalization_scale_as_it_does():
+    model, x = normalized("adapted")
+    for copied in (FRAMEWORK.clone(model), FRAMEWORK.clone(Around(model))):
+        np.testing.assert_allclose(FRAMEWORK.predict(copied, x), FRAMEWORK.predict(model, x), atol=1e-5)
+    smaller, _ = remove_channels(model, 0.25, x)
+    norms = [next(y for y in m.layers if isinstance(y, L.Normalization)) for m in (model, smaller)]
+    np.testing.assert_allclose(norms[1](x[0]), norms[0](x[0]), atol=1e-6)
+
+
+class Around(keras.Model):
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+        self.build((None, 4))
+
+    def call(self, x):
+        return self.inner(x)
+
+
+class Shifted(L.Layer):
+    """A layer of a user's own that holds a tensor which is no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.by = tf.constant([1.0, 2.0, 3.0, 4.0])
+
+    def call(self, x):
+        return x + self.by
+
+
+def test_a_constant_of_a_users_layer_goes_to_onnx(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Shifted(), L.Dense(2)])
+    x = rows(4)
+    exported = FRAMEWORK.export(model, signature((x,)), tmp_path / "model.onnx", "onnx")
+    session = runtime_named("onnxruntime").load(exported.path, Manifest("onnxruntime", ("input_0",)), threads=1)
+    np.testing.assert_allclose(session.run((x,)), FRAMEWORK.predict(model, (x,)), atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino", "litert"])
