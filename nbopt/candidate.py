@@ -101,6 +101,7 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
         score=_score(stage),
         greater_is_better=stage.metric.greater_is_better,
         hold=draft.hold,
+        pace=draft.pace,
         progress=stage.settings.progress,
     )
     record = workload.framework.fit(model, replace(draft.plan, seed=seed), fitting)

@@ -14,7 +14,7 @@ from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
-from nbopt.techniques._prune_keras import remove_channels
+from nbopt.techniques._prune_keras.rebuild import TracedModel
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.keras_models import ALL, L, cnn, digits, rows, signature, subclassed
@@ -302,7 +302,8 @@ def test_a_model_compiled_with_a_loss_of_the_notebooks_is_copied(loss):
         optimizer = model.optimizer
         copied = FRAMEWORK.clone(model)
         np.testing.assert_allclose(FRAMEWORK.predict(copied, x), FRAMEWORK.predict(model, x), atol=1e-6)
-        smaller, _ = remove_channels(model, 0.5, x)
+        traced = TracedModel(model)
+        smaller = traced.remove(model, {width.name: np.arange(width.size)[1::2] for width in traced.widths})
         assert smaller.count_params() < model.count_params()
         assert model.compiled
         assert model.optimizer is optimizer
