@@ -12,7 +12,7 @@ from nbopt.measurement.predictions import prepare
 from nbopt.recipe import Recipe
 from nbopt.runtimes import Runtime
 from nbopt.stage import Stage
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Draft, Technique
 from nbopt.training import Progress, TrainingRecord
 
 
@@ -55,7 +55,7 @@ def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
         DataError: There is a training to do and no train data to do it with.
     """
     workload, framework = stage.workload, stage.workload.framework
-    context = Context(workload, recipe.seed, stage.settings.progress)
+    context = stage.context(recipe.seed)
     draft = Draft(workload.model)
     trained: list[Technique] = []
     lowered: list[str] = []
@@ -64,6 +64,7 @@ def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
         before, draft = draft, step.apply(draft, context)
         added = len(draft.lower) - len(before.lower)
         lowered += [step.label] * added
+        # What trains for its own step on the file (quantization-aware training) is that step, and no other.
         if not added:
             trained.append(step)
     record = TrainingRecord()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from nbopt.artifacts import size_of
 from nbopt.candidate import Candidate, make_candidate
@@ -22,7 +23,7 @@ from nbopt.repeats import over_seeds
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime
 from nbopt.stage import Stage, choose_runtimes
-from nbopt.technique import Context, Technique
+from nbopt.technique import Technique
 from nbopt.training import Progress, ProgressCallback, silent
 from nbopt.workload import Workload
 
@@ -176,11 +177,12 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
     stage.prepare(runtime)
     exported = _source(stage, candidate, runtime, folder)
     precision, notes = "float32", [*draft.notes, *exported.notes]
-    context = Context(stage.workload, candidate.seed, stage.settings.progress)
+    context = stage.context(candidate.seed)
+    sensitivity: dict[str, Any] = {}
     # Each file on the way is what the steps so far gave; the untouched model is a baseline already.
     made = (
         []
-        if candidate.untouched
+        if candidate.untouched or not candidate.trained
         else [(candidate.trained, exported.path, stage.manifest(runtime, exported, precision))]
     )
     for index, (step, words) in enumerate(zip(draft.lower, candidate.lowered, strict=True)):
@@ -188,6 +190,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
         target.mkdir()
         lowered = step(draft.model, stage.workload.signature, exported, runtime, target, context)
         exported, precision = lowered.exported, lowered.precision
+        sensitivity = lowered.sensitivity or sensitivity
         notes += [*lowered.notes, *exported.notes]
         made.append((words, exported.path, stage.manifest(runtime, exported, precision)))
     manifest = stage.manifest(runtime, exported, precision)
@@ -221,6 +224,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
             measure_seconds=time.perf_counter() - began - search_seconds,
             epochs=record.epochs or None,
             model_artifact=candidate.model_artifact,
+            sensitivity=sensitivity,
         )
 
 

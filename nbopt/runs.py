@@ -58,6 +58,8 @@ class Run:
         macs: Multiply-accumulates of one row.
         peak_share: Share of the machine's own peak at the precision that most of them run in, 0 to 1.
         audit: What the loaded artifact really is, layer by layer (`nbopt.measurement.audit`).
+        sensitivity: What was measured of single layers to choose among them: `what` it is, `layers` with a value
+            each, and those `kept` as they were.
         steps: Of a pipeline, what each step gave on each axis, in order: plain data of `measurement.steps.Step`.
         seeds: Seeds that the figures are a mean over; empty for one run of one seed.
         spread: Of each figure that varies with the seed its least and greatest value, by name.
@@ -126,6 +128,7 @@ class Run:
     macs: int | None = None
     peak_share: float | None = None
     audit: dict[str, Any] = field(default_factory=dict)
+    sensitivity: dict[str, Any] = field(default_factory=dict)
     steps: tuple[dict[str, Any], ...] = ()
     seeds: tuple[int, ...] = ()
     spread: dict[str, Any] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from nbopt.measurement.subject import Measurement, Subject, measure_subject
 from nbopt.recording import Recorder, Settings
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
+from nbopt.technique import Context
 from nbopt.training import Progress
 from nbopt.workload import Workload
 
@@ -240,6 +241,11 @@ class Stage:
         drop = DEFAULT_DROP if self.settings.max_drop is None else self.settings.max_drop
         native = self._cache().get(self._key(self.native))
         return drop if native is None else allowed_drop(native.run, drop)
+
+    def context(self, seed: int) -> Context:
+        """Return what techniques may use."""
+        allowed = None if self.settings.max_drop is None else self.margin()
+        return Context(self.workload, seed, self.settings.progress, allowed)
 
     def _say(self, what: str) -> None:
         self.settings.progress(Progress(what))

@@ -112,11 +112,14 @@ class Lowered:
         exported: The file.
         precision: Precision that the runtime shall execute it in (a `Manifest.precision`).
         notes: What a reader must know (where calibration rows came from, what stayed in float).
+        sensitivity: What was measured of single layers: {"what": ..., "layers": {name: value}, "kept": [name, ...]},
+            {} where nothing was.
     """
 
     exported: Exported
     precision: str
     notes: tuple[str, ...] = ()
+    sensitivity: dict[str, Any] = field(default_factory=dict)
 
 
 class Lowering(Protocol):
@@ -238,7 +241,7 @@ def check_value(name: str, spec: dataclasses.Field[Any], value: Any) -> None:
         return
     choices = meta["choices"]
     if choices and value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else f"{name} {spec.default}"
+        hint = nearest(value, map(str, choices)) if isinstance(value, str) else f"{name} {spec.default}"
         raise OptionError(f"{name} among {', '.join(map(str, choices))}", repr(value), hint)
     low, high = meta["low"], meta["high"]
     example = f"{name} {spec.default}" if spec.default is not None else meta["help"]
