@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from nbopt.frameworks import Fitting
 from nbopt.frozen import join_ragged
 from nbopt.measurement.predictions import prepare
 from nbopt.recipe import Recipe
+from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
 from nbopt.stage import Stage
 from nbopt.technique import Draft, Technique
@@ -47,15 +49,55 @@ class Candidate:
         return next(filter(None, reasons), "")
 
 
-def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
+@dataclass(frozen=True)
+class Control(Recipe):
+    """Be the recipe of the untouched model that is given another recipe's training.
+
+    Args:
+        epochs: Passes over train.
+    """
+
+    epochs: int = 0
+
+    def text(self) -> str:
+        """Return the recipe whose training it is, marked."""
+        return f"{CONTROL}{super().text()}"
+
+    @property
+    def words(self) -> str:
+        """Return "control"."""
+        return "control"
+
+    @property
+    def label(self) -> str:
+        """Return what was done, as a table writes it."""
+        return f"train {self.epochs} epoch{'s' if self.epochs > 1 else ''} (control)"
+
+
+def make_control(stage: Stage, candidate: Candidate) -> Candidate:
+    """Give the untouched model the training that a candidate had."""
+    plan = candidate.draft.plan
+    draft, record = _train(stage, Draft(stage.workload.model, plan), candidate.seed)
+    draft = draft.noted("the untouched model, given the same training: what that alone does to quality")
+    counts = stage.workload.framework.count(draft.model)
+    label = f"train {plan.epochs} epochs"
+    return Candidate(draft, record, counts, untouched=False, seed=candidate.seed, trained=label)
+
+
+def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = ()) -> Candidate:
     """Apply the techniques, carry out the one training that they ask for, and finish the model.
+
+    Args:
+        stage: The workload and how it is measured.
+        recipe: The techniques.
+        runtimes: Where the result will run.
 
     Raises:
         ModelError: A technique can't be used on this model.
         DataError: There is a training to do and no train data to do it with.
     """
     workload, framework = stage.workload, stage.workload.framework
-    context = stage.context(recipe.seed)
+    context = stage.context(recipe.seed, runtimes)
     draft = Draft(workload.model)
     trained: list[Technique] = []
     lowered: list[str] = []

@@ -20,6 +20,9 @@ from nbopt.ledger import Ledger, Record, default_home
 from nbopt.measurement.collapse import COLLAPSED
 from nbopt.runtimes import Manifest
 
+CONTROL = "control of "
+"""What stands before a recipe where the untouched model was given its training, and nothing else of it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -142,6 +145,11 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     home: str = field(default="", compare=False)
     """Folder of the store that the paths are relative to; set when the run is kept or read."""
+
+    @property
+    def is_control(self) -> bool:
+        """Tell whether this is the untouched model after the training that another run had."""
+        return self.recipe.startswith(CONTROL)
 
     @property
     def is_baseline(self) -> bool:

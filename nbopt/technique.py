@@ -85,14 +85,26 @@ class Context:
     max_latency: float | None = None
     deploy: Callable[[Any], Deployed] | None = None
 
-    def score(self, model: Any) -> float:
-        """Return a model's quality on the selection rows, in the metric's own units."""
+    def score(self, model: Any, most: int | None = None) -> float:
+        """Return a model's quality on the selection rows, in the metric's own units.
+
+        Args:
+            model: The framework's model.
+            most: Rows at most, the first ones; None takes all.
+        """
         workload, rows = self.workload, self.workload.select_rows
         metric = metric_of(workload.metric, output=workload.output)
         if rows.targets is None:
             raise DataError("labels in valid, to select by", "rows without", "give valid=(x, y)")
-        raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
-        return metric.of(prepare(rows.targets, raw, metric.output, rows.weight))
+        outputs: list[Any] = []
+        done = 0
+        for inputs in rows.batches():
+            outputs.append(workload.framework.predict(model, inputs))
+            done += len(outputs[-1])
+            if most is not None and done >= most:
+                break
+        raw, weight = join_ragged(outputs), rows.weight
+        return metric.of(prepare(rows.targets[:done], raw, metric.output, None if weight is None else weight[:done]))
 
     def lost(self, before: float, after: float) -> float:
         """Return how much quality was lost, in the metric's own units; below 0 where some was gained."""
@@ -161,6 +173,9 @@ class Draft:
         lower: Steps on the exported file.
         notes: What must be said on the row: fallbacks first.
         dtype: Precision asked for, "" where the technique does not touch it.
+        sensitivity: What was measured of single layers, as in `Lowered`.
+        control: The untouched model, given the same training, must stand beside the result: what that training alone
+            gains or spoils is not the technique's.
     """
 
     model: Any
@@ -171,6 +186,8 @@ class Draft:
     lower: tuple[Lowering, ...] = ()
     notes: tuple[str, ...] = ()
     dtype: str = ""
+    sensitivity: dict[str, Any] = field(default_factory=dict)
+    control: bool = False
 
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""

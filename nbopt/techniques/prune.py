@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from nbopt.errors import OptionError
 from nbopt.technique import Context, Draft, Technique, option
 from nbopt.techniques._prune.holding import Holding
-from nbopt.techniques._prune.lowering import RECALIBRATED_ROWS, Ranking, lowering_of, some_of_train
+from nbopt.techniques._prune.lowering import Ranking, lowering_of
 from nbopt.techniques._prune.masks import magnitude_masks, read_pattern
+from nbopt.techniques._prune.scan import Scan, scan
 from nbopt.techniques._prune.schedules import SCHEDULES, default_rounds
 from nbopt.techniques._prune.subjects import Shares, Units, Weights
+from nbopt.techniques._prune.trials import Trials, recalibrated
+from nbopt.training import TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,15 @@ class Prune(Technique):
     word: ClassVar[str] = "prune"
     summary: ClassVar[str] = "fewer weights, channels, heads or hidden units, then fine-tuning"
 
-    sparsity: float = option(
-        0.5, "share of weights set to zero, or of channels, heads and hidden units taken out",
-        low=0.0, high=1.0, open_ends=True,
-    )  # fmt: skip
+    sparsity: float | Literal["auto"] = option(
+        0.5,
+        "share of weights set to zero, or of channels, heads and hidden units taken out; auto finds the least that "
+        "keeps within --max-size and --max-latency, or the most within --max-drop",
+        low=0.0,
+        high=1.0,
+        open_ends=True,
+        words=("auto",),
+    )
     structured: bool = option(False, "take out whole channels, heads and hidden units instead of single weights")
     importance: str = option(
         "magnitude",
@@ -41,9 +49,9 @@ class Prune(Technique):
     )
     scope: str = option(
         "auto",
-        "global ranks all layers together, layer takes the same share of each; auto is global for single weights and "
-        "layer for units",
-        choices=("auto", "global", "layer"),
+        "global ranks all layers together, layer takes the same share of each, sensitivity prunes each layer alone "
+        "first and gives the share to those that mind least; auto is global for single weights and layer for units",
+        choices=("auto", "global", "layer", "sensitivity"),
     )
     pattern: str = option(
         "",
@@ -84,28 +92,47 @@ class Prune(Technique):
         else:
             pattern = read_pattern(self.pattern) if self.pattern else None
             subject = Weights(model, ranking, self.include, self.exclude, pattern)
+        draft = draft.noted(*subject.notes)
+        found = scan(subject, context) if self.scope == "sensitivity" else None
+        share = self._share()
+        if share is None:
+            share, note = self._searched(subject, found, context)
+            draft = draft.noted(note)
+        target = self._shares(subject, share, found)
+        if found is not None:
+            draft = draft.with_(sensitivity=found.to_dict()).noted(found.note)
+        draft = self._put(draft, subject, target, context)
+        if not self.structured:
+            draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
+        if not self.epochs:
+            return draft
+        plan = self._plan(draft.plan)
+        return draft.with_(plan=plan, control=True)
+
+    def _put(self, draft: Draft, subject: Units | Weights, target: Shares, context: Context) -> Draft:
+        """Return the draft with the pruned model, or with the schedule that will prune it."""
         rounds = self.rounds or default_rounds(self.schedule, self.epochs)
-        holding = Holding(subject, lowering, self._shares(subject), self.schedule, rounds)
+        holding = Holding(subject, subject.lowering, target, self.schedule, rounds)
         model = subject.model
         if self.schedule != "one-shot":
             draft = draft.with_(pace=(*draft.pace, holding.pace))
         else:
             holding.pace(model, 0.0)
-        if isinstance(subject, Units) and self.schedule == "one-shot":
-            model = holding.finish(model)  # gone before the training, which is then as fast as the smaller model
-            model, notes = _recalibrated(model, context)
-            draft = draft.noted(f"{subject.counts()} were taken out", *notes)
-        else:
-            draft = draft.with_(hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))
-        draft = draft.with_(model=model).noted(*subject.notes)
-        if not self.structured:
-            draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
-        if not self.epochs:
-            return draft
-        # One training for the whole recipe: as long as the longest that a step asks for.
-        epochs = max(draft.plan.epochs, self.epochs)
-        plan = draft.plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
-        return draft.with_(plan=plan)
+            if isinstance(subject, Units):
+                # Gone before the training, which is then as fast as the smaller model.
+                model, notes = recalibrated(holding.finish(model), context)
+                return draft.with_(model=model).noted(f"{subject.counts()} were taken out", *notes)
+        return draft.with_(model=model, hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))
+
+    def _plan(self, plan: TrainingPlan) -> TrainingPlan:
+        """Return the plan of the one training for the whole recipe: as long as the longest that a step asks for."""
+        epochs = max(plan.epochs, self.epochs)
+        return plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
+
+    def _searched(self, subject: Units | Weights, found: Scan | None, context: Context) -> tuple[float, str]:
+        """Return the sparsity that keeps within the user's limits, and what was tried."""
+        trials = Trials(subject, context, lambda share: self._shares(subject, share, found), self._plan(TrainingPlan()))
+        return trials.searched()
 
     @property
     def label(self) -> str:
@@ -113,19 +140,22 @@ class Prune(Technique):
         rest = replace(self, sparsity=0.5, structured=False, epochs=1, learning_rate=1e-3).options_text()
         words = [word.removeprefix("--") for word in rest]
         kind = "structured" if self.structured else "unstructured"
-        return " ".join([f"prune {self._share():g} {kind}", *words])
+        share = self._share()
+        return " ".join([f"prune {'auto' if share is None else f'{share:g}'} {kind}", *words])
 
-    def _share(self) -> float:
-        """Return the share that goes in the end."""
+    def _share(self) -> float | None:
+        """Return the share that goes in the end, None where it is searched."""
         if self.pattern:
             n, m = read_pattern(self.pattern)
             return 1.0 - n / m
-        return self.sparsity
+        return None if isinstance(self.sparsity, str) else self.sparsity
 
-    def _shares(self, subject: Units | Weights) -> Shares:
+    def _shares(self, subject: Units | Weights, share: float, found: Scan | None) -> Shares:
         """Return the share over all layers together, or of each."""
+        if found is not None:
+            return found.shares(share)
         scope = {"auto": "layer" if self.structured else "global"}.get(self.scope, self.scope)
-        return self._share() if scope == "global" else dict.fromkeys(subject.sizes, self._share())
+        return share if scope == "global" else dict.fromkeys(subject.sizes, share)
 
     def _check(self, context: Context) -> None:
         """Refuse options that would not do what they say."""
@@ -137,8 +167,8 @@ class Prune(Technique):
                 raise OptionError(
                     f"a sparsity of {share:g}, which {self.pattern} is", f"{self.sparsity:g}", "leave --sparsity out"
                 )
-            if self.scope == "global":
-                raise OptionError("--scope layer with a pattern, which is alike everywhere", "--scope global")
+            if self.scope in ("global", "sensitivity"):
+                raise OptionError("--scope layer with a pattern, which is alike everywhere", f"--scope {self.scope}")
         if self.importance == "batchnorm" and not self.structured:
             raise OptionError(
                 "--importance magnitude or taylor for single weights",
@@ -159,23 +189,6 @@ class Prune(Technique):
             )
         if self.importance == "taylor" and context.workload.train is None:
             raise OptionError("train data, whose gradients --importance taylor takes", "none", "--importance magnitude")
-
-
-def _recalibrated(model: Any, context: Context) -> tuple[Any, list[str]]:
-    """Return the model with BatchNorm's statistics measured again, where validation does not call that worse."""
-    framework = context.workload.framework
-    if context.workload.train is None:
-        return model, []
-    before = framework.state(model)
-    score = context.score(model)
-    count = lowering_of(context).recalibrate(model, some_of_train(context, RECALIBRATED_ROWS))
-    if not count:
-        return model, []
-    after = context.score(model)
-    if context.lost(score, after) > 0:
-        framework.load_state(model, before)
-        return model, ["BatchNorm's old statistics were better on validation than new ones, and are kept"]
-    return model, [f"BatchNorm's statistics of {count} layers were measured again on train"]
 
 
 __all__ = ["Prune", "magnitude_masks"]

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbopt.errors import ModelError, OptionError
+from nbopt.techniques._prune.allocation import allocate, share_for
 from nbopt.techniques._prune.layers import selected
 from nbopt.techniques._prune.masks import pattern_masks, read_pattern, smallest_go
 from nbopt.techniques._prune.schedules import SCHEDULES, default_rounds, share_at
+from nbopt.techniques._prune.search import Tried, least_within, most_within
 from nbopt.techniques._prune.widths import Cut, Width, choose, importance, least, shared_fractions, unit_masks
 from nbopt.techniques.prune import Prune, magnitude_masks
 
@@ -199,3 +201,64 @@ def test_the_label_names_what_matters() -> None:
     assert (
         Prune(importance="taylor", schedule="cubic").label == "prune 0.5 unstructured importance taylor schedule cubic"
     )
+
+
+losses_of = st.lists(st.floats(-0.05, 0.5), min_size=3, max_size=3)
+
+
+@settings(deadline=None, max_examples=100)
+@given(losses_of, st.floats(0, 0.6), st.floats(0, 0.6))
+def test_a_layer_gives_more_the_more_it_may_cost(losses: list[float], one: float, other: float) -> None:
+    less, more = share_for(losses, min(one, other)), share_for(losses, max(one, other))
+    assert 0 <= less <= more <= 0.9
+
+
+def test_a_layer_gives_up_to_where_its_loss_is() -> None:
+    assert share_for((0.1, 0.2, 0.4), 0.0) == 0.0
+    assert share_for((0.1, 0.2, 0.4), 0.1) == pytest.approx(0.25)
+    assert share_for((0.1, 0.2, 0.4), 0.3) == pytest.approx(0.625)
+    assert share_for((0.0, 0.0, 0.0), 0.0) == 0.9
+    assert share_for((0.1, -0.3, 0.2), 0.05) == pytest.approx(0.125)  # a dip after a loss is noise
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(losses_of, min_size=1, max_size=6),
+    st.lists(st.integers(1, 500), min_size=6, max_size=6),
+    st.floats(0.05, 0.95),
+)
+def test_layers_together_give_the_share(losses: list[list[float]], numbers: list[int], share: float) -> None:
+    names = [str(i) for i in range(len(losses))]
+    sizes = dict(zip(names, numbers, strict=False))
+    fractions = allocate(dict(zip(names, losses, strict=True)), sizes, share)
+    given_share = sum(fractions[name] * sizes[name] for name in names) / sum(sizes.values())
+    assert given_share == pytest.approx(share, abs=0.02)
+    assert all(0 <= fraction < 1 for fraction in fractions.values())
+
+
+def test_what_minds_least_gives_most() -> None:
+    fractions = allocate({"soft": (0.0, 0.01, 0.02), "hard": (0.2, 0.4, 0.6)}, {"soft": 10, "hard": 10}, 0.45)
+    assert fractions["soft"] > 0.8
+    assert fractions["hard"] < 0.1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(0.06, 0.94))
+def test_a_search_ends_at_the_limit_within_its_tries(edge: float) -> None:
+    def attempt(share: float, *, above: bool) -> Tried:
+        return Tried(share, f"{share}", share >= edge if above else share <= edge)
+
+    share, tried = least_within(lambda s: attempt(s, above=True), "it")
+    assert edge <= share <= edge + 0.02
+    assert len(tried) <= 8
+    share, tried = most_within(lambda s: attempt(s, above=False), "it")
+    assert edge - 0.02 <= share <= edge
+    assert len(tried) <= 8
+
+
+def test_a_limit_that_nothing_meets_is_told_with_what_came_nearest() -> None:
+    with pytest.raises(ModelError, match="900 bytes, too much") as caught:
+        least_within(lambda share: Tried(share, "900 bytes", False), "500 bytes")
+    assert "500 bytes" in caught.value.expected
+    with pytest.raises(ModelError, match="too much"):
+        most_within(lambda share: Tried(share, "0.2 lost", False), "0.1")

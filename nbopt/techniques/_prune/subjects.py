@@ -24,9 +24,10 @@ class Subject(Protocol):
     model: Any
     sizes: dict[str, int]
     notes: list[str]
+    ranking: Ranking
 
-    def masks(self, model: Any, shares: Shares) -> Masks:
-        """Return which single weights of `model` stay."""
+    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
+        """Return which single weights of `model` stay, ranked anew where no scores are given."""
         ...
 
     def finished(self, model: Any) -> Any:
@@ -72,9 +73,9 @@ class Weights:
                 more = f" and {len(odd) - 1} more" if odd[1:] else ""
                 self.notes.append(f"{odd[0]}{more}: what {width} does not divide stays whole at the end of its inputs")
 
-    def masks(self, model: Any, shares: Shares) -> Masks:
+    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
         """Return which weights stay. With a pattern, shares of less than the whole give whole patterns of fewer."""
-        scores = self.ranking.scores(model)
+        scores = self.ranking.scores(model) if scores is None else scores
         known = {name: scores[name] for name in self.sizes if name in scores}
         if self.pattern is not None:
             n, m = self.pattern
@@ -144,16 +145,16 @@ class Units:
         self.notes.append(f"{told} keep their width, which LayerNorm looks at as a whole; --include takes them in")
         return rest
 
-    def choose(self, model: Any, shares: Shares) -> dict[str, Array]:
+    def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> dict[str, Array]:
         """Return the units that go, by width."""
-        scores = self.ranking.scores(model)
+        scores = self.ranking.scores(model) if scores is None else scores
         known = {width.name: of_widths.importance(width, scores) for width in self.widths}
         fractions = of_widths.shared_fractions(known, shares) if isinstance(shares, float) else dict(shares)
         return of_widths.choose(self.widths, known, fractions)
 
-    def masks(self, model: Any, shares: Shares) -> Masks:
+    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
         """Return which weights stay, and remember the units that go."""
-        self.going = self.choose(model, shares)
+        self.going = self.choose(model, shares, scores)
         return of_widths.unit_masks(self.widths, self.going, self.shapes)
 
     def finished(self, model: Any) -> Any:
