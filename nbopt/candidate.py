@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,10 @@ from nbopt.frameworks import Fitting
 from nbopt.frozen import join_ragged
 from nbopt.measurement.predictions import not_finite, prepare
 from nbopt.recipe import Recipe
+from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
 from nbopt.stage import Stage
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Draft, Technique
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, remedy
 
 
@@ -49,15 +51,58 @@ class Candidate:
         return next(filter(None, reasons), "")
 
 
-def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
+@dataclass(frozen=True)
+class Control(Recipe):
+    """Be the recipe of the untouched model that is given another recipe's training.
+
+    Args:
+        epochs: Passes over train.
+    """
+
+    epochs: int = 0
+
+    def text(self) -> str:
+        """Return the recipe whose training it is, marked."""
+        return f"{CONTROL}{super().text()}"
+
+    @property
+    def words(self) -> str:
+        """Return "control"."""
+        return "control"
+
+    @property
+    def label(self) -> str:
+        """Return what was done, as a table writes it."""
+        return f"train {self.epochs} epoch{'s' if self.epochs > 1 else ''} (control)"
+
+
+def make_control(stage: Stage, candidate: Candidate) -> Candidate:
+    """Give the untouched model the training that a candidate had."""
+    plan = candidate.draft.plan
+    draft, label = Draft(stage.workload.model, plan), f"train {plan.epochs} epochs"
+    try:
+        draft, record = _train(stage, draft, candidate.seed)
+    except TrainingError as error:
+        return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
+    draft = draft.noted("the untouched model, given the same training: what that alone does to quality")
+    counts = stage.workload.framework.count(draft.model)
+    return Candidate(draft, record, counts, untouched=False, seed=candidate.seed, trained=label)
+
+
+def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = ()) -> Candidate:
     """Apply the techniques, carry out the one training that they ask for, and finish the model.
+
+    Args:
+        stage: The workload and how it is measured.
+        recipe: The techniques.
+        runtimes: Where the result will run.
 
     Raises:
         ModelError: A technique can't be used on this model.
         DataError: There is a training to do, and the train data can't be used.
     """
     workload, framework = stage.workload, stage.workload.framework
-    context = Context(workload, recipe.seed, stage.settings.progress)
+    context = stage.context(recipe.seed, runtimes)
     draft = Draft(workload.model)
     trained: list[Technique] = []
     lowered: list[str] = []
@@ -66,6 +111,7 @@ def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
         before, draft = draft, step.apply(draft, context)
         added = len(draft.lower) - len(before.lower)
         lowered += [step.label] * added
+        # What trains for its own step on the file (quantization-aware training) is that step, and no other.
         if not added:
             trained.append(step)
     record, steps = TrainingRecord(), (" + ".join(step.label for step in trained), tuple(lowered))
@@ -107,6 +153,7 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
         score=_score(stage, draft.plan),
         greater_is_better=stage.metric.greater_is_better,
         hold=draft.hold,
+        pace=draft.pace,
         progress=stage.settings.progress,
     )
     record = workload.framework.fit(model, replace(draft.plan, seed=seed), fitting)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nbopt.artifacts import size_of
-from nbopt.candidate import Candidate, make_candidate
+from nbopt.candidate import Candidate, Control, make_candidate, make_control
 from nbopt.comparison import Comparison, Limits, without_repeats
 from nbopt.data import kept_randomness
 from nbopt.errors import FULL, ExportError, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
@@ -23,7 +24,7 @@ from nbopt.repeats import over_seeds
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime
 from nbopt.stage import Stage, choose_runtimes
-from nbopt.technique import Context, Technique
+from nbopt.technique import Technique
 from nbopt.training import Progress, ProgressCallback, silent
 from nbopt.workload import Workload
 
@@ -88,7 +89,7 @@ def optimize(
         raise OptionError(f"seeds between 1 and {MOST_SEEDS}", str(seeds), "seeds=3")
     recipe = Recipe.of(*techniques, seed=seed)
     limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
-    settings = Settings(measure, threads, max_drop, seed, progress)
+    settings = Settings(measure, threads, max_drop, seed, progress, max_size, max_latency)
     chosen = choose_runtimes(workload, runtimes)
     done: list[Run] = []
     try:
@@ -132,13 +133,20 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     stage.warm_up([stage.native, *chosen])
     repeats: dict[str, list[Run]] = {}
     for seed in range(recipe.seed, recipe.seed + seeds):
-        candidate = make_candidate(stage, recipe.with_seed(seed))
+        candidate = make_candidate(stage, recipe.with_seed(seed), chosen)
         for runtime in chosen:
             reason = candidate.refused(runtime)
             if reason and not named & {runtime.name, "all"}:
                 continue  # that a runtime which nobody named has no way to this recipe is no news
             run = measure_candidate(stage, recipe, candidate, runtime)
             repeats.setdefault(runtime.name, []).append(run)
+            yield run
+        if candidate.draft.control and candidate.record.epochs:
+            # On one runtime: what it tells is what the training alone does to quality.
+            control = Control(recipe.techniques, seed, candidate.draft.plan.epochs)
+            where = next((each for each in chosen if not candidate.refused(each)), chosen[0])
+            run = measure_candidate(stage, control, make_control(stage, candidate), where)
+            repeats.setdefault(control.words, []).append(run)
             yield run
         if seeds > 1 and _is_settled(repeats.values()):
             break
@@ -181,11 +189,12 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
     stage.prepare(runtime)
     exported = _source(stage, candidate, runtime, folder)
     precision, notes = "float32", [*draft.notes, *exported.notes]
-    context = Context(stage.workload, candidate.seed, stage.settings.progress)
+    context = stage.context(candidate.seed)
+    sensitivity: dict[str, Any] = dict(draft.sensitivity)
     # Each file on the way is what the steps so far gave; the untouched model is a baseline already.
     made = (
         []
-        if candidate.untouched
+        if candidate.untouched or not candidate.trained
         else [(candidate.trained, exported.path, stage.manifest(runtime, exported, precision))]
     )
     for index, (step, words) in enumerate(zip(draft.lower, candidate.lowered, strict=True)):
@@ -193,6 +202,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
         target.mkdir()
         lowered = step(draft.model, stage.workload.signature, exported, runtime, target, context)
         exported, precision = lowered.exported, lowered.precision
+        sensitivity = lowered.sensitivity or sensitivity
         notes += [*lowered.notes, *exported.notes]
         made.append((words, exported.path, stage.manifest(runtime, exported, precision)))
     manifest = stage.manifest(runtime, exported, precision)
@@ -226,6 +236,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
             measure_seconds=time.perf_counter() - began - search_seconds,
             epochs=record.epochs or None,
             model_artifact=candidate.model_artifact,
+            sensitivity=sensitivity,
         )
 
 

@@ -14,7 +14,7 @@ from nbopt.errors import NbOptError, OptionError
 from nbopt.loop import BUDGETS, optimize
 from nbopt.recipe import Recipe
 from nbopt.render import figures
-from nbopt.runs import Run, RunStore
+from nbopt.runs import CONTROL, Run, RunStore
 from nbopt.training import ProgressCallback, silent
 from nbopt.workload import Workload
 
@@ -107,7 +107,7 @@ def rerun(
             f"{workload.name} ({workload.digest[:8]}): {'; '.join(_differences(workload, run))}",
             "bind that model and data again (%optimize use), or run the recipe anew on these",
         )
-    recipe = Recipe.parse(run.recipe, seed=run.seed)
+    recipe = Recipe.parse(run.recipe.removeprefix(CONTROL), seed=run.seed)
     # A baseline is measured once for each workload object: a copy of it, which shares the frozen rows, has none yet.
     work = workload if recipe.techniques else copy.copy(workload)
     measure, threads = run.environment.get("measure"), run.environment.get("threads")

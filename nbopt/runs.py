@@ -20,6 +20,9 @@ from nbopt.ledger import Ledger, Record, default_home
 from nbopt.measurement.collapse import COLLAPSED
 from nbopt.runtimes import Manifest
 
+CONTROL = "control of "
+"""What stands before a recipe where the untouched model was given its training, and nothing else of it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -58,6 +61,8 @@ class Run:
         macs: Multiply-accumulates of one row.
         peak_share: Share of the machine's own peak at the precision that most of them run in, 0 to 1.
         audit: What the loaded artifact really is, layer by layer (`nbopt.measurement.audit`).
+        sensitivity: What was measured of single layers to choose among them: `what` it is, `layers` with a value
+            each, and those `kept` as they were.
         steps: Of a pipeline, what each step gave on each axis, in order: plain data of `measurement.steps.Step`.
         seeds: Seeds that the figures are a mean over; empty for one run of one seed.
         spread: Of each figure that varies with the seed its least and greatest value, by name.
@@ -126,6 +131,7 @@ class Run:
     macs: int | None = None
     peak_share: float | None = None
     audit: dict[str, Any] = field(default_factory=dict)
+    sensitivity: dict[str, Any] = field(default_factory=dict)
     steps: tuple[dict[str, Any], ...] = ()
     seeds: tuple[int, ...] = ()
     spread: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +145,11 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     home: str = field(default="", compare=False)
     """Folder of the store that the paths are relative to; set when the run is kept or read."""
+
+    @property
+    def is_control(self) -> bool:
+        """Tell whether this is the untouched model after the training that another run had."""
+        return self.recipe.startswith(CONTROL)
 
     @property
     def is_baseline(self) -> bool:

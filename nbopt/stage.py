@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from nbopt.artifacts import size_of
 from nbopt.comparison import DEFAULT_DROP, allowed_drop
 from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement.bench import Bench
 from nbopt.measurement.budget import Budget
+from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.process import WorkerProcess
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
 from nbopt.recording import Recorder, Settings
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
+from nbopt.technique import Context, Deployed
 from nbopt.training import Progress
 from nbopt.workload import Workload
 
@@ -38,6 +42,7 @@ class Kept:
     raw: Any = None
 
 
+TRIAL_NS = 5e8  # time of one try in a search
 _BASELINES: WeakKeyDictionary[Workload, dict[tuple[str, int, str, str], Kept]] = WeakKeyDictionary()
 
 
@@ -242,6 +247,38 @@ class Stage:
         drop = DEFAULT_DROP if self.settings.max_drop is None else self.settings.max_drop
         native = self._cache().get(self._key(self.native))
         return drop if native is None else allowed_drop(native.run, drop)
+
+    def context(self, seed: int, runtimes: Sequence[Runtime] = ()) -> Context:
+        """Return what techniques may use.
+
+        Args:
+            seed: Seed of everything random.
+            runtimes: Where the result will run; a search for a latency tries the last of them.
+        """
+        allowed = None if self.settings.max_drop is None else self.margin()
+        usable = [each for each in runtimes if not each.unavailable(self.workload.framework.name)]
+        where = usable[-1] if usable else self.native
+        return Context(
+            self.workload,
+            seed,
+            self.settings.progress,
+            allowed,
+            self.settings.max_size,
+            self.settings.max_latency,
+            lambda model: self.deployed(model, where),
+        )
+
+    def deployed(self, model: Any, runtime: Runtime) -> Deployed:
+        """Export a model and time it alone, for about half a second: enough to search by, not to report."""
+        self.prepare(runtime)
+        with self.scratch() as folder:
+            exported = self.export(model, runtime, folder)
+            with self.bench(exported.path, self.manifest(runtime, exported, "float32")) as bench, measuring():
+                side = bench.side()
+                first = side(1).elapsed_ns
+                block = side(max(3, int(TRIAL_NS / max(first, 1.0))))
+                median = float(np.median(block.settled))
+            return Deployed(runtime.title, size_of(exported.path), median / 1e6)
 
     def _say(self, what: str) -> None:
         self.settings.progress(Progress(what))

@@ -81,14 +81,15 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     losses: list[float] = []
     best, best_epoch, best_state = -np.inf, 0, None
 
-    def score(epoch: int) -> None:
+    def score(epoch: int, *, done: float) -> None:
         nonlocal best, best_epoch, best_state
+        ready = fitting.paced(model, done)
         if not validate or fitting.score is None:
             return
         value = fitting.score(model)
         scores.append(value)
         # A tie goes to the later state: at equal quality the one that saw more data.
-        if sign * value >= best:
+        if ready and sign * value >= best:
             best, best_epoch, best_state = sign * value, epoch, framework.state(model)
 
     if type(model).train_step is not keras.Model.train_step:
@@ -101,13 +102,13 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     rng = np.random.default_rng(plan.seed)
     seed_layers(model, plan.seed)
     try:
-        score(0)
+        score(0, done=0.0)
         if plan.epochs:
             loop = _Loop(model, plan, fitting, start)
             for epoch in range(plan.epochs):
                 mean, stopped = loop.epoch(epoch, rng)
                 losses.append(mean)
-                score(epoch + 1)
+                score(epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
                 if stopped:
                     break
     finally:
@@ -171,6 +172,8 @@ class _Loop:
                 hold(self.model)
             total += loss
             done = epoch + (step / steps if steps else 0.0)
+            if fitting.pace:
+                fitting.paced(self.model, min(1.0, done / plan.epochs))
             fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:
                 return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"

@@ -206,15 +206,16 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
     losses: list[float] = []
     best, best_epoch, best_state = -np.inf, 0, None
 
-    def score(epoch: int) -> None:
+    def score(epoch: int, *, done: float) -> None:
         nonlocal best, best_epoch, best_state
+        ready = fitting.paced(model, done)
         if not validate or fitting.score is None:
             return
         model.eval()
         value = fitting.score(model)
         scores.append(value)
         # A tie goes to the later state: at equal quality the one that saw more data.
-        if sign * value >= best:
+        if ready and sign * value >= best:
             best, best_epoch, best_state = sign * value, epoch, state_of(model)
 
     stopped = ""
@@ -223,7 +224,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
         optimizer = make_optimizer(plan, model)
         schedule, each_step = make_schedule(plan, optimizer, fitting.split.steps(plan.batch_size))
         try:
-            score(0)
+            score(0, done=0.0)
             for epoch in range(plan.epochs):
                 model.train()
                 in_epoch = schedule if each_step else None
@@ -231,7 +232,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
                 losses.append(mean)
                 if schedule is not None and not each_step:
                     schedule.step()
-                score(epoch + 1)
+                score(epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
                 if stopped:
                     break
         finally:
@@ -273,6 +274,8 @@ def _epoch(
                 hold(model)
         total += loss.item()
         done = epoch + (step / steps if steps else 0.0)
+        if fitting.pace:
+            fitting.paced(model, min(1.0, done / plan.epochs))
         fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"

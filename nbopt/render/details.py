@@ -9,12 +9,14 @@ from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite, one_line
 from nbopt.render.layers import layers_html
 from nbopt.render.markup import markup, safe, typeset
+from nbopt.render.sensitivity import sensitivity_html
 from nbopt.render.sentences import run_parts
 from nbopt.render.view import View
 from nbopt.runs import Run
 
 _DOT = " \N{MIDDLE DOT} "
 LAYERS = 12
+SENSITIVE = 10  # layers of a scan, the most sensitive first; %optimize show has more
 """Layers of each run that the folded details show; `%optimize show NAME` has more."""
 
 
@@ -49,7 +51,7 @@ def _run(view: View, run: Run, shared: dict[str, Any], layers: bool) -> str:
         ("environment", safe(_words(own), 1500)),
     ]
     table = layers_html(run.audit, rows=LAYERS, pictures=False) if layers else ""
-    return _folded(run.name, lines, table)
+    return _folded(run.name, lines, table + sensitivity_html(run.sensitivity, rows=SENSITIVE))
 
 
 def _folded(title: str, lines: Iterable[tuple[str, str]], more: str = "") -> str:

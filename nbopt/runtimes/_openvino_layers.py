@@ -126,7 +126,10 @@ def _told(op: Any, rows: int) -> Layer:
         if constant is None:
             continue
         values = _values(constant)
-        shapes.append(tuple(values.shape))
+        # Weights of less than a byte come as one row of numbers, and those in groups with an axis of groups.
+        given = op.input_value(index).get_partial_shape()
+        whole = given.is_static and math.prod(given.to_shape()) == values.size
+        shapes.append(tuple(given.to_shape() if whole else constant.get_output_shape(0)))
         size += values.size
         zeros += zeros_in(values, None if zero_point is None else _values(zero_point))
         found = constant.get_element_type().get_type_name()

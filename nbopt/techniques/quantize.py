@@ -1,14 +1,15 @@
-"""Quantize: weights, and for int8 static also activations, in fewer bits, after training."""
+"""Quantize: weights, and for int8 static also activations, in fewer bits: after training, or through it."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nbopt.errors import ExportError, NbOptError
+from nbopt.errors import ExportError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Draft, Lowered, Technique, option
@@ -16,42 +17,154 @@ from nbopt.technique import Context, Draft, Lowered, Technique, option
 LEAST_SHARE = 0.005
 """Share of weights in int8 below which there are only scales' zero points, and nothing was quantized."""
 
+GROUPS = (16, 32, 64, 128, 256)
+
+APPLIES = {
+    "calibration": ("static", "qat"),
+    "calibration_method": ("static", "qat"),
+    "percentile": ("static", "qat"),
+    "per_channel": ("static", "dynamic", "qat"),
+    "group_size": ("weight_only",),
+    "equalize": ("static", "qat"),
+    "bias_correction": ("static", "qat"),
+    "keep_float": ("static", "qat"),
+    "io": ("static", "qat"),
+    "epochs": ("qat",),
+    "learning_rate": ("qat",),
+}
+"""The methods in which an option has an effect; given with another one it is refused, not ignored."""
+
 
 @dataclass(frozen=True)
 class Quantize(Technique):
-    """Store and compute with fewer bits, by post-training quantization in the runtime's own form.
+    """Store and compute with fewer bits, in the runtime's own form.
 
     int8 static quantizes weights and activations; ranges come from a slice of train. int8 dynamic quantizes
-    weights ahead and activations on the fly, which suits linear layers. float16 and bfloat16 halve the file.
-    ONNX Runtime: QDQ nodes (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
-    OpenVINO: NNCF (https://docs.openvino.ai, post-training quantization). LiteRT: its own converters.
+    weights ahead and activations on the fly, which suits linear layers. int8 qat trains with the rounding in place
+    (Jacob et al. 2018, https://arxiv.org/abs/1712.05877), for models that lose by being rounded afterwards; then it is
+    static. weight_only leaves activations as they are: linear layers in int8, or in int4 with a scale for each group.
+    float16 and bfloat16 halve the file.
+    ONNX Runtime: QDQ nodes, MatMulNBits
+    (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+    OpenVINO: NNCF (https://docs.openvino.ai, post-training quantization, weight compression). LiteRT: its own
+    converter, and the ai-edge-quantizer for weights alone. torch.compile: PT2E, by torchao.
     """
 
     word: ClassVar[str] = "quantize"
     summary: ClassVar[str] = "fewer bits: a smaller file, and faster where the machine has the instructions"
 
-    dtype: str = option("int8", "precision of the weights", choices=("int8", "float16", "bfloat16"))
+    dtype: str = option(
+        "int8",
+        "precision of the weights; int4 is for linear layers, weights only",
+        choices=("int8", "int4", "float16", "bfloat16"),
+    )
     method: str = option(
         "static",
-        "static: activations too, with ranges from calibration; dynamic: activations on the fly (int8 only)",
-        choices=("static", "dynamic"),
+        "static: activations too, with ranges from calibration; dynamic: activations on the fly; weight_only: "
+        "activations stay as they are; qat: trained with the rounding in place, then static (int4: weight_only alone)",
+        choices=("static", "dynamic", "weight_only", "qat"),
     )
     calibration: int = option(256, "rows of train that ranges are taken from", low=1, high=100_000, unit="rows")
+    calibration_method: str = option(
+        "minmax",
+        "how a range is found: minmax takes the extremes; percentile cuts what lies beyond --percentile, which rescues "
+        "the rest from a few outliers; entropy loses the least information (Migacz 2017, KL divergence)",
+        choices=("minmax", "percentile", "entropy"),
+    )
+    percentile: float = option(
+        99.99, "percent of values inside the range, for --calibration-method percentile", low=50, high=100
+    )
     per_channel: bool = option(True, "a scale for each output channel of a weight, not one for all")
+    group_size: int = option(
+        128,
+        "inputs that share a scale in weight_only: fewer are more exact and larger; a layer whose width it does not "
+        "divide goes to int8",
+        choices=GROUPS,
+    )
+    equalize: bool = option(
+        False, "move outliers of activations into the weights first (SmoothQuant, https://arxiv.org/abs/2211.10438)"
+    )
+    bias_correction: bool = option(
+        False, "shift biases by the mean error of each layer (NNCF fast bias correction, https://docs.openvino.ai)"
+    )
+    keep_float: str = option(
+        "auto",
+        "layers that stay float: names by commas; none; or auto: where --max-drop is given and int8 loses more on the "
+        "selection rows, the fewest of the most sensitive layers, found by measuring",
+    )
+    io: str = option(
+        "float32",
+        "dtype of the inputs and outputs of a LiteRT file: int8 for microcontrollers without floats "
+        "(https://ai.google.dev/edge/litert, full integer quantization)",
+        choices=("float32", "int8"),
+    )
+    epochs: int = option(3, "passes over train in qat", low=1, high=10_000)
+    learning_rate: float = option(
+        1e-4,
+        "step size that qat starts from; it falls to 0 along a cosine",
+        low=0.0,
+        high=10.0,
+        open_ends=True,
+    )
+
+    @property
+    def how(self) -> str:
+        """Return the method that is carried out: int4 is always weight_only, and half precisions have none."""
+        if self.dtype == "int4":
+            return "weight_only"
+        return self.method if self.dtype == "int8" else ""
 
     def apply(self, draft: Draft, context: Context) -> Draft:
-        """Return the draft with a step on the exported file; the model itself stays as it is."""
-        return draft.with_(lower=(*draft.lower, Quantizing(self, context.workload.framework.name)), dtype=self.dtype)
+        """Return the draft with a step on the exported file; only qat trains, and so changes, a copy of the model.
+
+        Raises:
+            OptionError: An option is given that has no effect together with the others.
+        """
+        self._check()
+        framework = context.workload.framework.name
+        step = Quantizing(self, framework)
+        draft = draft.with_(lower=(*draft.lower, step), dtype=self.dtype)
+        if self.how != "qat":
+            return draft
+        lowering = importlib.import_module(f"nbopt.techniques._quantize.rounding_{framework}")
+        model = context.workload.framework.clone(draft.model)
+        finish, notes = lowering.with_rounding(model, self.per_channel)
+        epochs = max(draft.plan.epochs, self.epochs)
+        plan = draft.plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
+        return draft.with_(model=model, plan=plan, finish=(*draft.finish, finish)).noted(*notes)
+
+    def _check(self) -> None:
+        if self.dtype == "int4" and self.method not in ("static", "weight_only"):
+            raise OptionError("int4 by weight_only", f"--method {self.method}", "--dtype int8, or leave --method out")
+        if not self.how and self.method != "static":
+            raise OptionError(f"no --method with --dtype {self.dtype}", f"--method {self.method}", "leave one out")
+        for spec in dataclasses.fields(self):
+            methods = APPLIES.get(spec.name)
+            if methods is None or getattr(self, spec.name) == spec.default or self.how in methods:
+                continue
+            flag = f"--{spec.name.replace('_', '-')}"
+            which = f"--dtype {self.dtype}" if self.dtype != "int8" else f"--method {self.method}"
+            raise OptionError(
+                f"{flag} together with --method {' or '.join(methods)}", f"{which}, where it has no effect", "leave it"
+            )
+        if self.percentile != 99.99 and self.calibration_method != "percentile":
+            raise OptionError(
+                "--percentile together with --calibration-method percentile",
+                f"--calibration-method {self.calibration_method}, where it has no effect",
+                f"--calibration-method percentile --percentile {self.percentile:g}",
+            )
 
     @property
     def label(self) -> str:
         """Return "quantize int8", and the method where it matters."""
-        return f"quantize {self.dtype}" + (f" {self.method}" if self.dtype == "int8" else "")
+        if self.dtype == "int4":
+            return f"quantize int4 groups of {self.group_size}"
+        return f"quantize {self.dtype}" + (f" {self.method.replace('_', ' ')}" if self.dtype == "int8" else "")
 
 
 @dataclass(frozen=True)
 class Quantizing:
-    """Be the step on the file: a module `_quantize_FORM` for each form of artifact does the work.
+    """Be the step on the file: a module `_quantize/FORM.py` for each form of artifact does the work.
 
     Args:
         options: What is asked for.
@@ -63,10 +176,10 @@ class Quantizing:
 
     def refuses(self, runtime: Runtime) -> str:
         """Return why there is no way for this runtime, "" where there is."""
-        module = f"nbopt.techniques._quantize_{runtime.form}"
+        module = f"nbopt.techniques._quantize.{runtime.form}"
         if find_spec(module) is None:
-            return f"{runtime.title} has no post-training {self.options.dtype} of its own"
-        refused: str = importlib.import_module(module).refuses(self.options)
+            return f"{runtime.title} has no {self.options.dtype} of its own"
+        refused: str = importlib.import_module(module).refuses(self.options, runtime, self.framework)
         return f"{runtime.title}: {refused}" if refused else ""
 
     def __call__(
@@ -77,27 +190,28 @@ class Quantizing:
         Raises:
             ExportError: The quantizer refuses the model.
         """
-        module = importlib.import_module(f"nbopt.techniques._quantize_{runtime.form}")
+        options = self.options
+        module = importlib.import_module(f"nbopt.techniques._quantize.{runtime.form}")
         try:
-            lowered: Lowered = module.lower(model, signature, source, runtime, folder, context, self.options)
+            lowered: Lowered = module.lower(model, signature, source, runtime, folder, context, options)
         except NbOptError:
             raise
         except Exception as error:
             # Quantizers raise whatever the graph makes them stumble over, types of their own too; the row shows it.
             text = (str(error).strip().splitlines() or [""])[0]
             raise ExportError(
-                f"a model that {runtime.title} can quantize to {self.options.dtype}",
+                f"a model that {runtime.title} can quantize to {options.dtype}",
                 f"{type(error).__name__}: {text}"[:300],
                 "--method dynamic, --dtype float16, or another runtime",
             ) from error
         weights = runtime.weight_precisions(lowered.exported.path)
-        share = (weights.get("int8", 0) + weights.get("uint8", 0)) / max(sum(weights.values()), 1)
+        share = sum(weights.get(name, 0) for name in ("int8", "uint8", "int4", "uint4")) / max(sum(weights.values()), 1)
         if lowered.precision == "int8" and share < LEAST_SHARE:
             dtype = context.workload.framework.float_dtype(context.workload.model)
-            other = "--method static, or --dtype float16" if self.options.method == "dynamic" else "--dtype float16"
+            other = "--dtype float16" if options.how == "static" else "--method static, or --dtype float16"
             raise ExportError(
                 f"weights that {runtime.title} quantizes",
-                f"none: {self.options.method} int8 changed no weight of this {dtype} model",
+                f"none: {options.how.replace('_', ' ')} {options.dtype} changed no weight of this {dtype} model",
                 other if dtype == "float32" else f"bind it in float32: quantizers leave {dtype} weights as they are",
             )
         return lowered

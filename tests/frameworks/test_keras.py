@@ -15,7 +15,7 @@ from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning, Train
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
-from nbopt.techniques._prune_keras import remove_channels
+from nbopt.techniques._prune_keras.rebuild import TracedModel
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.keras_models import ALL, L, cnn, digits, rows, signature, subclassed
@@ -323,7 +323,8 @@ def test_a_model_compiled_with_a_loss_of_the_notebooks_is_copied(loss):
         optimizer = model.optimizer
         copied = FRAMEWORK.clone(model)
         np.testing.assert_allclose(FRAMEWORK.predict(copied, x), FRAMEWORK.predict(model, x), atol=1e-6)
-        smaller, _ = remove_channels(model, 0.5, x)
+        traced = TracedModel(model)
+        smaller = traced.remove(model, {width.name: np.arange(width.size)[1::2] for width in traced.widths})
         assert smaller.count_params() < model.count_params()
         assert model.compiled
         assert model.optimizer is optimizer
@@ -361,7 +362,8 @@ def test_copies_of_an_adapted_normalization_scale_as_it_does():
     model, x = normalized("adapted")
     for copied in (FRAMEWORK.clone(model), FRAMEWORK.clone(Around(model))):
         np.testing.assert_allclose(FRAMEWORK.predict(copied, x), FRAMEWORK.predict(model, x), atol=1e-5)
-    smaller, _ = remove_channels(model, 0.25, x)
+    traced = TracedModel(model)
+    smaller = traced.remove(model, {width.name: np.arange(width.size)[::4] for width in traced.widths})
     norms = [next(y for y in m.layers if isinstance(y, L.Normalization)) for m in (model, smaller)]
     np.testing.assert_allclose(norms[1](x[0]), norms[0](x[0]), atol=1e-6)
 

@@ -11,7 +11,7 @@ from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.measurement.bench import Bench
 from nbopt.runtimes import Manifest, runtime_named
 from nbopt.technique import Context, Draft
-from nbopt.techniques._quantize_litert import lower
+from nbopt.techniques._quantize.litert import lower
 from nbopt.techniques.quantize import Quantize
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload

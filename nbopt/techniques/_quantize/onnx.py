@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
 import warnings
@@ -12,28 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbopt.data import Inputs
 from nbopt.errors import MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.measurement.environment import has_exact_int8
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Lowered
+from nbopt.techniques._quantize.calibrating import calibration_rows
+from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
 
 if TYPE_CHECKING:
-    import onnx
-
     from nbopt.techniques.quantize import Quantize
 
 # An LSTM's or GRU's weights quantize dynamically only by way of com.microsoft's own ops, per channel; of the rest
 # ONNX Runtime has integer kernels for these.
 DYNAMIC_OPS = ["MatMul", "Gemm", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"]
-PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Gather", "LayerNormalization")
 
 
-def refuses(options: Quantize) -> str:
+def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
     """Return why the options have no way here, "" where they have."""
     if options.dtype == "bfloat16":
         return "no bfloat16 kernels on CPU: --dtype float16, or --runtime openvino"
+    if options.equalize:
+        return "its SmoothQuant needs neural-compressor, which is no longer kept up: --runtime openvino"
+    if options.bias_correction:
+        return "its quantizer corrects no biases: --runtime openvino"
+    if options.io != "float32":
+        return "inputs and outputs are float32 here: --io int8 is for --runtime litert"
     return ""
 
 
@@ -46,96 +52,39 @@ def lower(
     context: Context,
     options: Quantize,
 ) -> Lowered:
-    """Write a QDQ graph (int8 static), integer matrix products (int8 dynamic), or float16 weights."""
-    import onnx
-
+    """Write a QDQ graph (static), integer products (dynamic), MatMulNBits (weight_only), or float16 weights."""
     try:
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtra("onnxruntime", "torch", "quantization of ONNX graphs") from error
+    from nbopt.techniques._quantize.onnx_static import OnnxParts
+    from nbopt.techniques._quantize.onnx_weights import write_weight_only
+
     target = folder / "model.onnx"
     if options.dtype == "float16":
         return _half(source, target)
-    # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven bits keep
-    # the sums exact there (ONNX Runtime's documentation, "reduce range").
-    seven_bits = not has_exact_int8()
-    with quiet(), tempfile.TemporaryDirectory(prefix="nbopt-quantize-") as scratch:
-        prepared = Path(scratch) / "prepared.onnx"
+    with quiet(), tempfile.TemporaryDirectory(prefix="nbopt-quantize-") as name:
+        scratch = Path(name)
+        if options.how == "weight_only":
+            notes = write_weight_only(source.path, target, options, scratch)
+            return Lowered(Exported(target, source.batch), "int8", notes)
+        prepared = scratch / "prepared.onnx"
         quantization.quant_pre_process(str(source.path), str(prepared), skip_symbolic_shape=True)
-        if options.method == "dynamic":
+        if options.how == "dynamic":
             quantization.quantize_dynamic(
                 prepared,
                 target,
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=options.per_channel,
-                reduce_range=seven_bits,
+                reduce_range=not has_exact_int8(),
                 op_types_to_quantize=_dynamic_ops(prepared),
             )
             return Lowered(Exported(target, source.batch), "int8")
-        rows, note = context.workload.calibration(options.calibration, context.rng())
-        quantization.quantize_static(
-            prepared,
-            target,
-            _Rows(rows, signature.names, _graph_inputs(prepared)),
-            quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=options.per_channel,
-            nodes_to_exclude=_masking(onnx.load(prepared).graph),
-            reduce_range=seven_bits,
-            extra_options={"ActivationSymmetric": False, "CalibMovingAverage": False},
-        )
-    return Lowered(Exported(target, source.batch), "int8", (note,) if note else ())
-
-
-class _Rows:
-    """Feed calibration rows to ONNX Runtime's calibrator."""
-
-    def __init__(self, rows: list[Inputs], names: list[str], used: set[str]) -> None:
-        self._rows: Iterator[Inputs] = iter(rows)
-        self._names, self._used = names, used
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next row by input name, or None after the last."""
-        row = next(self._rows, None)
-        if row is None:
-            return None
-        named = row if isinstance(row, dict) else dict(zip(self._names, row, strict=True))
-        return {name: np.ascontiguousarray(value) for name, value in named.items() if name in self._used}
-
-
-def _graph_inputs(path: Path) -> set[str]:
-    import onnx
-
-    return {value.name for value in onnx.load(path, load_external_data=False).graph.input}
-
-
-MASKED = 1e4
-"""Constants from here on stand for minus infinity: what a mask adds to the scores of an attention, or puts there."""
-
-
-def _masking(graph: onnx.GraphProto) -> list[str]:
-    """Return the nodes from a mask's constant to the softmax that it is for, which must stay in float.
-
-    The range of scores with -3e38 among them has no room for the scores: int8 took a BERT from 93% to 59%.
-    """
-    from onnx import numpy_helper
-
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
-    floats = [t for t in graph.initializer if t.data_type in (1, 10, 11)]  # float32, float16, float64
-    pending = [t.name for t in floats if np.abs(numpy_helper.to_array(t)).max(initial=0) >= MASKED]
-    found: dict[str, None] = {}
-    while pending:
-        for node in consumers.get(pending.pop(), ()):
-            if node.name in found or node.op_type in PRODUCTS:
-                continue
-            found[node.name] = None
-            if node.op_type != "Softmax":
-                pending += node.output
-    return list(found)
+        rows, notes = calibration_rows(signature, context, options)
+        parts = OnnxParts(prepared, rows, options, scratch)
+        manifest = manifest_for(runtime, signature, source)
+        mixed = write_mixed(parts, target, options.keep_float, source.path, manifest, runtime, context)
+    return Lowered(Exported(target, source.batch), "int8", (*notes, *mixed.notes), mixed.to_dict())
 
 
 def _dynamic_ops(path: Path) -> list[str]:
@@ -144,10 +93,14 @@ def _dynamic_ops(path: Path) -> list[str]:
     Embeddings beside a loop stay in float: ONNX Runtime 1.32 ends the process with an assertion when it moves their
     DequantizeLinear into the loop, as in a Keras LSTM behind an Embedding with `mask_zero=True`.
     """
+    return [op for op in DYNAMIC_OPS if op != "Gather" or not has_loops(path)]
+
+
+def has_loops(path: Path) -> bool:
+    """Tell whether a graph has loops or branches."""
     import onnx
 
-    loops = any(node.op_type in ("Loop", "Scan", "If") for node in onnx.load(path, load_external_data=False).graph.node)
-    return [op for op in DYNAMIC_OPS if op != "Gather" or not loops]
+    return any(node.op_type in ("Loop", "Scan", "If") for node in onnx.load(path, load_external_data=False).graph.node)
 
 
 def _half(source: Exported, target: Path) -> Lowered:
@@ -177,14 +130,15 @@ def quiet() -> Iterator[None]:
     """Keep the quantizer's advice to preprocess (done here), and what it logs of errors that come, out of the cell."""
     import onnxruntime
 
-    loggers = [logging.getLogger(), logging.getLogger("onnxruntime.quantization")]
+    names = ("", "onnxruntime.quantization", "onnxruntime.quantization.matmul_nbits_quantizer")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    for logger, level in zip(loggers, (logging.ERROR, logging.CRITICAL), strict=True):
+    for logger, level in zip(loggers, (logging.ERROR, logging.CRITICAL, logging.CRITICAL), strict=True):
         logger.setLevel(level)
     onnxruntime.set_default_logger_severity(4)  # of sessions that its tools open, on tensors which they leave over
     try:
         # Ranges of an input that never varies, such as a mask, are divided by zero on the way.
-        with np.errstate(all="ignore"), warnings.catch_warnings():
+        with np.errstate(all="ignore"), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

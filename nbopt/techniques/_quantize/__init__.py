@@ -1,0 +1,1 @@
+"""Quantization: a module for each form of file, and what they share."""

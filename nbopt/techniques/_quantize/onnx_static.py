@@ -1,0 +1,221 @@
+"""Static int8 of ONNX graphs: QDQ nodes, with ranges from ONNX Runtime's own calibrators."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbopt.errors import ExportError
+from nbopt.measurement.environment import has_exact_int8
+from nbopt.runtimes._layer_parts import owner_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from nbopt.techniques.quantize import Quantize
+
+Rows = list[dict[str, np.ndarray[Any, Any]]]
+
+PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Gather", "LayerNormalization")
+LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+"""Operators that are worth leaving in float one by one, with what follows them up to the next."""
+
+CHUNK = 8
+"""Rows whose activations are held at a time while histograms are made of them."""
+
+
+class OnnxParts:
+    """Quantize a prepared graph again and again from one calibration.
+
+    Args:
+        prepared: What `quant_pre_process` wrote; every node gets a name.
+        rows: Calibration rows by input name.
+        options: How.
+        scratch: A folder for what lies between.
+    """
+
+    def __init__(self, prepared: Path, rows: Rows, options: Quantize, scratch: Path) -> None:
+        import onnx
+
+        graph = onnx.load(prepared)
+        for index, node in enumerate(graph.graph.node):
+            # The exporter leaves nodes of inlined functions without a name, and a name is what leaves a node out.
+            node.name = node.name or f"{node.op_type}_{index}"
+        onnx.save_model(graph, prepared)
+        self._prepared, self._options = prepared, options
+        self._masking = masking(graph.graph)
+        self._groups = layer_groups(graph.graph)
+        self._cache = scratch / "ranges.json"
+        ranges_of(graph.graph, prepared, rows, options, self._masking, self._cache)
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Return the layers that can be left out."""
+        return list(self._groups)
+
+    def write(self, target: Path, kept: Collection[str]) -> None:
+        """Write a QDQ graph with some layers in float."""
+        from onnxruntime import quantization
+
+        excluded = [node for layer in kept for node in self._groups[layer]]
+        quantization.quantize_static(
+            self._prepared,
+            target,
+            None,
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=self._options.per_channel,
+            nodes_to_exclude=[*self._masking, *excluded],
+            # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven
+            # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").
+            reduce_range=not has_exact_int8(),
+            calibrate_method=_method(self._options),
+            extra_options={"ActivationSymmetric": False},
+            calibration_cache_path=self._cache,
+        )
+
+
+def _method(options: Quantize) -> Any:
+    from onnxruntime.quantization import CalibrationMethod
+
+    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+    return CalibrationMethod[methods[options.calibration_method]]
+
+
+def ranges_of(
+    graph: onnx.GraphProto, prepared: Path, rows: Rows, options: Quantize, masked: Sequence[str], target: Path
+) -> None:
+    """Write the range of each activation.
+
+    Not by `create_calibrator`: its histograms hold the activations of all rows at once, and stop at the infinities of
+    a mask ("supplied range of [-inf, inf] is not finite"), which are not quantized anyway.
+
+    What is neither input nor output of a layer keeps its extremes whatever is asked for: the KL divergence of a
+    tensor with few values, such as a mask of 0 and 1, is least where the 1 is cut off (a GRU with lengths lost all).
+    """
+    from onnxruntime.quantization import calibrate
+
+    common: dict[str, Any] = {"augmented_model_path": str(target.with_name("augmented.onnx"))}
+    ranges = _collected(calibrate.MinMaxCalibrater(prepared, **common), graph, rows, None, options)
+    if options.calibration_method != "minmax":
+        calibrator: Any
+        if options.calibration_method == "percentile":
+            # Not symmetric, its default: after a ReLU half of the 256 levels would be for what never comes.
+            calibrator = calibrate.PercentileCalibrater(
+                prepared, symmetric=False, percentile=options.percentile, **common
+            )
+        else:
+            # With as many bins as levels, its default, there is nothing to choose: it always returns the extremes.
+            calibrator = calibrate.EntropyCalibrater(prepared, num_bins=512, num_quantized_bins=128, **common)
+        constants = {tensor.name for tensor in graph.initializer}
+        unbounded = {name for node in graph.node if node.name in masked for name in node.output}
+        wanted = {n for node in graph.node if node.op_type in LAYERS for n in (*node.input, *node.output)}
+        cut = _collected(calibrator, graph, rows, wanted - constants - unbounded, options)
+        merged = {name: ranges[name] for name in ranges} | {name: cut[name] for name in cut}
+        ranges = calibrate.TensorsData(_method(options), merged)
+    calibrate.save_tensors_data(ranges, target)
+
+
+def _collected(calibrator: Any, graph: onnx.GraphProto, rows: Rows, wanted: set[str] | None, options: Quantize) -> Any:
+    """Return the ranges that a calibrator finds, of the tensors `wanted` or of all."""
+    calibrator.augment_graph()
+    if wanted is not None:
+        calibrator.tensors_to_calibrate = set(calibrator.tensors_to_calibrate) & wanted
+    calibrator.create_inference_session()
+    used = {value.name for value in graph.input}
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        for chunk in _chunks(rows):
+            calibrator.collect_data(_Rows(chunk, used))
+        try:
+            return calibrator.compute_data()
+        except (ValueError, IndexError) as error:
+            raise ExportError(
+                f"activations that --calibration-method {options.calibration_method} finds a range for",
+                f"{type(error).__name__}: {error}"[:200],
+                "--calibration-method minmax",
+            ) from error
+
+
+def _chunks(rows: Rows) -> Iterator[Rows]:
+    """Yield rows of equal shape a few at a time: histograms of a chunk are made from one array."""
+    chunk: Rows = []
+    for row in rows:
+        same = not chunk or all(row[name].shape == value.shape for name, value in chunk[0].items())
+        if chunk and (len(chunk) == CHUNK or not same):
+            yield chunk
+            chunk = []
+        chunk.append(row)
+    if chunk:
+        yield chunk
+
+
+class _Rows:
+    """Feed calibration rows to ONNX Runtime's calibrator."""
+
+    def __init__(self, rows: Rows, used: set[str]) -> None:
+        self._rows = iter(rows)
+        self._used = used
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next row by input name, or None after the last."""
+        row = next(self._rows, None)
+        return None if row is None else {name: value for name, value in row.items() if name in self._used}
+
+
+def layer_groups(graph: onnx.GraphProto) -> dict[str, list[str]]:
+    """Return for each layer the nodes that go with it: its product, and what follows up to the next product.
+
+    A layer has the name that an audit gives it: that of the module which its weights belong to, or its node's.
+    """
+    groups: dict[str, list[str]] = {}
+    group_of: dict[str, str] = {}
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in LAYERS:
+            weights = [name for name in node.input[:2] if name in constants]
+            name = owner_of(weights[0]) if weights else ""
+            name = name or node.name
+            group = name if name not in groups else node.name
+            groups[group] = []
+        else:
+            known = [group_of[name] for name in node.input if name in group_of]
+            order = list(groups)
+            group = max(known, key=order.index, default="")
+        if group:
+            groups[group].append(node.name)
+            group_of |= dict.fromkeys(node.output, group)
+    return groups
+
+
+MASKED = 1e4
+"""Constants from here on stand for minus infinity: what a mask adds to the scores of an attention, or puts there."""
+
+
+def masking(graph: onnx.GraphProto) -> list[str]:
+    """Return the nodes from a mask's constant to the softmax that it is for, which must stay in float.
+
+    The range of scores with -3e38 among them has no room for the scores: int8 took a BERT from 93% to 59%.
+    """
+    from onnx import numpy_helper
+
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    floats = [t for t in graph.initializer if t.data_type in (1, 10, 11)]  # float32, float16, float64
+    pending = [t.name for t in floats if np.abs(numpy_helper.to_array(t)).max(initial=0) >= MASKED]
+    found: dict[str, None] = {}
+    while pending:
+        for node in consumers.get(pending.pop(), ()):
+            if node.name in found or node.op_type in PRODUCTS:
+                continue
+            found[node.name] = None
+            if node.op_type != "Softmax":
+                pending += node.output
+    return list(found)
