@@ -422,6 +422,36 @@ def test_pruning_without_train_data_is_not_fine_tuned_and_says_so(digits: Digits
         Workload(trained_mlp, valid=iter([digits.valid]))
 
 
+def climb(output: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """A loss without a bottom."""
+    return -(output**16).mean()
+
+
+def test_a_training_that_diverges_is_a_failed_row_beside_the_others(digits: Digits, trained_mlp: nn.Module) -> None:
+    work = Workload(trained_mlp, train=digits.train, valid=digits.valid)
+    before = [weight.tobytes() for _, weight in work.framework.weights(work.model)]
+    spiky = Workload(trained_mlp, train=digits.train, valid=digits.valid, loss=climb)
+    for each in (work, spiky):
+        rate = 0.001 if each is work else 10.0 - 1e-6
+        result = optimize(each, Prune(learning_rate=rate, epochs=2), runtimes=["torch", "onnxruntime"], threads=1)
+        names = ["baseline/torch", "baseline/onnxruntime", "prune/torch", "prune/onnxruntime"]
+        assert [run.name for run in result] == names
+        assert [run.failed for run in result] == [False, False, each is spiky, each is spiky]
+    reasons = {run.reason for run in result if run.failed}
+    assert len(reasons) == 1
+    assert "training diverged" in next(iter(reasons))
+    assert "--learning-rate 1 (a tenth)" in next(iter(reasons))
+    assert [weight.tobytes() for _, weight in work.framework.weights(work.model)] == before
+
+
+def test_seeds_whose_training_diverged_are_told_with_their_seed(digits: Digits, trained_mlp: nn.Module) -> None:
+    work = Workload(trained_mlp, train=digits.train, valid=digits.valid, loss=climb)
+    result = optimize(work, Prune(learning_rate=9.0), seed=3, seeds=2, runtimes="torch", threads=1)
+    assert result["prune/torch"].failed
+    kept = [run for run in RunStore().runs() if run.recipe.startswith("prune") and not run.seeds]
+    assert [run.seed for run in kept] == [3, 4]
+
+
 def test_a_keras_recipe_gives_its_model_back() -> None:
     from tests.runtimes.keras_models import model as keras_model
 

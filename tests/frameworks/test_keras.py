@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from nbopt.data import Split
-from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning
+from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning, TrainingError
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
@@ -257,6 +257,26 @@ def test_python_in_call_predicts_but_does_not_export(tmp_path):
     for form in ("keras", "litert", "onnx", "openvino"):
         with pytest.raises(ExportError):
             FRAMEWORK.export(model, signature((rows(8),)), Path(tmp_path / "m"), form)
+
+
+def test_a_training_that_diverges_says_what_to_try():
+    model = keras.Sequential([keras.Input((6,)), L.Dense(16, "elu"), L.Dense(3)])
+    x, y = rows(6).repeat(40, 0), np.arange(200) % 3
+
+    def climb(_, output):
+        return -keras.ops.mean(output**16, -1)
+
+    before = [weight.copy() for weight in model.get_weights()]
+    score = iter([0.5, 0.4, 0.3, 0.2]).__next__
+    loss, _ = FRAMEWORK.loss(model, climb, "logits")
+    fitting = Fitting(Split((x, y), "train"), loss, score=lambda _: score())
+    with pytest.raises(TrainingError, match=r"training diverged: its loss was -?(inf|nan)") as caught:
+        FRAMEWORK.fit(model, TrainingPlan(epochs=3, batch_size=20, learning_rate=9.0), fitting)
+    assert "--learning-rate 0.9" in str(caught.value)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    late = Fitting(Split((np.where(np.arange(200)[:, None] > 190, np.nan, x), y), "train"), loss)
+    with pytest.raises(DataError, match="check train for NaN"):
+        FRAMEWORK.fit(model, TrainingPlan(epochs=1, batch_size=20, learning_rate=1e-3), late)
 
 
 def test_own_train_step_is_said():
