@@ -126,7 +126,7 @@ def broken_loss(
     if not finite or (epoch, step) == (0, 1):
         # No weight has changed, or no weights could help.
         return DataError(
-            "a finite training loss", came, do or "check train for NaN, and the loss on the model's own outputs"
+            "a finite training loss", came, do or "check train for NaN, and what the loss makes of the outputs"
         )
     return TrainingError("a finite training loss", f"training diverged: its loss was {came}", do or remedy(plan))
 

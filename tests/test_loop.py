@@ -453,6 +453,35 @@ def test_seeds_whose_training_diverged_are_told_with_their_seed(digits: Digits, 
     assert [run.seed for run in kept] == [3, 4]
 
 
+def test_a_keras_model_of_own_classes_comes_back_in_its_kernel(run_python: Start) -> None:
+    from tests import keras_models
+
+    untouched, (x,) = keras_models.subclassed()
+    data = np.tile(x, (20, 1)), np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    result = optimize(Workload(untouched, train=data, valid=data), Prune(), runtimes="keras", threads=1)
+    run = result["prune/keras"]
+    for each in result:
+        model = each.model
+        assert type(model) is type(untouched)
+        assert model is not each.model, "what a user does to it stays with the user"
+        np.testing.assert_allclose(each.predict(x), np.asarray(model(x, training=False)), atol=1e-5)
+    kernels = [weight for weight in run.model.get_weights() if weight.ndim > 1]
+    assert sum(int((kernel == 0).sum()) for kernel in kernels) > 0.3 * sum(kernel.size for kernel in kernels)
+    # A kernel that was restarted has the function, and says why it has no more.
+    again = run_python(f"""
+        import nbopt
+        from nbopt.runs import RunStore
+        run = next(run for run in RunStore().runs() if run.id == {run.id!r})
+        try:
+            run.model
+        except nbopt.errors.NbOptError as error:
+            print(error)
+    """)
+    told = again.communicate(timeout=120)[0]
+    assert "does not hold the code of your own classes" in told
+    assert "%optimize rerun prune/keras" in told
+
+
 def test_a_keras_recipe_gives_its_model_back() -> None:
     from tests.runtimes.keras_models import model as keras_model
 

@@ -152,7 +152,7 @@ def _keras(model: Any, signature: Signature, path: Path) -> Exported:
                 archive.write(file, file.relative_to(folder))
     names = ", ".join(custom[:3]) + (", ..." if len(custom) > 3 else "")
     note = f"a zipped SavedModel: a .keras file does not hold the code of {names}"
-    return Exported(target, notes=(note,))
+    return Exported(target, notes=(note,), holds_model=False)
 
 
 def _custom_objects(path: Path) -> Iterator[str]:

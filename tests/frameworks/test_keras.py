@@ -260,7 +260,7 @@ def test_python_in_call_predicts_but_does_not_export(tmp_path):
 
 
 def test_a_training_that_diverges_says_what_to_try():
-    model = keras.Sequential([keras.Input((6,)), L.Dense(16, "relu"), L.Dense(3)])
+    model = keras.Sequential([keras.Input((6,)), L.Dense(16, "elu"), L.Dense(3)])
     x, y = rows(6).repeat(40, 0), np.arange(200) % 3
 
     def climb(_, output):
