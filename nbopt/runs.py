@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_sidecar
+from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_header, write_sidecar
 from nbopt.errors import ArtifactError, NbOptWarning, StoreError
 from nbopt.frameworks import framework_of
 from nbopt.ledger import Ledger, Record, default_home
@@ -195,6 +195,7 @@ class Run:
 
         Where `path` has the ending of another form (`model.onnx` of an OpenVINO run), the file that the same
         recipe gave in that form is written, and a warning names its run: its figures are in a row of its own.
+        A `.tflite` is also written as a C header where `path` ends in `.h`.
 
         Returns:
             The path written.
@@ -203,6 +204,8 @@ class Run:
             ArtifactError: The recipe has no artifact of that form, or the run failed.
         """
         target = Path(path)
+        if target.suffix == ".h" and self.path.suffix == ".tflite":
+            return write_header(self.path, target)
         if target.suffix and target.suffix != self.path.suffix:
             twin = self._twin(target.suffix)
             if twin is not None:
