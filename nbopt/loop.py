@@ -145,7 +145,7 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
             # On one runtime: what it tells is what the training alone does to quality.
             control = Control(recipe.techniques, seed, candidate.draft.plan.epochs)
             where = next((each for each in chosen if not candidate.refused(each)), chosen[0])
-            run = measure_candidate(stage, control, make_control(stage, candidate), where)
+            run = _measure_control(stage, control, candidate, where)
             repeats.setdefault(control.words, []).append(run)
             yield run
         if seeds > 1 and _is_settled(repeats.values()):
@@ -153,6 +153,15 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     if seeds > 1:
         for runs in repeats.values():
             yield stage.store.add(over_seeds(runs))
+
+
+def _measure_control(stage: Stage, control: Control, candidate: Candidate, runtime: Runtime) -> Run:
+    """Train the untouched model as a candidate was trained, and measure it; recipes of one training share it."""
+
+    def make() -> Run:
+        return measure_candidate(stage, control, make_control(stage, candidate), runtime)
+
+    return stage.control(replace(candidate.draft.plan, seed=candidate.seed), runtime, make)
 
 
 def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from nbopt.recording import Recorder, Settings
 from nbopt.runs import Run, RunStore, hold_model
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
 from nbopt.technique import Context, Deployed
-from nbopt.training import Progress
+from nbopt.training import Progress, TrainingPlan
 from nbopt.workload import Workload
 
 
@@ -44,6 +44,7 @@ class Kept:
 
 TRIAL_NS = 5e8  # time of one try in a search
 _BASELINES: WeakKeyDictionary[Workload, dict[tuple[str, int, str, str], Kept]] = WeakKeyDictionary()
+_CONTROLS: WeakKeyDictionary[Workload, dict[Hashable, Run]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -87,6 +88,15 @@ class Stage:
 
     def _key(self, runtime: Runtime) -> tuple[str, int, str, str]:
         return runtime.name, self.settings.thread_count, self.digest, str(self.store.home)
+
+    def control(self, plan: TrainingPlan, runtime: Runtime, make: Callable[[], Run]) -> Run:
+        """Return the row of the untouched model after a training, made once for all recipes of that training."""
+        known = _CONTROLS.setdefault(self.workload, {})
+        key = self._key(runtime), self.settings.budget, plan
+        run = known.get(key) or make()
+        if not run.failed:
+            known[key] = run
+        return run
 
     def baseline(self, runtime: Runtime) -> Kept:
         """Return the untouched model on one runtime, measured once and then cached by content.

@@ -126,7 +126,13 @@ class Bench:
             reply = self._ask(do="block", iterations=iterations, batch=batch, cpus=cpus)
             wall_ns = np.array(reply["wall_ns"])
             return Block(
-                wall_ns, reply["cpu_ns"], reply["calls"], reply["contention"], reply["distortion"], reply["instance"]
+                wall_ns,
+                reply["cpu_ns"],
+                reply["calls"],
+                reply["contention"],
+                reply["distortion"],
+                reply["parallel"],
+                reply["instance"],
             )
 
         return run

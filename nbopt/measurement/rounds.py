@@ -42,6 +42,12 @@ found on two machines with `nbopt.measurement.selfcheck`."""
 PLACE_PRIOR = 4
 PROCESS_SPREAD = 0.005
 """The same over processes, beyond what their instances show: code, interpreter and heap have their places too."""
+PARALLEL = 1.3
+"""From this many threads at work at once on, a side is one whose threads wait for each other."""
+TANGLED = 1.25
+"""Contention beyond which the times of such a side say nothing. What waits for a thread that has lost its processor
+waits for slices of milliseconds, and spinning counts as running: beside one busy process, on two processors, a model
+of 0.5 ms took 40 to 100 ms at a contention of 2."""
 RESOLUTION_NS = 500.0
 """Half a microsecond a call is the interpreter's, not the model's: two processes with one file of ten microseconds
 differed by that much through where their objects lie."""
@@ -158,13 +164,18 @@ class Rounds:
         return max((self._mean(name, self._distortions(name), kept) for name in names or self.blocks), default=1.0)
 
     def doubt(self, *names: str) -> float:
-        """Return how wrong a ratio of these sides (default all) may be by other load, seen as waiting or not, >= 1."""
+        """Return how wrong a ratio of these sides (default all) may be by other load, seen as waiting or not, >= 1.
+
+        Infinity where the threads of a side hung on each other.
+        """
+        if any(self._tangled(name) for name in names or self.blocks):
+            return math.inf
         return max(self.distortion(*names), 1 + UNSEEN * (self.foreign or 0.0))
 
     @property
     def busy(self) -> bool:
         """Tell whether other load disturbed the measurement."""
-        return max(self.contention(), 1 + UNSEEN * (self.foreign or 0.0)) > QUIET
+        return max(self.contention(), self.doubt()) > QUIET
 
     def ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
         """Return how many times faster `variant` is than `baseline`, in wall time."""
@@ -263,6 +274,15 @@ class Rounds:
             cpu=float(np.median(self.cpu_times(name)[kept])) / 1e6,
             n=sum(block.calls for block in blocks),
         )
+
+    def _tangled(self, name: str) -> bool:
+        """Tell whether other load hit a side whose threads wait for each other."""
+        kept = self.kept()
+        blocks = [block for block, keep in zip(self.blocks[name], kept, strict=True) if keep]
+        threads = [block.parallel for block in blocks if block.parallel is not None]
+        if not threads or float(np.median(threads)) < PARALLEL:
+            return False
+        return self._mean(name, self._contentions(name), kept) > TANGLED
 
     def _contentions(self, name: str) -> NDArray[np.float64]:
         blocks = self.blocks[name]

@@ -143,6 +143,7 @@ class Worker:
             "calls": block.calls,
             "contention": block.contention,
             "distortion": block.distortion,
+            "parallel": block.parallel,
             "instance": instance,
         }
 

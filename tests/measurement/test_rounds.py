@@ -231,7 +231,7 @@ def placed_side(call_ms: float, places: list[float], rng: np.random.Generator) -
         nonlocal turn
         instance, turn = turn % len(places), turn + 1
         wall = call_ms * 1e6 * places[instance] * np.exp(0.03 * rng.normal() + 0.02 * rng.normal(size=iterations))
-        return Block(wall, float(wall.sum()), iterations, 1.0, 1.0, instance)
+        return Block(wall, float(wall.sum()), iterations, 1.0, 1.0, 1.0, instance)
 
     return side
 
@@ -269,3 +269,17 @@ def test_no_side_is_first_more_often(clock: Clock) -> None:
     made = log[-2 * (len(rounds) // 2 * 2) :]
     firsts = made[::2]
     assert abs(firsts.count("f") - firsts.count("g")) <= 1
+
+
+@pytest.mark.parametrize(
+    ("parallel", "contention", "verdict"), [(2.0, 1.6, "inconclusive"), (1.0, 1.6, "better"), (2.0, 1.05, "better")]
+)
+def test_threads_that_wait_for_each_other_are_not_judged_beside_other_load(
+    parallel: float, contention: float, verdict: str
+) -> None:
+    rounds = Rounds()
+    for name, call_ms in (("f", 50.0), ("g", 0.5)):
+        wall = np.full(10, call_ms * 1e6)
+        rounds.blocks[name] = [Block(wall, float(wall.sum()), 10, contention, contention, parallel) for _ in range(20)]
+    assert rounds.verdict("f", "g") == verdict
+    assert rounds.busy == (contention > 1.1)
