@@ -266,8 +266,7 @@ def test_no_side_is_first_more_often(clock: Clock) -> None:
     log: list[str] = []
     sides = {name: clock.side(1.0, noise=0.05, seed=i, log=log, name=name) for i, name in enumerate(("f", "g"))}
     rounds = run_rounds(sides, Budget(1.0), rng=3)
-    made = log[-2 * (len(rounds) // 2 * 2) :]
-    firsts = made[::2]
+    firsts = log[-2 * len(rounds) :: 2]
     assert abs(firsts.count("f") - firsts.count("g")) <= 1
 
 
