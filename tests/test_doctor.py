@@ -23,7 +23,8 @@ def check(found: Diagnosis, section: str, name: str) -> doctor.Check:
 def test_it_names_every_runtime_found() -> None:
     found = diagnose()
     assert {c.name for c in found.runtimes} == {runtime.title for runtime in all_runtimes().values()}
-    assert all(c.ok for c in found.runtimes)
+    # What needs another machine says so; the rest is installed.
+    assert all(c.ok or "NVIDIA" in f"{c.state}{c.do}" for c in found.runtimes)
     assert found.ok
 
 

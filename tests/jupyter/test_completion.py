@@ -84,9 +84,9 @@ def test_a_flag_that_is_on_is_offered_off(shell: Shell) -> None:
 
 
 def test_choices(shell: Shell) -> None:
-    assert words(shell, "%optimize quantize --dtype ") == ["int8", "float16", "bfloat16"]
-    assert words(shell, "%optimize quantize --dtype in") == ["int8"]
-    assert completed(shell, "%optimize quantize --dtype=in") == ["%optimize quantize --dtype=int8"]
+    assert words(shell, "%optimize quantize --dtype ") == ["int8", "int4", "float16", "bfloat16"]
+    assert words(shell, "%optimize quantize --dtype in") == ["int8", "int4"]
+    assert completed(shell, "%optimize quantize --dtype=int8") == ["%optimize quantize --dtype=int8"]
     assert words(shell, "%optimize quantize --measure ") == ["quick", "full"]
 
 
