@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import uuid
 import warnings
@@ -248,6 +249,53 @@ def copy_artifact(source: Path, target: Path) -> Path:
         )
     try:
         copy_files(source, target)
+    except OSError as error:
+        raise disk_error(error, target.parent) from error
+    return target
+
+
+HEADER = """/* {name}: {size} bytes, written by nbopt. {about} */
+#ifndef {guard}
+#define {guard}
+
+#ifdef __cplusplus
+#define {guard}_ALIGN alignas(16)
+#else
+#define {guard}_ALIGN _Alignas(16)
+#endif
+
+static const unsigned int {symbol}_len = {size};
+{guard}_ALIGN static const unsigned char {symbol}[] = {{
+{body}
+}};
+
+#endif
+"""
+
+
+def write_header(source: Path, target: Path) -> Path:
+    """Write a file's bytes as a C array, aligned as interpreters on microcontrollers want it.
+
+    Raises:
+        StoreError: The place can't be written, or is full.
+    """
+    content = source.read_bytes()
+    symbol = re.sub(r"\W", "_", target.stem)
+    symbol = f"_{symbol}" if symbol[:1].isdigit() else symbol
+    kept = read_sidecar(source)
+    shapes = [] if kept is None else zip(kept[0].inputs, kept[0].shapes, strict=False)
+    about = ", ".join(f"{name} {list(shape[1:])}" for name, shape in shapes).replace("*/", "")
+    body = "\n".join(
+        "  " + ", ".join(f"0x{byte:02x}" for byte in content[start : start + 12]) + ","
+        for start in range(0, len(content), 12)
+    )
+    guard = f"{symbol.upper()}_H"
+    text = HEADER.format(
+        name=target.name, size=len(content), about=f"Inputs of one row: {about}.", guard=guard, symbol=symbol, body=body
+    )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise disk_error(error, target.parent) from error
     return target

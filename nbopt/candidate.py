@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nbopt.errors import ExportError
+from nbopt.errors import ExportError, TrainingError
 from nbopt.frameworks import Fitting
 from nbopt.frozen import join_ragged
-from nbopt.measurement.predictions import prepare
+from nbopt.measurement.predictions import not_finite, prepare
 from nbopt.recipe import Recipe
 from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
 from nbopt.stage import Stage
 from nbopt.technique import Draft, Technique
-from nbopt.training import Progress, TrainingRecord
+from nbopt.training import Progress, TrainingPlan, TrainingRecord, remedy
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Candidate:
         trained: The techniques that changed the model, as a table writes them: one step, since they share one
             training. "" where none did.
         lowered: For each step on the file its technique, likewise.
+        failure: Why there is no such model: its training diverged; None where there is one.
         model_artifact: Where the store keeps the framework's model, so that `run.model` works in any later kernel.
     """
 
@@ -42,6 +43,7 @@ class Candidate:
     trained: str = ""
     lowered: tuple[str, ...] = ()
     model_artifact: str = ""
+    failure: TrainingError | None = None
 
     def refused(self, runtime: Runtime) -> str:
         """Return why a runtime has no way to this recipe, "" where it has."""
@@ -77,10 +79,13 @@ class Control(Recipe):
 def make_control(stage: Stage, candidate: Candidate) -> Candidate:
     """Give the untouched model the training that a candidate had."""
     plan = candidate.draft.plan
-    draft, record = _train(stage, Draft(stage.workload.model, plan), candidate.seed)
+    draft, label = Draft(stage.workload.model, plan), f"train {plan.epochs} epochs"
+    try:
+        draft, record = _train(stage, draft, candidate.seed)
+    except TrainingError as error:
+        return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
     draft = draft.noted("the untouched model, given the same training: what that alone does to quality")
     counts = stage.workload.framework.count(draft.model)
-    label = f"train {plan.epochs} epochs"
     return Candidate(draft, record, counts, untouched=False, seed=candidate.seed, trained=label)
 
 
@@ -94,7 +99,7 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
 
     Raises:
         ModelError: A technique can't be used on this model.
-        DataError: There is a training to do and no train data to do it with.
+        DataError: There is a training to do, and the train data can't be used.
     """
     workload, framework = stage.workload, stage.workload.framework
     context = stage.context(recipe.seed, runtimes)
@@ -109,9 +114,13 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
         # What trains for its own step on the file (quantization-aware training) is that step, and no other.
         if not added:
             trained.append(step)
-    record = TrainingRecord()
+    record, steps = TrainingRecord(), (" + ".join(step.label for step in trained), tuple(lowered))
     if draft.plan.epochs:
-        draft, record = _train(stage, draft, recipe.seed)
+        try:
+            draft, record = _train(stage, draft, recipe.seed)
+        except TrainingError as error:
+            # A finding about this recipe: other rows are facts all the same.
+            return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
     for finish in draft.finish:
         draft = replace(draft, model=finish(draft.model))
     # Kept before anything is exported or measured: whatever fails there, what was trained is not lost.
@@ -125,8 +134,8 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
         framework.count(draft.model),
         untouched=draft.model is workload.model,
         seed=recipe.seed,
-        trained=" + ".join(step.label for step in trained),
-        lowered=tuple(lowered),
+        trained=steps[0],
+        lowered=steps[1],
         model_artifact=model_artifact,
     )
 
@@ -141,7 +150,7 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
     fitting = Fitting(
         split=workload.train,
         loss=workload.loss,
-        score=_score(stage),
+        score=_score(stage, draft.plan),
         greater_is_better=stage.metric.greater_is_better,
         hold=draft.hold,
         pace=draft.pace,
@@ -158,8 +167,9 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
     return draft, record
 
 
-def _score(stage: Stage) -> Any:
+def _score(stage: Stage, plan: TrainingPlan) -> Any:
     """Return quality on the selection rows, which decides which state of a training is kept."""
+    before = True
     workload, metric = stage.workload, stage.metric
     rows = workload.select_rows
     targets = rows.targets
@@ -167,7 +177,13 @@ def _score(stage: Stage) -> Any:
         return None
 
     def score(model: Any) -> float:
+        nonlocal before
         raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
+        bad, first = int(not_finite(raw, metric.output).sum()), before
+        before = False
+        if bad and not first:
+            came = f"training diverged: NaN or infinity in the outputs of {bad:,} of {len(raw):,} rows after an epoch"
+            raise TrainingError("finite outputs on validation", came, remedy(plan))
         return metric.of(prepare(targets, raw, metric.output, rows.weight))
 
     return score

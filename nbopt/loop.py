@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
 def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:
     """Tell whether nothing depends on the seed: two seeds gave the same files, or the same reasons."""
     return all(
-        len(runs) > 1 and (runs[0].artifact_sha256, runs[0].failed) == (runs[-1].artifact_sha256, runs[-1].failed)
+        len(runs) > 1 and len({(run.artifact_sha256, run.failed, run.failed and run.reason) for run in runs}) == 1
         for runs in repeats
     )
 
@@ -169,12 +170,16 @@ def measure_candidate(stage: Stage, recipe: Recipe, candidate: Candidate, runtim
         missing = runtime.unavailable(stage.workload.framework.name) or candidate.refused(runtime)
         if missing:
             raise NbOptError(missing)
+        if candidate.failure is not None:
+            raise candidate.failure
         with stage.scratch() as folder:
             run = _measure_on(stage, recipe, candidate, runtime, folder)
     except StoreError:
         raise  # no runtime is to blame, and the next one would find no room either
     except NbOptError as error:
-        run = stage.record.failed(recipe.text(), recipe.label, runtime, error, recipe.words)
+        run = replace(
+            stage.record.failed(recipe.text(), recipe.label, runtime, error, recipe.words), seed=candidate.seed
+        )
     return stage.store.add(run)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_sidecar
+from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_header, write_sidecar
 from nbopt.errors import ArtifactError, NbOptWarning, StoreError
+from nbopt.frameworks import framework_of
 from nbopt.ledger import Ledger, Record, default_home
 from nbopt.measurement.collapse import COLLAPSED
 from nbopt.runtimes import Manifest
@@ -194,6 +195,7 @@ class Run:
 
         Where `path` has the ending of another form (`model.onnx` of an OpenVINO run), the file that the same
         recipe gave in that form is written, and a warning names its run: its figures are in a row of its own.
+        A `.tflite` is also written as a C header where `path` ends in `.h`.
 
         Returns:
             The path written.
@@ -202,6 +204,8 @@ class Run:
             ArtifactError: The recipe has no artifact of that form, or the run failed.
         """
         target = Path(path)
+        if target.suffix == ".h" and self.path.suffix == ".tflite":
+            return write_header(self.path, target)
         if target.suffix and target.suffix != self.path.suffix:
             twin = self._twin(target.suffix)
             if twin is not None:
@@ -224,17 +228,26 @@ class Run:
     def model(self) -> Any:
         """Return the framework's model of this run: a `torch.nn.Module` or `keras.Model`.
 
+        Keras models with layers or classes of your own come back in the kernel that made them; their files hold
+        what they compute and not the classes.
+
         Raises:
             ArtifactError: The model was not kept.
         """
         if not self.model_artifact:
             raise ArtifactError(f"the framework's model of {self.name}", "it was not kept", "run.predict(x) works")
         path = Path(self.home) / self.model_artifact
+        held = _MODELS.get(str(path))
+        if held is not None:
+            return framework_of(held).clone(held)
         model = getattr(load(path).session, "model", None)
         if model is None:
             # A SavedModel, as models with classes of their own are kept, holds their functions and not the objects.
             raise ArtifactError(
-                f"the framework's model of {self.name}", "it was kept as a function only", "run.predict(x) works"
+                f"the framework's model of {self.name}",
+                "it was kept as a function only: its file does not hold the code of your own classes, and the objects "
+                f"are gone with the kernel that made them, or with the {KEEP_MODELS} made since",
+                f"bind the model again and %optimize rerun {self.name}, whose new run has it; run.predict(x) works",
             )
         return model
 
@@ -254,6 +267,22 @@ class Run:
 
 KEEP_LOADED = 4
 _LOADED: dict[str, Artifact] = {}
+KEEP_MODELS = 8
+"""Models whose file does not hold them that one kernel keeps for `Run.model`; the oldest goes first."""
+_MODELS: dict[str, Any] = {}
+
+
+def hold_model(path: Path, model: Any) -> None:
+    """Keep a model in memory for `Run.model`, where the file at `path` holds its function only.
+
+    Args:
+        path: Its artifact in the store.
+        model: A model that nobody else changes.
+    """
+    _MODELS.pop(str(path), None)
+    _MODELS[str(path)] = model
+    while len(_MODELS) > KEEP_MODELS:
+        _MODELS.pop(next(iter(_MODELS)))
 
 
 def _plain(value: Any) -> Any:

@@ -18,12 +18,13 @@ from nbopt.comparison import DEFAULT_DROP, allowed_drop
 from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement.bench import Bench
+from nbopt.measurement.budget import Budget
 from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.process import WorkerProcess
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
 from nbopt.recording import Recorder, Settings
-from nbopt.runs import Run, RunStore
+from nbopt.runs import Run, RunStore, hold_model
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
 from nbopt.technique import Context, Deployed
 from nbopt.training import Progress
@@ -122,6 +123,8 @@ class Stage:
         native = None if runtime.name == self.native.name else self.subject(self.native)
         measured = self.measure(subject, native, None)
         kept.raw = subject.raw
+        if native is None:
+            self._hold(self.workload.model, exported, relative)
         kept.run = self.store.add(
             self.record.run(
                 recipe="baseline",
@@ -182,6 +185,7 @@ class Stage:
             threads=self.settings.thread_count,
             folder=self.workload.report_rows.folder,
             wait=wait,
+            instances=Budget.of("full" if self.settings.budget == "full" else "quick").instances,
             process=self._spare.pop(manifest.runtime, None),
         )
 
@@ -193,10 +197,21 @@ class Stage:
     def keep_model(self, model: Any) -> str:
         """Keep a framework's model in the store, and return its path there; the user's own is kept as the baseline."""
         if model is self.workload.model:
-            return self.baseline(self.native).run.artifact
+            kept = self.baseline(self.native)
+            if kept.exported is not None:
+                self._hold(model, kept.exported, kept.run.artifact)
+            return kept.run.artifact
         with self.scratch() as folder:
             exported = self.export(model, self.native, folder)
-            return self.store.keep(exported.path, self.manifest(self.native, exported, "float32"))[0]
+            artifact = self.store.keep(exported.path, self.manifest(self.native, exported, "float32"))[0]
+        self._hold(model, exported, artifact)
+        return artifact
+
+    def _hold(self, model: Any, exported: Exported, artifact: str) -> None:
+        """Keep a model in memory whose file does not hold it; the user may train the bound one on, so a copy of it."""
+        if not exported.holds_model:
+            own = model is self.workload.model
+            hold_model(self.store.home / artifact, self.workload.framework.clone(model) if own else model)
 
     def manifest(self, runtime: Runtime, exported: Exported, precision: str) -> Manifest:
         """Return what must be known to run an exported file."""

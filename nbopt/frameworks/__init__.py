@@ -88,11 +88,13 @@ class Exported:
         path: The file (for OpenVINO the .xml, whose .bin lies beside it).
         batch: Rows that the file takes at a time, None for any number.
         notes: What a reader must know, such as "exported for batch 1 only: REASON".
+        holds_model: Of the framework's own form, whether the model itself can be read back, not only what it computes.
     """
 
     path: Path
     batch: int | None = None
     notes: tuple[str, ...] = ()
+    holds_model: bool = True
 
 
 class Framework(Protocol):

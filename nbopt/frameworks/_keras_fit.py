@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nbopt.data import Batch, to_numpy
+from nbopt.data import Batch, all_finite, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
 from nbopt.frameworks._primary import primary_output
-from nbopt.training import Progress, TrainingPlan, TrainingRecord
+from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 
 def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> Any:
@@ -70,7 +70,8 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     """Train `model` in place; on return, and on interrupt, it has the best state so far.
 
     Raises:
-        DataError: The training data has no labels, labels out of range, or the loss is not finite.
+        DataError: The training data has no labels, labels out of range, or the loss is not finite from the first step.
+        TrainingError: The loss became NaN or infinite.
         ModelError: Nothing in the model trains.
     """
     start = time.perf_counter()
@@ -166,11 +167,7 @@ class _Loop:
                     "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
                 ) from error
             if not np.isfinite(loss):
-                raise DataError(
-                    "a finite training loss",
-                    f"{loss} in epoch {epoch + 1}, step {step}",
-                    f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
-                )
+                raise broken_loss(loss, plan, epoch, step, finite=all_finite(batch))
             for hold in fitting.hold:
                 hold(self.model)
             total += loss

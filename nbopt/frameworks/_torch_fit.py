@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nbopt.data import Batch, classes_second, to_numpy
+from nbopt.data import Batch, all_finite, classes_second, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, OutputKind
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
-from nbopt.training import Progress, TrainingPlan, TrainingRecord
+from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
@@ -197,6 +197,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
 
     Raises:
         DataError: The training data has no labels, or the loss is not finite from the first step.
+        TrainingError: The loss became NaN or infinite.
     """
     start = time.perf_counter()
     validate = fitting.score is not None and plan.keep_best
@@ -262,13 +263,8 @@ def _epoch(
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
         if not torch.isfinite(loss):
-            raise DataError(
-                "a finite training loss",
-                f"{loss.item()} in epoch {epoch + 1}, step {step}",
-                "train in float32 (model.float()): float16 weights overflow"
-                if loss.dtype == torch.float16
-                else f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
-            )
+            finite, half = all_finite(batch), loss.dtype == torch.float16
+            raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
         loss.backward()
         optimizer.step()
         if schedule is not None:

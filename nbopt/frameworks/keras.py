@@ -205,4 +205,9 @@ def _forward(model: Any) -> Callable[[Any], Any]:
     return function
 
 
+def retrace(model: Any) -> None:
+    """Forget the compiled function of a model, after a change of how its layers compute."""
+    _forwards.pop(model, None)
+
+
 FRAMEWORK = KerasFramework()

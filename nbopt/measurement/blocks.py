@@ -34,6 +34,7 @@ class Block:
             system does not tell.
         distortion: How many times longer the median call took, >= 1: waiting comes in slices of some
             milliseconds, so that of short calls it hits few, and their median stays true. None: as contention.
+        instance: Which of several instances of the side's artifact was called.
     """
 
     wall_ns: NDArray[np.float64]
@@ -41,6 +42,7 @@ class Block:
     calls: int
     contention: float | None = None
     distortion: float | None = None
+    instance: int = 0
 
     @property
     def settled(self) -> NDArray[np.float64]:

@@ -15,12 +15,13 @@ from nbopt.frozen import Frozen
 from nbopt.measurement import verdicts
 from nbopt.measurement.audit import Audit
 from nbopt.measurement.bench import Bench
+from nbopt.measurement.budget import Budget
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.placement import Placement
 from nbopt.measurement.quality import Quality, judge
-from nbopt.measurement.rounds import RESOLUTION_NS, Budget, Latency, Rounds, run_rounds
+from nbopt.measurement.rounds import Latency, Rounds, run_rounds
 from nbopt.measurement.steps import Step
 
 BATCHES = {"quick": (8, 64), "full": (2, 4, 8, 16, 32, 64)}
@@ -133,6 +134,7 @@ def measure_subject(
             Budget.of("full" if budget == "full" else "quick"),
             rng=seed,
             pids=[each.bench.pid for each in named.values()],
+            apart=True,
             before_round=place.turn,
             on_round=on_round,
         )
@@ -188,7 +190,7 @@ def _audit(bench: Bench) -> Audit:
 
 def _speed_word(rounds: Rounds, baseline: str) -> str:
     """Return the verdict on the variant's speed against one side; "busy" where other load is why there is none."""
-    word = rounds.verdict(baseline, VARIANT, resolution_ns=RESOLUTION_NS)
+    word = rounds.verdict(baseline, VARIANT)
     return "busy" if word == "inconclusive" and rounds.busy else word
 
 

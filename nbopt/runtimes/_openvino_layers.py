@@ -113,7 +113,11 @@ def _constant(value: Any) -> tuple[Any, Any]:
 def _values(constant: Any) -> np.ndarray[Any, Any]:
     """Return a constant's values; of those that NumPy has no type for, in one that holds them."""
     kind = constant.get_element_type().get_type_name()
-    wide = {"bf16": np.float32, "i4": np.int8, "u4": np.uint8, "nf4": np.float32}.get(kind)
+    if kind in ("i4", "u4"):
+        packed = np.asarray(constant.get_data()).view(np.uint8).reshape(-1)  # two values a byte, the lower half first
+        values = np.stack([packed & 15, packed >> 4], -1).reshape(-1)[: math.prod(constant.get_output_shape(0))]
+        return np.asarray(values if kind == "u4" else ((values ^ 8).astype(np.int8) - 8))
+    wide = {"bf16": np.float32, "nf4": np.float32}.get(kind)
     return np.asarray(constant.get_data(dtype=wide) if wide else constant.get_data())
 
 

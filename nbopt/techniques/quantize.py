@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nbopt.errors import ExportError, NbOptError, OptionError
+from nbopt.errors import DataError, ExportError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Draft, Lowered, Technique, option
@@ -23,7 +23,7 @@ APPLIES = {
     "calibration": ("static", "qat"),
     "calibration_method": ("static", "qat"),
     "percentile": ("static", "qat"),
-    "per_channel": ("static", "dynamic", "qat"),
+    "per_channel": ("static", "dynamic"),  # of qat: with one scale a tensor the grid depends on BatchNorm, folded later
     "group_size": ("weight_only",),
     "equalize": ("static", "qat"),
     "bias_correction": ("static", "qat"),
@@ -100,7 +100,7 @@ class Quantize(Technique):
     )
     epochs: int = option(3, "passes over train in qat", low=1, high=10_000)
     learning_rate: float = option(
-        1e-4,
+        1e-3,
         "step size that qat starts from; it falls to 0 along a cosine",
         low=0.0,
         high=10.0,
@@ -119,6 +119,8 @@ class Quantize(Technique):
 
         Raises:
             OptionError: An option is given that has no effect together with the others.
+            DataError: There is nothing for qat to train on.
+            ModelError: The model has no layer whose rounding can be trained.
         """
         self._check()
         framework = context.workload.framework.name
@@ -126,11 +128,21 @@ class Quantize(Technique):
         draft = draft.with_(lower=(*draft.lower, step), dtype=self.dtype)
         if self.how != "qat":
             return draft
+        if context.workload.train is None:
+            raise DataError(
+                "train data, which qat trains on",
+                "none",
+                "Workload(..., train=...), --train train_dl, or --method static",
+            )
         lowering = importlib.import_module(f"nbopt.techniques._quantize.rounding_{framework}")
-        model = context.workload.framework.clone(draft.model)
-        finish, notes = lowering.with_rounding(model, self.per_channel)
+        model = draft.model
+        if model is context.workload.model:
+            model = context.workload.framework.clone(model)
+        finish, notes = lowering.with_rounding(model, context, self)
+        # One training for the whole recipe: as long, and as large its steps, as the most that one of them asks for.
         epochs = max(draft.plan.epochs, self.epochs)
-        plan = draft.plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
+        rate = max(self.learning_rate, draft.plan.learning_rate if draft.plan.epochs else 0.0)
+        plan = draft.plan.adjusted(epochs=epochs, learning_rate=rate, schedule="cosine")
         return draft.with_(model=model, plan=plan, finish=(*draft.finish, finish)).noted(*notes)
 
     def _check(self) -> None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from nbopt.errors import ModelError
-from nbopt.frameworks._keras_copy import is_graph, layers_of, objects_by_name, twin, uncompiled
+from nbopt.frameworks._keras_copy import follow_weights, is_graph, layers_of, objects_by_name, twin, uncompiled
 from nbopt.techniques._prune_keras.trace import Trace
 from nbopt.techniques._prune_keras.weights import names_of
 
@@ -83,6 +83,7 @@ def rebuild(model: Any, trace: Trace, keep: Array) -> Any:
                 "prune without --structured",
             )
         target.assign(value)
+    follow_weights(smaller)
     for layer, other in zip(layers_of(model), layers_of(smaller), strict=True):
         other.trainable = layer.trainable
     return smaller

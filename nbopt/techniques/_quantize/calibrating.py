@@ -34,6 +34,13 @@ def calibration_rows(
     return named, tuple(notes)
 
 
+def calibration_batches(context: Context, options: Quantize) -> tuple[list[Inputs], tuple[str, ...]]:
+    """Return the same rows in batches as the model is called with them."""
+    signature = context.workload.signature
+    rows, notes = calibration_rows(signature, context, options)
+    return [batch if signature.keyed else tuple(batch.values()) for batch in stacked(rows)], notes
+
+
 def by_name(row: Inputs, signature: Signature) -> dict[str, np.ndarray[Any, Any]]:
     """Return a batch's inputs by the names that the export gives them.
 
@@ -64,3 +71,19 @@ def check_shapes(row: Mapping[str, np.ndarray[Any, Any]], signature: Signature) 
                 f"train rows of shape ({', '.join(('rows', *map(str, came[1:])))})",
                 "give train in the same shape as valid and test",
             )
+
+
+TOGETHER = 32
+"""Rows that run at a time where a whole batch is wanted."""
+
+
+def stacked(rows: list[dict[str, np.ndarray[Any, Any]]]) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Return rows of equal shape as batches."""
+    batches: list[list[dict[str, np.ndarray[Any, Any]]]] = []
+    for row in rows:
+        last = batches[-1] if batches else []
+        if last and len(last) < TOGETHER and all(last[0][name].shape == value.shape for name, value in row.items()):
+            last.append(row)
+        else:
+            batches.append([row])
+    return [{name: np.concatenate([row[name] for row in batch]) for name in batch[0]} for batch in batches]

@@ -40,6 +40,8 @@ def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
         return "its quantizer corrects no biases: --runtime openvino"
     if options.io != "float32":
         return "inputs and outputs are float32 here: --io int8 is for --runtime litert"
+    if runtime.symmetric_int8 and options.how in ("dynamic", "weight_only"):
+        return f"it has no kernels for --method {options.how}: --method static"
     return ""
 
 
@@ -81,7 +83,7 @@ def lower(
             )
             return Lowered(Exported(target, source.batch), "int8")
         rows, notes = calibration_rows(signature, context, options)
-        parts = OnnxParts(prepared, rows, options, scratch)
+        parts = OnnxParts(prepared, rows, options, scratch, symmetric=runtime.symmetric_int8)
         manifest = manifest_for(runtime, signature, source)
         mixed = write_mixed(parts, target, options.keep_float, source.path, manifest, runtime, context)
     return Lowered(Exported(target, source.batch), "int8", (*notes, *mixed.notes), mixed.to_dict())

@@ -37,9 +37,12 @@ class OnnxParts:
         rows: Calibration rows by input name.
         options: How.
         scratch: A folder for what lies between.
+        symmetric: Activations without a zero point, as some kernels want them.
     """
 
-    def __init__(self, prepared: Path, rows: Rows, options: Quantize, scratch: Path) -> None:
+    def __init__(
+        self, prepared: Path, rows: Rows, options: Quantize, scratch: Path, *, symmetric: bool = False
+    ) -> None:
         import onnx
 
         graph = onnx.load(prepared)
@@ -47,7 +50,7 @@ class OnnxParts:
             # The exporter leaves nodes of inlined functions without a name, and a name is what leaves a node out.
             node.name = node.name or f"{node.op_type}_{index}"
         onnx.save_model(graph, prepared)
-        self._prepared, self._options = prepared, options
+        self._prepared, self._options, self._symmetric = prepared, options, symmetric
         self._masking = masking(graph.graph)
         self._groups = layer_groups(graph.graph)
         self._cache = scratch / "ranges.json"
@@ -68,15 +71,15 @@ class OnnxParts:
             target,
             None,
             quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8,
+            activation_type=quantization.QuantType.QInt8 if self._symmetric else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=self._options.per_channel,
             nodes_to_exclude=[*self._masking, *excluded],
             # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven
             # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").
-            reduce_range=not has_exact_int8(),
+            reduce_range=not self._symmetric and not has_exact_int8(),
             calibrate_method=_method(self._options),
-            extra_options={"ActivationSymmetric": False},
+            extra_options={"ActivationSymmetric": self._symmetric},
             calibration_cache_path=self._cache,
         )
 
@@ -169,28 +172,30 @@ class _Rows:
 
 
 def layer_groups(graph: onnx.GraphProto) -> dict[str, list[str]]:
-    """Return for each layer the nodes that go with it: its product, and what follows up to the next product.
+    """Return for each layer the nodes that go with it: its product, and what lies between it and the next products.
 
+    Both ways: a product in float whose input was rounded on the way gains nothing.
     A layer has the name that an audit gives it: that of the module which its weights belong to, or its node's.
     """
-    groups: dict[str, list[str]] = {}
-    group_of: dict[str, str] = {}
     constants = {tensor.name for tensor in graph.initializer}
+    layer_of: dict[str, str] = {}
     for node in graph.node:
         if node.op_type in LAYERS:
             weights = [name for name in node.input[:2] if name in constants]
-            name = owner_of(weights[0]) if weights else ""
-            name = name or node.name
-            group = name if name not in groups else node.name
-            groups[group] = []
-        else:
-            known = [group_of[name] for name in node.input if name in group_of]
-            order = list(groups)
-            group = max(known, key=order.index, default="")
-        if group:
-            groups[group].append(node.name)
-            group_of |= dict.fromkeys(node.output, group)
-    return groups
+            name = (owner_of(weights[0]) if weights else "") or node.name
+            layer_of[node.name] = name if name not in layer_of.values() else node.name
+    groups: dict[str, dict[str, None]] = {layer: {} for layer in layer_of.values()}
+    for backwards in (False, True):
+        reached: dict[str, set[str]] = {}
+        for node in reversed(graph.node) if backwards else graph.node:
+            given, made = (node.output, node.input) if backwards else (node.input, node.output)
+            own = {layer_of[node.name]} if node.name in layer_of else set()
+            layers = own or set().union(*(reached.get(name, set()) for name in given))
+            for layer in layers:
+                groups[layer][node.name] = None
+            for name in made:
+                reached[name] = reached.get(name, set()) | layers
+    return {layer: list(nodes) for layer, nodes in groups.items()}
 
 
 MASKED = 1e4

@@ -19,7 +19,7 @@ from nbopt.measurement.environment import has_exact_int8, machine
 from nbopt.runtimes import Runtime
 from nbopt.runtimes._layer_parts import owner_of
 from nbopt.technique import Context, Lowered
-from nbopt.techniques._quantize.calibrating import calibration_rows
+from nbopt.techniques._quantize.calibrating import calibration_rows, stacked
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
 from nbopt.techniques._quantize.weights import DEFAULT_GROUP, bits_of, told
 
@@ -87,7 +87,7 @@ class _Parts:
         self._rows = [{name: value for name, value in row.items() if name in used} for row in rows]
         # A quantile of one row with few values is its extreme: it needs many rows together.
         if options.calibration_method == "percentile" and source.batch is None:
-            self._rows = _stacked(self._rows)
+            self._rows = stacked(self._rows)
         self._groups = layer_groups(graph)
 
     def _read(self) -> Any:
@@ -155,22 +155,6 @@ def _how(graph: Any, options: Quantize) -> dict[str, Any]:
             smooth_quant_alphas=AdvancedSmoothQuantParameters() if options.equalize else off,
         ),
     }
-
-
-TOGETHER = 32
-"""Rows of which a percentile is taken at a time."""
-
-
-def _stacked(rows: list[dict[str, np.ndarray[Any, Any]]]) -> list[dict[str, np.ndarray[Any, Any]]]:
-    """Return rows of equal shape as batches."""
-    batches: list[list[dict[str, np.ndarray[Any, Any]]]] = []
-    for row in rows:
-        last = batches[-1] if batches else []
-        if last and len(last) < TOGETHER and all(last[0][name].shape == value.shape for name, value in row.items()):
-            last.append(row)
-        else:
-            batches.append([row])
-    return [{name: np.concatenate([row[name] for row in batch]) for name in batch[0]} for batch in batches]
 
 
 def _ranges(options: Quantize) -> Any:

@@ -1,0 +1,185 @@
+"""Train a torch module with the rounding of int8 in place.
+
+Not by torchao's PT2E, which was tried: its prepared graph has other names than the user's model, so that masks of
+pruning find nothing, it takes only what torch.export and its quantizer take (IndexError on a BERT, an LSTM left out),
+and its result runs in ONNX Runtime alone. Here the model stays what it is, every runtime quantizes it afterwards with
+its own means, and what was trained for is the same: weights on a grid for each channel, inputs of layers on 256 levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from nbopt.errors import ModelError
+from nbopt.frameworks._torch_module import call, tensors
+from nbopt.technique import Context
+from nbopt.techniques._quantize.calibrating import calibration_batches
+from nbopt.techniques._quantize.rounding import FOLLOWING, TINY, range_of_zero, weight_levels
+
+if TYPE_CHECKING:
+    from nbopt.techniques.quantize import Quantize
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+
+
+class _Weights(torch.autograd.Function):
+    """Round weights; their gradient passes as if they had not been."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, axes: tuple[int, ...], levels: int) -> torch.Tensor:
+        scale = (weight.abs().amax(axes, keepdim=True) / levels).clamp_min(TINY)
+        return (weight / scale).round_().clamp_(-levels, levels) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return gradients[0], None, None
+
+
+class _Activations(torch.autograd.Function):
+    """Round activations; no gradient passes where they are cut off."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
+        steps = (x / scale).round_() + zero
+        ctx.save_for_backward((steps >= 0) & (steps <= 255))
+        return (steps.clamp_(0, 255) - zero) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return gradients[0] * ctx.saved_tensors[0], None, None
+
+
+class Rounding:
+    """Put rounded weights and inputs in place while a layer runs.
+
+    By hooks, which pruning's masks are too, and which keep transformers off their fused kernel: that one reads the
+    weights past the layer's own `forward`.
+
+    Args:
+        places: Module, attribute and axes that share a step, of each weight.
+    """
+
+    def __init__(self, places: list[tuple[nn.Module, str, tuple[int, ...]]]) -> None:
+        self.places, self.levels = places, weight_levels()
+        self.low = self.high = 0.0
+        self.observing = True
+        self.before: list[tuple[nn.Module, str, Any]] = []
+
+    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Round the inputs, or learn their range; round the weights."""
+        if self.observing:
+            for x in inputs:
+                if _is_float(x) and x.numel():
+                    self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+            return inputs
+        for owner, name, axes in self.places:
+            # The attribute comes before the parameter of that name, which stays where it is and trains.
+            self.before.append((owner, name, vars(owner).get(name)))
+            vars(owner)[name] = _Weights.apply(getattr(owner, name), axes, self.levels)
+        if module.training:
+            self._follow(inputs)
+        scale, zero = range_of_zero(self.low, self.high)
+        return tuple(_Activations.apply(x, scale, zero) if _is_float(x) else x for x in inputs)
+
+    def _follow(self, inputs: tuple[Any, ...]) -> None:
+        """Let the range follow what training makes of the activations."""
+        floats = [x.detach() for x in inputs if _is_float(x) and x.numel()]
+        if floats:
+            low, high = (min(float(x.min()) for x in floats), max(float(x.max()) for x in floats))
+            self.low += FOLLOWING * (min(low, 0.0) - self.low)
+            self.high += FOLLOWING * (max(high, 0.0) - self.high)
+
+    def leave(self, *_: Any) -> None:
+        """Take the rounded weights out again."""
+        while self.before:
+            owner, name, value = self.before.pop()
+            if value is None:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = value
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.dtype in (torch.float32, torch.float64)
+
+
+def with_rounding(
+    model: nn.Module, context: Context, options: Quantize
+) -> tuple[Callable[[nn.Module], nn.Module], tuple[str, ...]]:
+    """Put rounding into a model in place.
+
+    Args:
+        model: A copy of the user's.
+        context: Workload, whose train gives the rows that ranges of activations are taken from.
+        options: How many rows.
+
+    Returns:
+        What takes the rounding out again, and notes.
+
+    Raises:
+        ModelError: It has no layer whose rounding can be trained.
+    """
+    inside = {id(m.out_proj) for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    roundings = []
+    for module in model.modules():
+        places = _places(module) if id(module) not in inside else []
+        if places:
+            rounding = Rounding(places)
+            module.register_forward_pre_hook(rounding.enter)
+            module.register_forward_hook(rounding.leave, always_call=True)
+            roundings.append(rounding)
+    if not roundings:
+        raise ModelError(
+            "linear layers, convolutions or attention, whose rounding can be trained",
+            "none in this model",
+            "--method static, or --method dynamic for recurrent layers",
+        )
+    batches, notes = calibration_batches(context, options)
+    with torch.no_grad():
+        for batch in batches:
+            call(model, tensors(model, batch))
+    for rounding in roundings:
+        rounding.observing = False
+    recurrent = [name for name, module in model.named_modules() if isinstance(module, RECURRENT)]
+    if recurrent:
+        notes = (*notes, f"trained without rounding in recurrent layers: {', '.join(recurrent)}")
+    return without_rounding, notes
+
+
+def without_rounding(model: nn.Module) -> nn.Module:
+    """Take the rounding out, in place; weights stay as they were trained, for a quantizer to round."""
+    for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Rounding)]:
+                del hooks[key]
+        # torch keeps beside each hook how it wants to be called.
+        for key in [k for k in module._forward_hooks_always_called if k not in module._forward_hooks]:
+            del module._forward_hooks_always_called[key]
+    return model
+
+
+def _places(module: nn.Module) -> list[tuple[nn.Module, str, tuple[int, ...]]]:
+    if isinstance(module, nn.MultiheadAttention):
+        names = [n for n in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight") if _has(module, n)]
+        found = [(module, name) for name in names]
+        found.append((module.out_proj, "weight"))
+    elif isinstance(module, PLAIN):
+        found = [(module, "weight")]
+    else:
+        return []
+    channel = 1 if isinstance(module, TRANSPOSED) else 0
+    places = []
+    for owner, name in found:
+        dimensions = range(getattr(owner, name).ndim)
+        places.append((owner, name, tuple(axis for axis in dimensions if axis != channel)))
+    return places
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    return getattr(module, name, None) is not None
