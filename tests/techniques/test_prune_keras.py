@@ -231,6 +231,7 @@ def test_masks_hold_while_training(name):
     masks = magnitude_masks(weights, 0.6)
     for key, mask in masks.items():
         assert not finished[key][~mask].any()
+        assert not np.signbit(finished[key][~mask]).any()
     assert sum(int((v == 0).sum()) for v in finished.values()) >= round(0.6 * sum(v.size for v in weights.values()))
     assert any((finished[key] != weights[key] * masks[key]).any() for key in masks)
 

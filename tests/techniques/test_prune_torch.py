@@ -217,6 +217,7 @@ def test_zeros_hold_through_training_and_masks_do_not_stay(case: str) -> None:
     for name, mask in magnitude_masks(weights, 0.6).items():
         value = parameters[name].detach().numpy()
         assert (value[~mask] == 0).all(), name
+        assert not np.signbit(value[~mask]).any()  # -0.0 would be a second kind of zero in the file
         moved = moved or not np.array_equal(value[mask], weights[name][mask])
     assert moved
     assert not any(module._forward_pre_hooks for module in finished.modules())

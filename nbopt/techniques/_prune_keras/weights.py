@@ -66,8 +66,9 @@ def put_zeros(model: Any, masks: Mapping[str, Array], kept: dict[str, Any]) -> N
     for name, mask in masks.items():
         variable = variables[int(name.partition(":")[0])]
         if name not in kept:
-            kept[name] = keras.ops.cast(mask, variable.dtype)
-        variable.assign(variable.value * kept[name])
+            kept[name] = tf.constant(np.asarray(mask, dtype=bool))
+        # Chosen, not multiplied: a negative number times 0 is -0.0, and two kinds of zeros deflate worse.
+        variable.assign(keras.ops.where(kept[name], variable.value, keras.ops.zeros_like(variable.value)))
 
 
 def magnitudes(model: Any) -> dict[str, Array]:

@@ -56,8 +56,10 @@ def put_zeros(model: nn.Module, masks: Mapping[str, Array], kept: dict[str, Any]
         for name, mask in masks.items():
             weight = parameters[name]
             if name not in kept:
-                kept[name] = torch.from_numpy(np.ascontiguousarray(mask)).to(weight.device)
-            weight.mul_(kept[name])
+                kept[name] = torch.from_numpy(~np.asarray(mask, dtype=bool)).to(weight.device)
+            # Filled, not multiplied: a negative number times 0 is -0.0, and two kinds of zeros deflate worse (1.65
+            # times smaller at half of them, and 1.73 with one kind).
+            weight.masked_fill_(kept[name], 0.0)
 
 
 def magnitudes(model: nn.Module) -> dict[str, Array]:
