@@ -128,18 +128,27 @@ def measure_subject(
     if native is not None:
         named = {NATIVE: native, **named}
     place = Placement(threads, seed)
+    # What runs on another device is driven by one thread, which runs on one processor like all others of its kind.
+    driver = Placement(1, seed)
+    places = {name: place if each.bench.manifest.device == "cpu" else driver for name, each in named.items()}
+
+    def turn() -> None:
+        place.turn()
+        driver.turn()
+
     with measuring(waiting):
         rounds = run_rounds(
-            {name: each.bench.side(placement=place) for name, each in named.items()},
+            {name: each.bench.side(placement=places[name]) for name, each in named.items()},
             Budget.of("full" if budget == "full" else "quick"),
             rng=seed,
             pids=[each.bench.pid for each in named.values()],
             apart=True,
-            before_round=place.turn,
+            before_round=turn,
             on_round=on_round,
         )
         place.free()
-        throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget, place)
+        driver.free()
+        throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget, places[VARIANT])
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None
     technique = speedup if same_runtime is None else rounds.ratio(RUNTIME, VARIANT)
     audit = _audit(subject.bench)
