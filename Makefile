@@ -19,7 +19,7 @@ demo: $(VENV)/.installed-demo ## run the quickstart on real data and print its t
 
 test: lint ## everything that CI checks
 	@# Set-up ends here: with the data in its cache, no test needs a network.
-	$(BIN)/python -c 'from nbopt import datasets as d; d.fashion_mnist(); d.adult()'
+	$(BIN)/python -m nbopt.datasets fetch
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.installed-test ## run the benchmark notebooks in full (hours), and print their tables of ratios

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nbopt.errors import ExportError
+from nbopt.errors import ExportError, TrainingError
 from nbopt.frameworks import Fitting
 from nbopt.frozen import join_ragged
-from nbopt.measurement.predictions import prepare
+from nbopt.measurement.predictions import not_finite, prepare
 from nbopt.recipe import Recipe
+from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
 from nbopt.stage import Stage
 from nbopt.technique import Draft, Technique
-from nbopt.training import Progress, TrainingRecord
+from nbopt.training import Progress, TrainingPlan, TrainingRecord, remedy
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Candidate:
         trained: The techniques that changed the model, as a table writes them: one step, since they share one
             training. "" where none did.
         lowered: For each step on the file its technique, likewise.
+        failure: Why there is no such model: its training diverged; None where there is one.
         model_artifact: Where the store keeps the framework's model, so that `run.model` works in any later kernel.
     """
 
@@ -40,6 +43,7 @@ class Candidate:
     trained: str = ""
     lowered: tuple[str, ...] = ()
     model_artifact: str = ""
+    failure: TrainingError | None = None
 
     def refused(self, runtime: Runtime) -> str:
         """Return why a runtime has no way to this recipe, "" where it has."""
@@ -47,15 +51,58 @@ class Candidate:
         return next(filter(None, reasons), "")
 
 
-def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
+@dataclass(frozen=True)
+class Control(Recipe):
+    """Be the recipe of the untouched model that is given another recipe's training.
+
+    Args:
+        epochs: Passes over train.
+    """
+
+    epochs: int = 0
+
+    def text(self) -> str:
+        """Return the recipe whose training it is, marked."""
+        return f"{CONTROL}{super().text()}"
+
+    @property
+    def words(self) -> str:
+        """Return "control"."""
+        return "control"
+
+    @property
+    def label(self) -> str:
+        """Return what was done, as a table writes it."""
+        return f"train {self.epochs} epoch{'s' if self.epochs > 1 else ''} (control)"
+
+
+def make_control(stage: Stage, candidate: Candidate) -> Candidate:
+    """Give the untouched model the training that a candidate had."""
+    plan = candidate.draft.plan
+    draft, label = Draft(stage.workload.model, plan), f"train {plan.epochs} epochs"
+    try:
+        draft, record = _train(stage, draft, candidate.seed)
+    except TrainingError as error:
+        return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
+    draft = draft.noted("the untouched model, given the same training: what that alone does to quality")
+    counts = stage.workload.framework.count(draft.model)
+    return Candidate(draft, record, counts, untouched=False, seed=candidate.seed, trained=label)
+
+
+def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = ()) -> Candidate:
     """Apply the techniques, carry out the one training that they ask for, and finish the model.
+
+    Args:
+        stage: The workload and how it is measured.
+        recipe: The techniques.
+        runtimes: Where the result will run.
 
     Raises:
         ModelError: A technique can't be used on this model.
-        DataError: There is a training to do and no train data to do it with.
+        DataError: There is a training to do, and the train data can't be used.
     """
     workload, framework = stage.workload, stage.workload.framework
-    context = stage.context(recipe.seed)
+    context = stage.context(recipe.seed, runtimes)
     draft = Draft(workload.model)
     trained: list[Technique] = []
     lowered: list[str] = []
@@ -67,9 +114,13 @@ def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
         # What trains for its own step on the file (quantization-aware training) is that step, and no other.
         if not added:
             trained.append(step)
-    record = TrainingRecord()
+    record, steps = TrainingRecord(), (" + ".join(step.label for step in trained), tuple(lowered))
     if draft.plan.epochs:
-        draft, record = _train(stage, draft, recipe.seed)
+        try:
+            draft, record = _train(stage, draft, recipe.seed)
+        except TrainingError as error:
+            # A finding about this recipe: other rows are facts all the same.
+            return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
     for finish in draft.finish:
         draft = replace(draft, model=finish(draft.model))
     # Kept before anything is exported or measured: whatever fails there, what was trained is not lost.
@@ -83,8 +134,8 @@ def make_candidate(stage: Stage, recipe: Recipe) -> Candidate:
         framework.count(draft.model),
         untouched=draft.model is workload.model,
         seed=recipe.seed,
-        trained=" + ".join(step.label for step in trained),
-        lowered=tuple(lowered),
+        trained=steps[0],
+        lowered=steps[1],
         model_artifact=model_artifact,
     )
 
@@ -99,9 +150,10 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
     fitting = Fitting(
         split=workload.train,
         loss=workload.loss,
-        score=_score(stage),
+        score=_score(stage, draft.plan),
         greater_is_better=stage.metric.greater_is_better,
         hold=draft.hold,
+        pace=draft.pace,
         progress=stage.settings.progress,
     )
     record = workload.framework.fit(model, replace(draft.plan, seed=seed), fitting)
@@ -115,8 +167,9 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
     return draft, record
 
 
-def _score(stage: Stage) -> Any:
+def _score(stage: Stage, plan: TrainingPlan) -> Any:
     """Return quality on the selection rows, which decides which state of a training is kept."""
+    before = True
     workload, metric = stage.workload, stage.metric
     rows = workload.select_rows
     targets = rows.targets
@@ -124,7 +177,13 @@ def _score(stage: Stage) -> Any:
         return None
 
     def score(model: Any) -> float:
+        nonlocal before
         raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
+        bad, first = int(not_finite(raw, metric.output).sum()), before
+        before = False
+        if bad and not first:
+            came = f"training diverged: NaN or infinity in the outputs of {bad:,} of {len(raw):,} rows after an epoch"
+            raise TrainingError("finite outputs on validation", came, remedy(plan))
         return metric.of(prepare(targets, raw, metric.output, rows.weight))
 
     return score

@@ -108,7 +108,7 @@ class Limits:
         """Return why no variant of a comparison keeps within the limits, "" where one does or nothing is demanded."""
         if all(getattr(self, spec.name) is None for spec in dataclasses.fields(self)):
             return ""
-        variants = [run for run in comparison if not run.is_baseline]
+        variants = [run for run in comparison if not (run.is_baseline or run.is_control)]
         if any(not run.failed and not self.reasons(run) for run in variants):
             return ""
         told = [f"{run.name}: {run.reason if run.failed else ', '.join(self.reasons(run))}" for run in variants]
@@ -240,7 +240,7 @@ class Comparison:
         fit = [
             run
             for run in self.runs
-            if not run.failed
+            if not (run.failed or run.is_control)
             and within(run, max_drop)
             and (runtime is None or run.runtime == runtime)
             and (max_size is None or (run.size_bytes or 0) <= max_size)

@@ -100,6 +100,12 @@ def classes_second(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
     return len(outputs) > 2 and labels == (outputs[0], *outputs[2:]) and labels != outputs[:-1]
 
 
+def all_finite(batch: Batch) -> bool:
+    """Tell whether inputs, targets and weights of a batch are numbers, none of them NaN or infinite."""
+    parts = [*leaves(batch.inputs), *(part for part in (batch.targets, batch.weight) if part is not None)]
+    return all(bool(np.isfinite(array).all()) for array in map(to_numpy, parts) if array.dtype.kind == "f")
+
+
 def as_inputs(value: Any) -> Inputs:
     """Return what a model is called with, from one array, several, or a mapping of them."""
     if isinstance(value, Mapping):

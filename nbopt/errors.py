@@ -79,6 +79,10 @@ class ArtifactError(NbOptError):
     """An exported file is missing, damaged, or written by a newer nbopt."""
 
 
+class TrainingError(NbOptError):
+    """A training diverged: its loss, or what the model gives after it, is no longer a number."""
+
+
 class StoreError(NbOptError):
     """The folder that keeps runs can't be read or written; `run` is the run that found no place, where it was one."""
 

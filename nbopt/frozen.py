@@ -176,8 +176,18 @@ def join_ragged(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """Concatenate along rows; where a later axis varies (padding a batch at a time) pad with -100.
 
     -100 is what loss functions of sequence models ignore (`torch.nn.CrossEntropyLoss`'s `ignore_index`).
+
+    Raises:
+        DataError: Parts have another number of axes than others, or none.
     """
     tails = {part.shape[1:] for part in parts}
+    axes = {part.ndim for part in parts}
+    if len(axes) > 1 or 0 in axes:
+        raise DataError(
+            "batches that all have a row axis and the same number of axes",
+            f"shapes {', '.join(map(str, sorted({part.shape for part in parts})[:3]))}",
+            "a squeeze() drops the row axis of a batch of one row: name the axis, squeeze(-1)",
+        )
     if len(tails) == 1:
         return np.concatenate(parts)
     widest = [max(sizes) for sizes in zip(*tails, strict=True)]

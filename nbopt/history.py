@@ -254,15 +254,12 @@ class RunCard:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         shown = bundle([self.sheet()])
-        return {
-            **shown,
-            "text/plain": repr(self),
-            "text/html": shown["text/html"] + layers_html(self.run.audit) + sensitivity_html(self.run.sensitivity),
-        }
+        more = sensitivity_html(self.run.sensitivity) + layers_html(self.run.audit)
+        return {**shown, "text/plain": repr(self), "text/html": shown["text/html"] + more}
 
     def __repr__(self) -> str:
         return "\n\n".join(
-            filter(None, (self.sheet().text(), layers_text(self.run.audit), sensitivity_text(self.run.sensitivity)))
+            filter(None, (self.sheet().text(), sensitivity_text(self.run.sensitivity), layers_text(self.run.audit)))
         )
 
 

@@ -6,11 +6,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nbopt.artifacts import size_of
-from nbopt.candidate import Candidate, make_candidate
+from nbopt.candidate import Candidate, Control, make_candidate, make_control
 from nbopt.comparison import Comparison, Limits, without_repeats
 from nbopt.data import kept_randomness
 from nbopt.errors import FULL, ExportError, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
@@ -88,7 +89,7 @@ def optimize(
         raise OptionError(f"seeds between 1 and {MOST_SEEDS}", str(seeds), "seeds=3")
     recipe = Recipe.of(*techniques, seed=seed)
     limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
-    settings = Settings(measure, threads, max_drop, seed, progress)
+    settings = Settings(measure, threads, max_drop, seed, progress, max_size, max_latency)
     chosen = choose_runtimes(workload, runtimes)
     done: list[Run] = []
     try:
@@ -132,13 +133,20 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     stage.warm_up([stage.native, *chosen])
     repeats: dict[str, list[Run]] = {}
     for seed in range(recipe.seed, recipe.seed + seeds):
-        candidate = make_candidate(stage, recipe.with_seed(seed))
+        candidate = make_candidate(stage, recipe.with_seed(seed), chosen)
         for runtime in chosen:
             reason = candidate.refused(runtime)
             if reason and not named & {runtime.name, "all"}:
                 continue  # that a runtime which nobody named has no way to this recipe is no news
             run = measure_candidate(stage, recipe, candidate, runtime)
             repeats.setdefault(runtime.name, []).append(run)
+            yield run
+        if candidate.draft.control and candidate.record.epochs:
+            # On one runtime: what it tells is what the training alone does to quality.
+            control = Control(recipe.techniques, seed, candidate.draft.plan.epochs)
+            where = next((each for each in chosen if not candidate.refused(each)), chosen[0])
+            run = _measure_control(stage, control, candidate, where)
+            repeats.setdefault(control.words, []).append(run)
             yield run
         if seeds > 1 and _is_settled(repeats.values()):
             break
@@ -147,10 +155,19 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
             yield stage.store.add(over_seeds(runs))
 
 
+def _measure_control(stage: Stage, control: Control, candidate: Candidate, runtime: Runtime) -> Run:
+    """Train the untouched model as a candidate was trained, and measure it; recipes of one training share it."""
+
+    def make() -> Run:
+        return measure_candidate(stage, control, make_control(stage, candidate), runtime)
+
+    return stage.control(replace(candidate.draft.plan, seed=candidate.seed), runtime, make)
+
+
 def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:
     """Tell whether nothing depends on the seed: two seeds gave the same files, or the same reasons."""
     return all(
-        len(runs) > 1 and (runs[0].artifact_sha256, runs[0].failed) == (runs[-1].artifact_sha256, runs[-1].failed)
+        len(runs) > 1 and len({(run.artifact_sha256, run.failed, run.failed and run.reason) for run in runs}) == 1
         for runs in repeats
     )
 
@@ -162,12 +179,16 @@ def measure_candidate(stage: Stage, recipe: Recipe, candidate: Candidate, runtim
         missing = runtime.unavailable(stage.workload.framework.name) or candidate.refused(runtime)
         if missing:
             raise NbOptError(missing)
+        if candidate.failure is not None:
+            raise candidate.failure
         with stage.scratch() as folder:
             run = _measure_on(stage, recipe, candidate, runtime, folder)
     except StoreError:
         raise  # no runtime is to blame, and the next one would find no room either
     except NbOptError as error:
-        run = stage.record.failed(recipe.text(), recipe.label, runtime, error, recipe.words)
+        run = replace(
+            stage.record.failed(recipe.text(), recipe.label, runtime, error, recipe.words), seed=candidate.seed
+        )
     return stage.store.add(run)
 
 
@@ -178,7 +199,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
     exported = _source(stage, candidate, runtime, folder)
     precision, notes = "float32", [*draft.notes, *exported.notes]
     context = stage.context(candidate.seed)
-    sensitivity: dict[str, Any] = {}
+    sensitivity: dict[str, Any] = dict(draft.sensitivity)
     # Each file on the way is what the steps so far gave; the untouched model is a baseline already.
     made = (
         []

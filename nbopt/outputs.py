@@ -31,7 +31,7 @@ def infer_output(raw: np.ndarray[Any, Any], targets: Any, declared: OutputKind |
     values = raw.astype(np.float64)
     if y is not None and classes_second(raw.shape, y.shape):
         values = np.moveaxis(values, 1, -1)  # (rows, classes, height, width), as torch's losses have it
-    single = raw.ndim == 1 or raw.shape[-1] == 1
+    single = values.ndim == 1 or values.shape[-1] == 1
     within_unit = bool(np.all((values >= 0) & (values <= 1)))
     sums_to_one = not single and within_unit and np.allclose(values.sum(-1), 1, atol=SUM_TOLERANCE)
     kind = _corrected(declared, y, values, sums_to_one=sums_to_one)
@@ -86,6 +86,10 @@ def _corrected(
     several = values.ndim == 2 and values.shape[-1] > 1 and y is not None and y.shape == values.shape
     if declared.startswith("binary") and several:
         return "multilabel_logits" if declared == "binary_logits" else "multilabel_probabilities"
+    mask = values.ndim > 2 and y is not None and y.shape == values.shape and not np.all(y.sum(-1) == 1)
+    if declared.startswith("multilabel") and mask:
+        # A mask, as below: whatever its width, it is no set of labels of one thing.
+        return "binary_logits" if declared == "multilabel_logits" else "binary_probabilities"
     if declared == "logits" and sums_to_one:
         return "probabilities"  # cross-entropy of logits over a softmax is a common slip
     if declared.endswith("probabilities") and declared != "log_probabilities":

@@ -17,7 +17,7 @@ from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.peak import peaks as machine_peaks
 from nbopt.measurement.subject import Measurement, Subject
-from nbopt.runs import Run
+from nbopt.runs import CONTROL, Run
 from nbopt.runtimes import Runtime
 from nbopt.training import ProgressCallback, silent
 from nbopt.workload import Workload
@@ -33,6 +33,8 @@ class Settings:
         max_drop: Loss of quality that is acceptable.
         seed: Seed of everything random.
         progress: Told how far the work has come.
+        max_size: Largest file in bytes that is acceptable.
+        max_latency: Longest latency of one row in milliseconds that is acceptable.
     """
 
     budget: str = "quick"
@@ -40,6 +42,8 @@ class Settings:
     max_drop: float | None = None
     seed: int = 0
     progress: ProgressCallback = silent
+    max_size: float | None = None
+    max_latency: float | None = None
 
     @property
     def thread_count(self) -> int:
@@ -143,7 +147,8 @@ class Recorder:
         speedup, technique = measured.speedup, measured.technique
         baseline = recipe == "baseline"
         native = measured.speedup is None
-        reason = explained(quality.symptom, f"{recipe} {label}", runtime.name, bool(more.get("epochs")), self.workload)
+        done = label if recipe.startswith(CONTROL) else f"{recipe} {label}"
+        reason = explained(quality.symptom, done, runtime.name, bool(more.get("epochs")), self.workload)
         reason = reason or shortfall(measured.audit, asked)
         if measured.audit.unread:
             notes = (*notes, f"not audited layer by layer: {measured.audit.unread}")

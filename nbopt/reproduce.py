@@ -10,11 +10,11 @@ from typing import Any
 
 from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
-from nbopt.errors import NbOptError, OptionError
+from nbopt.errors import Interrupted, NbOptError, OptionError
 from nbopt.loop import BUDGETS, optimize
 from nbopt.recipe import Recipe
 from nbopt.render import figures
-from nbopt.runs import Run, RunStore
+from nbopt.runs import CONTROL, Run, RunStore
 from nbopt.training import ProgressCallback, silent
 from nbopt.workload import Workload
 
@@ -99,6 +99,7 @@ def rerun(
 
     Raises:
         OptionError: The workload is another than the run's; the message says what differs.
+        Interrupted: The user interrupted; its `comparison` has the run and the rows that were finished.
         NbOptError: As `nbopt.optimize`.
     """
     if run.workload_key != workload.digest:
@@ -107,21 +108,30 @@ def rerun(
             f"{workload.name} ({workload.digest[:8]}): {'; '.join(_differences(workload, run))}",
             "bind that model and data again (%optimize use), or run the recipe anew on these",
         )
-    recipe = Recipe.parse(run.recipe, seed=run.seed)
+    recipe = Recipe.parse(run.recipe.removeprefix(CONTROL), seed=run.seed)
     # A baseline is measured once for each workload object: a copy of it, which shares the frozen rows, has none yet.
     work = workload if recipe.techniques else copy.copy(workload)
     measure, threads = run.environment.get("measure"), run.environment.get("threads")
-    result = optimize(
-        work,
-        *([recipe] if recipe.techniques else []),
-        seed=run.seed,
-        seeds=max(1, len(run.seeds)),
-        runtimes=[run.runtime],
-        measure=measure if measure in BUDGETS else "quick",
-        threads=threads if isinstance(threads, int) and threads > 0 else None,
-        store=store,
-        progress=progress,
-    )
+    try:
+        result = optimize(
+            work,
+            *([recipe] if recipe.techniques else []),
+            seed=run.seed,
+            seeds=max(1, len(run.seeds)),
+            runtimes=[run.runtime],
+            measure=measure if measure in BUDGETS else "quick",
+            threads=threads if isinstance(threads, int) and threads > 0 else None,
+            store=store,
+            progress=progress,
+        )
+    except (Interrupted, NbOptError) as error:
+        if error.comparison:
+            # What was measured by then, beside the run that it repeats.
+            rows = error.comparison.runs
+            before = [each for each in rows if each.is_baseline]
+            old = replace(run, name=run.name.split("#")[0])
+            error.comparison = Comparison([*before, old, *(each for each in rows if not each.is_baseline)])
+        raise
     new = next(each for each in reversed(result.runs) if (each.recipe, each.runtime) == (run.recipe, run.runtime))
     old = replace(run, name=run.name.split("#")[0])
     baselines = [each for each in result if each.is_baseline and each.id != new.id]

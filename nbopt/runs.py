@@ -16,9 +16,13 @@ import numpy as np
 
 from nbopt.artifacts import Artifact, copy_artifact, copy_files, hash_of, load, sidecar_of, write_header, write_sidecar
 from nbopt.errors import ArtifactError, NbOptWarning, StoreError
+from nbopt.frameworks import framework_of
 from nbopt.ledger import Ledger, Record, default_home
 from nbopt.measurement.collapse import COLLAPSED
 from nbopt.runtimes import Manifest
+
+CONTROL = "control of "
+"""What stands before a recipe where the untouched model was given its training, and nothing else of it."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,11 @@ class Run:
     """Folder of the store that the paths are relative to; set when the run is kept or read."""
 
     @property
+    def is_control(self) -> bool:
+        """Tell whether this is the untouched model after the training that another run had."""
+        return self.recipe.startswith(CONTROL)
+
+    @property
     def is_baseline(self) -> bool:
         """Tell whether this is the untouched model on some runtime."""
         return self.recipe == "baseline"
@@ -219,17 +228,26 @@ class Run:
     def model(self) -> Any:
         """Return the framework's model of this run: a `torch.nn.Module` or `keras.Model`.
 
+        Keras models with layers or classes of your own come back in the kernel that made them; their files hold
+        what they compute and not the classes.
+
         Raises:
             ArtifactError: The model was not kept.
         """
         if not self.model_artifact:
             raise ArtifactError(f"the framework's model of {self.name}", "it was not kept", "run.predict(x) works")
         path = Path(self.home) / self.model_artifact
+        held = _MODELS.get(str(path))
+        if held is not None:
+            return framework_of(held).clone(held)
         model = getattr(load(path).session, "model", None)
         if model is None:
             # A SavedModel, as models with classes of their own are kept, holds their functions and not the objects.
             raise ArtifactError(
-                f"the framework's model of {self.name}", "it was kept as a function only", "run.predict(x) works"
+                f"the framework's model of {self.name}",
+                "it was kept as a function only: its file does not hold the code of your own classes, and the objects "
+                f"are gone with the kernel that made them, or with the {KEEP_MODELS} made since",
+                f"bind the model again and %optimize rerun {self.name}, whose new run has it; run.predict(x) works",
             )
         return model
 
@@ -249,6 +267,22 @@ class Run:
 
 KEEP_LOADED = 4
 _LOADED: dict[str, Artifact] = {}
+KEEP_MODELS = 8
+"""Models whose file does not hold them that one kernel keeps for `Run.model`; the oldest goes first."""
+_MODELS: dict[str, Any] = {}
+
+
+def hold_model(path: Path, model: Any) -> None:
+    """Keep a model in memory for `Run.model`, where the file at `path` holds its function only.
+
+    Args:
+        path: Its artifact in the store.
+        model: A model that nobody else changes.
+    """
+    _MODELS.pop(str(path), None)
+    _MODELS[str(path)] = model
+    while len(_MODELS) > KEEP_MODELS:
+        _MODELS.pop(next(iter(_MODELS)))
 
 
 def _plain(value: Any) -> Any:

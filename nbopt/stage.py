@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from nbopt.artifacts import size_of
 from nbopt.comparison import DEFAULT_DROP, allowed_drop
 from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement.bench import Bench
+from nbopt.measurement.budget import Budget
+from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.process import WorkerProcess
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
 from nbopt.recording import Recorder, Settings
-from nbopt.runs import Run, RunStore
+from nbopt.runs import Run, RunStore, hold_model
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
-from nbopt.technique import Context
-from nbopt.training import Progress
+from nbopt.technique import Context, Deployed
+from nbopt.training import Progress, TrainingPlan
 from nbopt.workload import Workload
 
 
@@ -38,7 +42,9 @@ class Kept:
     raw: Any = None
 
 
+TRIAL_NS = 5e8  # time of one try in a search
 _BASELINES: WeakKeyDictionary[Workload, dict[tuple[str, int, str, str], Kept]] = WeakKeyDictionary()
+_CONTROLS: WeakKeyDictionary[Workload, dict[Hashable, Run]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -83,6 +89,15 @@ class Stage:
     def _key(self, runtime: Runtime) -> tuple[str, int, str, str]:
         return runtime.name, self.settings.thread_count, self.digest, str(self.store.home)
 
+    def control(self, plan: TrainingPlan, runtime: Runtime, make: Callable[[], Run]) -> Run:
+        """Return the row of the untouched model after a training, made once for all recipes of that training."""
+        known = _CONTROLS.setdefault(self.workload, {})
+        key = self._key(runtime), self.settings.budget, plan
+        run = known.get(key) or make()
+        if not run.failed:
+            known[key] = run
+        return run
+
     def baseline(self, runtime: Runtime) -> Kept:
         """Return the untouched model on one runtime, measured once and then cached by content.
 
@@ -118,6 +133,8 @@ class Stage:
         native = None if runtime.name == self.native.name else self.subject(self.native)
         measured = self.measure(subject, native, None)
         kept.raw = subject.raw
+        if native is None:
+            self._hold(self.workload.model, exported, relative)
         kept.run = self.store.add(
             self.record.run(
                 recipe="baseline",
@@ -178,6 +195,7 @@ class Stage:
             threads=self.settings.thread_count,
             folder=self.workload.report_rows.folder,
             wait=wait,
+            instances=Budget.of("full" if self.settings.budget == "full" else "quick").instances,
             process=self._spare.pop(manifest.runtime, None),
         )
 
@@ -189,10 +207,21 @@ class Stage:
     def keep_model(self, model: Any) -> str:
         """Keep a framework's model in the store, and return its path there; the user's own is kept as the baseline."""
         if model is self.workload.model:
-            return self.baseline(self.native).run.artifact
+            kept = self.baseline(self.native)
+            if kept.exported is not None:
+                self._hold(model, kept.exported, kept.run.artifact)
+            return kept.run.artifact
         with self.scratch() as folder:
             exported = self.export(model, self.native, folder)
-            return self.store.keep(exported.path, self.manifest(self.native, exported, "float32"))[0]
+            artifact = self.store.keep(exported.path, self.manifest(self.native, exported, "float32"))[0]
+        self._hold(model, exported, artifact)
+        return artifact
+
+    def _hold(self, model: Any, exported: Exported, artifact: str) -> None:
+        """Keep a model in memory whose file does not hold it; the user may train the bound one on, so a copy of it."""
+        if not exported.holds_model:
+            own = model is self.workload.model
+            hold_model(self.store.home / artifact, self.workload.framework.clone(model) if own else model)
 
     def manifest(self, runtime: Runtime, exported: Exported, precision: str) -> Manifest:
         """Return what must be known to run an exported file."""
@@ -242,10 +271,37 @@ class Stage:
         native = self._cache().get(self._key(self.native))
         return drop if native is None else allowed_drop(native.run, drop)
 
-    def context(self, seed: int) -> Context:
-        """Return what techniques may use."""
+    def context(self, seed: int, runtimes: Sequence[Runtime] = ()) -> Context:
+        """Return what techniques may use.
+
+        Args:
+            seed: Seed of everything random.
+            runtimes: Where the result will run; a search for a latency tries the last of them.
+        """
         allowed = None if self.settings.max_drop is None else self.margin()
-        return Context(self.workload, seed, self.settings.progress, allowed)
+        usable = [each for each in runtimes if not each.unavailable(self.workload.framework.name)]
+        where = usable[-1] if usable else self.native
+        return Context(
+            self.workload,
+            seed,
+            self.settings.progress,
+            allowed,
+            self.settings.max_size,
+            self.settings.max_latency,
+            lambda model: self.deployed(model, where),
+        )
+
+    def deployed(self, model: Any, runtime: Runtime) -> Deployed:
+        """Export a model and time it alone, for about half a second: enough to search by, not to report."""
+        self.prepare(runtime)
+        with self.scratch() as folder:
+            exported = self.export(model, runtime, folder)
+            with self.bench(exported.path, self.manifest(runtime, exported, "float32")) as bench, measuring():
+                side = bench.side()
+                first = side(1).elapsed_ns
+                block = side(max(3, int(TRIAL_NS / max(first, 1.0))))
+                median = float(np.median(block.settled))
+            return Deployed(runtime.title, size_of(exported.path), median / 1e6)
 
     def _say(self, what: str) -> None:
         self.settings.progress(Progress(what))

@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from nbopt.errors import OptionError, nearest
+from nbopt.errors import DataError, OptionError, nearest
 from nbopt.frameworks import Exported, Signature
+from nbopt.frozen import join_ragged
+from nbopt.measurement.metrics import metric_of
+from nbopt.measurement.predictions import prepare
 from nbopt.runtimes import Runtime
 from nbopt.training import ProgressCallback, TrainingPlan, silent
 from nbopt.workload import Workload
@@ -25,6 +28,7 @@ def option(
     high: float | None = None,
     open_ends: bool = False,
     choices: tuple[Any, ...] = (),
+    words: tuple[str, ...] = (),
     unit: str = "",
 ) -> Any:
     """Declare an option of a technique: the one place that magic, completion, panel, CLI and docs read.
@@ -36,10 +40,27 @@ def option(
         high: Largest value.
         open_ends: `low` and `high` themselves are not allowed.
         choices: The only values allowed.
+        words: Words that may stand in place of a number ("auto"); the field's type names them as a Literal too.
         unit: Unit of a number: "", "rows", "s".
     """
-    metadata = {"help": help, "low": low, "high": high, "open": open_ends, "choices": choices, "unit": unit}
+    metadata = {"help": help, "low": low, "high": high, "open": open_ends, "choices": choices}
+    metadata |= {"words": words, "unit": unit}
     return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Say what a model is where it will run.
+
+    Args:
+        runtime: The runtime's title.
+        size_bytes: Bytes of the exported file.
+        latency_ms: Median latency of one row.
+    """
+
+    runtime: str
+    size_bytes: int
+    latency_ms: float
 
 
 @dataclass(frozen=True)
@@ -50,13 +71,45 @@ class Context:
         workload: The user's model and data; never mutated.
         seed: Seed of everything random.
         progress: Told how far the work has come.
-        max_drop: Quality that the user allows to be lost, in the metric's own unit; None where nothing was said.
+        max_drop: Quality that the user allows to be lost, in the metric's own units; None where nobody said.
+        max_size: Largest file in bytes that the user allows.
+        max_latency: Longest median latency of one row in milliseconds that the user allows.
+        deploy: Gives the size and latency that a model has where it will run; None where nothing is measured.
     """
 
     workload: Workload
     seed: int = 0
     progress: ProgressCallback = silent
     max_drop: float | None = None
+    max_size: float | None = None
+    max_latency: float | None = None
+    deploy: Callable[[Any], Deployed] | None = None
+
+    def score(self, model: Any, most: int | None = None) -> float:
+        """Return a model's quality on the selection rows, in the metric's own units.
+
+        Args:
+            model: The framework's model.
+            most: Rows at most, the first ones; None takes all.
+        """
+        workload, rows = self.workload, self.workload.select_rows
+        metric = metric_of(workload.metric, output=workload.output)
+        if rows.targets is None:
+            raise DataError("labels in valid, to select by", "rows without", "give valid=(x, y)")
+        outputs: list[Any] = []
+        done = 0
+        for inputs in rows.batches():
+            outputs.append(workload.framework.predict(model, inputs))
+            done += len(outputs[-1])
+            if most is not None and done >= most:
+                break
+        raw, weight = join_ragged(outputs), rows.weight
+        return metric.of(prepare(rows.targets[:done], raw, metric.output, None if weight is None else weight[:done]))
+
+    def lost(self, before: float, after: float) -> float:
+        """Return how much quality was lost, in the metric's own units; below 0 where some was gained."""
+        greater = metric_of(self.workload.metric, output=self.workload.output).greater_is_better
+        return before - after if greater else after - before
 
     def rng(self) -> np.random.Generator:
         """Return a generator that starts from the seed."""
@@ -115,19 +168,26 @@ class Draft:
         model: The framework's model; techniques replace it, on a copy.
         plan: The one training to come. Techniques adjust it.
         hold: Called with the model after each training step (masks that must hold).
+        pace: Called with the model and the share of the training that is done; see `Fitting.pace`.
         finish: Called in order after training, model to model (masks made permanent and removed).
         lower: Steps on the exported file.
         notes: What must be said on the row: fallbacks first.
         dtype: Precision asked for, "" where the technique does not touch it.
+        sensitivity: What was measured of single layers, as in `Lowered`.
+        control: The untouched model, given the same training, must stand beside the result: what that training alone
+            gains or spoils is not the technique's.
     """
 
     model: Any
     plan: TrainingPlan = field(default_factory=TrainingPlan)
     hold: tuple[Callable[[Any], None], ...] = ()
+    pace: tuple[Callable[[Any, float], bool], ...] = ()
     finish: tuple[Callable[[Any], Any], ...] = ()
     lower: tuple[Lowering, ...] = ()
     notes: tuple[str, ...] = ()
     dtype: str = ""
+    sensitivity: dict[str, Any] = field(default_factory=dict)
+    control: bool = False
 
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""
@@ -193,6 +253,8 @@ def check_value(name: str, spec: dataclasses.Field[Any], value: Any) -> None:
     """
     meta = spec.metadata
     if not meta or (value is None and spec.default is None):
+        return
+    if isinstance(value, str) and value in meta["words"]:
         return
     choices = meta["choices"]
     if choices and value not in choices:

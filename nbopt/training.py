@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nbopt.errors import OptionError
+from nbopt.errors import DataError, NbOptError, OptionError, TrainingError
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("constant", "cosine")
@@ -106,3 +106,31 @@ class TrainingRecord:
     losses: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
     stopped: str = ""
+
+
+def broken_loss(
+    loss: float, plan: TrainingPlan, epoch: int, step: int, *, finite: bool, overflows: bool = False
+) -> NbOptError:
+    """Return the error of a loss that is NaN or infinite.
+
+    Args:
+        loss: The loss.
+        plan: What was trained by.
+        epoch: Epoch that it came in, from 0.
+        step: Step of that epoch, from 1.
+        finite: The batch's inputs and targets are all numbers.
+        overflows: The loss is in float16, which ends at 65,504.
+    """
+    came = f"{loss} in epoch {epoch + 1}, step {step}"
+    do = "train in float32 (model.float()): float16 weights overflow" if overflows else ""
+    if not finite or (epoch, step) == (0, 1):
+        # No weight has changed, or no weights could help.
+        return DataError(
+            "a finite training loss", came, do or "check train for NaN, and what the loss makes of the outputs"
+        )
+    return TrainingError("a finite training loss", f"training diverged: its loss was {came}", do or remedy(plan))
+
+
+def remedy(plan: TrainingPlan) -> str:
+    """Return what to try after a training that diverged."""
+    return f"try --learning-rate {plan.learning_rate / 10:g} (a tenth), or fewer --epochs"

@@ -230,6 +230,12 @@ def test_ragged_parts_join_with_the_ignored_label(widths: list[int], rows: int) 
         assert (block[:, width:] == -100).all()
 
 
+@pytest.mark.parametrize("parts", [[np.zeros((4, 3)), np.zeros(3)], [np.zeros(4), np.array(1.0)], [np.array(1.0)]])
+def test_parts_that_lost_an_axis_are_told(parts: list[np.ndarray]) -> None:
+    with pytest.raises(DataError, match="same number of axes"):
+        join_ragged(parts)
+
+
 def test_rows_are_hashed_over_all_inputs() -> None:
     assert len(hash_rows([X, np.zeros((10, 1))])) == 10
     assert len(hash_rows([np.zeros((10, 1)), np.zeros((10, 2))])) == 1

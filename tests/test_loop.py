@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import psutil
@@ -16,13 +16,14 @@ import pytest
 import torch
 from torch import nn
 
-from nbopt.comparison import COLUMNS, Comparison
+from nbopt.comparison import COLUMNS, Comparison, within
 from nbopt.errors import DataError, GateFailed, Interrupted, ModelError, OptionError
 from nbopt.loop import optimize
 from nbopt.measurement.metrics import metric_of
 from nbopt.recipe import Recipe
 from nbopt.runs import RunStore
 from nbopt.stage import choose_runtimes
+from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques.prune import Prune
 from nbopt.techniques.quantize import Quantize
 from nbopt.training import Progress
@@ -39,7 +40,8 @@ def test_rows_are_the_baselines_on_each_runtime_and_then_the_recipe(comparison: 
     assert {"onnxruntime", "openvino"} < set(runtimes)
     names = [run.name for run in comparison]
     assert names[: len(runtimes)] == [f"baseline/{name}" for name in runtimes]
-    assert names[len(runtimes) :] == ["prune+quantize/onnxruntime", "prune+quantize/openvino"]
+    assert names[len(runtimes) : -1] == ["prune+quantize/onnxruntime", "prune+quantize/openvino"]
+    assert names[-1] == "control/onnxruntime"  # the untouched model after the same training
     assert not any(run.failed for run in comparison)
     run = comparison["prune+quantize/openvino"]
     assert Recipe.parse(run.recipe) == Recipe.of(Prune(sparsity=0.5), Quantize())
@@ -101,7 +103,7 @@ def test_each_step_of_a_pipeline_says_what_it_gave(comparison: Comparison) -> No
         gained = np.prod([step["speedup"] for step in run.steps])
         assert gained == pytest.approx(run.speedup_technique, rel=0.35)
         assert all(step["speedup_low"] <= step["speedup"] <= step["speedup_high"] for step in run.steps)
-        assert RunStore(run.home).runs(run.workload_key)[-1].steps
+        assert next(kept for kept in RunStore(run.home).runs(run.workload_key) if kept.id == run.id).steps
 
 
 def test_one_step_alone_is_no_pipeline(workload: Workload, store: RunStore) -> None:
@@ -310,6 +312,53 @@ def test_what_a_runtime_can_not_take_is_a_row_with_the_reason() -> None:
     assert repr(result)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "auc"])
+def test_the_untouched_model_on_another_runtime_is_the_same_on_few_rows_too(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 12)).astype(np.float32)
+    y = (x @ rng.normal(size=(12, 3)) + rng.normal(size=(200, 3))).argmax(1)
+    torch.manual_seed(0)
+    # Each runtime approximates tanh in its own way.
+    model = models.train(nn.Sequential(nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 3)), x, y)
+    result = optimize(Workload(model, valid=(x, y), metric=metric), runtimes=["onnxruntime", "openvino"], threads=1)
+    for name in ("baseline/onnxruntime", "baseline/openvino"):
+        run = result[name]
+        assert run.max_error is not None
+        assert 0 < run.max_error < 1e-4, "outputs differ in their last digits"
+        assert run.verdicts["quality"] == "same"
+        assert within(run, 0.001)
+
+
+class OfOneRow(nn.Module):
+    """A model that forgets the batch: whatever comes, it answers for the first row."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.model(x)[:1]
+        return answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Forget(Technique):
+    """Take the batch axis from a model, as a conversion that goes wrong may."""
+
+    word: ClassVar[str] = "forget"
+
+    def apply(self, draft: Draft, context: Context) -> Draft:
+        return draft.with_(model=OfOneRow(draft.model).eval())
+
+
+def test_an_artifact_that_answers_for_other_rows_than_there_are_is_a_failed_row(workload: Workload) -> None:
+    result = optimize(workload, Forget(), runtimes=["torch", "onnxruntime"], threads=1)
+    failed = [run for run in result if not run.is_baseline]
+    assert [run.name for run in failed] == ["forget/torch", "forget/onnxruntime"]
+    assert all(run.failed and "does not keep the batch axis" in run.reason for run in failed)
+    assert not any(run.failed for run in result if run.is_baseline)
+
+
 def test_a_model_that_is_trained_on_after_binding_gets_new_baselines() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 6)).astype(np.float32)
@@ -374,6 +423,65 @@ def test_pruning_without_train_data_is_not_fine_tuned_and_says_so(digits: Digits
         Workload(trained_mlp, valid=iter([digits.valid]))
 
 
+def climb(output: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """A loss without a bottom."""
+    return -(output**16).mean()
+
+
+def test_a_training_that_diverges_is_a_failed_row_beside_the_others(digits: Digits, trained_mlp: nn.Module) -> None:
+    work = Workload(trained_mlp, train=digits.train, valid=digits.valid)
+    before = [weight.tobytes() for _, weight in work.framework.weights(work.model)]
+    spiky = Workload(trained_mlp, train=digits.train, valid=digits.valid, loss=climb)
+    for each in (work, spiky):
+        rate = 0.001 if each is work else 10.0 - 1e-6
+        result = optimize(each, Prune(learning_rate=rate, epochs=2), runtimes=["torch", "onnxruntime"], threads=1)
+        names = ["baseline/torch", "baseline/onnxruntime", "prune/torch", "prune/onnxruntime"]
+        assert [run.name for run in result] == names
+        assert [run.failed for run in result] == [False, False, each is spiky, each is spiky]
+    reasons = {run.reason for run in result if run.failed}
+    assert len(reasons) == 1
+    assert "training diverged" in next(iter(reasons))
+    assert "--learning-rate 1 (a tenth)" in next(iter(reasons))
+    assert [weight.tobytes() for _, weight in work.framework.weights(work.model)] == before
+
+
+def test_seeds_whose_training_diverged_are_told_with_their_seed(digits: Digits, trained_mlp: nn.Module) -> None:
+    work = Workload(trained_mlp, train=digits.train, valid=digits.valid, loss=climb)
+    result = optimize(work, Prune(learning_rate=9.0), seed=3, seeds=2, runtimes="torch", threads=1)
+    assert result["prune/torch"].failed
+    kept = [run for run in RunStore().runs() if run.recipe.startswith("prune") and not run.seeds]
+    assert [run.seed for run in kept] == [3, 4]
+
+
+def test_a_keras_model_of_own_classes_comes_back_in_its_kernel(run_python: Start) -> None:
+    from tests import keras_models
+
+    untouched, (x,) = keras_models.subclassed()
+    data = np.tile(x, (20, 1)), np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    result = optimize(Workload(untouched, train=data, valid=data), Prune(), runtimes="keras", threads=1)
+    run = result["prune/keras"]
+    for each in result:
+        model = each.model
+        assert type(model) is type(untouched)
+        assert model is not each.model, "what a user does to it stays with the user"
+        np.testing.assert_allclose(each.predict(x), np.asarray(model(x, training=False)), atol=1e-5)
+    kernels = [weight for weight in run.model.get_weights() if weight.ndim > 1]
+    assert sum(int((kernel == 0).sum()) for kernel in kernels) > 0.3 * sum(kernel.size for kernel in kernels)
+    # A kernel that was restarted has the function, and says why it has no more.
+    again = run_python(f"""
+        import nbopt
+        from nbopt.runs import RunStore
+        run = next(run for run in RunStore().runs() if run.id == {run.id!r})
+        try:
+            run.model
+        except nbopt.errors.NbOptError as error:
+            print(error)
+    """)
+    told = again.communicate(timeout=120)[0]
+    assert "does not hold the code of your own classes" in told
+    assert "%optimize rerun prune/keras" in told
+
+
 def test_a_keras_recipe_gives_its_model_back() -> None:
     from tests.runtimes.keras_models import model as keras_model
 
@@ -382,7 +490,7 @@ def test_a_keras_recipe_gives_its_model_back() -> None:
     untouched = keras_model("mlp")
     before = [weight.tobytes() for weight in untouched.get_weights()]
     result = optimize(Workload(untouched, train=data, valid=data), Prune(), runtimes="keras", threads=1)
-    assert [run.name for run in result] == ["baseline/keras", "prune/keras"]
+    assert [run.name for run in result] == ["baseline/keras", "prune/keras", "control/keras"]
     pruned = result["prune/keras"].model
     zeros = sum(int((weight == 0).sum()) for weight in pruned.get_weights())
     assert zeros > 0.45 * pruned.count_params()

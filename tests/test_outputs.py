@@ -84,6 +84,19 @@ READ: dict[str, tuple[Any, Any, Any, str]] = {
     "several counts": (LOGITS, RNG.integers(0, 9, (8, 3)).astype(np.float32), None, "regression"),
     "a binary loss over several labels": (LOGITS, np.array([[1, 1, 0]] * 8), "binary_logits", "multilabel_logits"),
     "a binary loss over a mask": (RNG.normal(size=MASK.shape), MASK, "binary_logits", "binary_logits"),
+    "a sigmoid over a mask that is five wide": (
+        RNG.random((4, 6, 5)),
+        (RNG.random((4, 6, 5)) > 0.5).astype(np.float32),
+        "multilabel_probabilities",
+        "binary_probabilities",
+    ),
+    "a mask's one channel, labels without it": (RNG.normal(size=MASK.shape), MASK[:, 0], None, "binary_logits"),
+    "one-hot labels of places": (
+        RNG.random((4, 6, 3)),
+        np.eye(3)[RNG.integers(0, 3, (4, 6))],
+        "multilabel_probabilities",
+        "multilabel_probabilities",
+    ),
     "cross-entropy over a softmax": (SOFTMAX, CLASSES, "logits", "probabilities"),
     "a softmax that is not the output": (LOGITS, CLASSES, "probabilities", "logits"),
 }

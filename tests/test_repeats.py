@@ -110,7 +110,11 @@ def test_means_lie_within_the_seeds_and_intervals_around_them(qualities: list[fl
 def test_optimize_repeats_and_keeps_every_seed(workload: Workload, store: RunStore) -> None:
     recipe = Prune(sparsity=0.5, epochs=1)
     found = optimize(workload, recipe, seed=4, seeds=2, runtimes=["onnxruntime"], threads=1, store=store)
-    assert [run.name for run in found] == ["baseline/torch", "baseline/onnxruntime", "prune/onnxruntime"]
+    assert [run.name for run in found] == [
+        *("baseline/torch", "baseline/onnxruntime", "prune/onnxruntime"),
+        "control/onnxruntime",
+    ]
+    assert found["control/onnxruntime"].seeds == (4, 5)
     row = found["prune/onnxruntime"]
     assert row.seeds == (4, 5)
     members = [run for run in store.runs() if run.id in row.spread["runs"]]

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from nbopt.comparison import Comparison
-from nbopt.errors import OptionError
+from nbopt.errors import Interrupted, OptionError
 from nbopt.reproduce import Reproduction, rerun
 from nbopt.runs import RunStore
+from nbopt.training import Progress
 from nbopt.workload import Workload
 from tests.conftest import Digits
 from tests.render.sample_runs import BASELINE, INT8, REFUSED
@@ -48,6 +49,21 @@ def test_a_run_of_two_techniques_with_a_training_repeats_itself(
     assert str(bundle["text/plain"]).startswith(again.text)
     assert "prune+quantize/onnxruntime#2" in str(bundle["text/plain"])
     assert any("json" in kind for kind in bundle)
+
+
+def test_an_interrupt_keeps_what_is_done_beside_the_run_that_it_repeats(
+    comparison: Comparison, workload: Workload, tmp_path: Path
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.what.startswith("prune"):
+            raise KeyboardInterrupt
+
+    old = comparison["prune+quantize/onnxruntime"]
+    with pytest.raises(Interrupted, match="2 rows were finished") as caught:
+        rerun(workload, old, store=RunStore(tmp_path / "other"), progress=stop)
+    rows = caught.value.comparison
+    assert [run.name for run in rows] == ["baseline/torch", "baseline/onnxruntime", old.name]
+    assert rows[old.name].id == old.id
 
 
 def test_a_baseline_is_measured_again(workload: Workload, comparison: Comparison, store: RunStore) -> None:

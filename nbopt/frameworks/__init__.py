@@ -60,6 +60,9 @@ class Fitting:
         score: Quality of the model on validation; None to validate nothing.
         greater_is_better: Direction of `score`.
         hold: Called with the model after each step (masks that must hold).
+        pace: Called with the model and the share of the training that is done, 0 to 1: before the first step, after
+            each, and with 1 at the end. It returns whether the model has the form that was asked for; until every
+            one does, no state is kept as the best (a half-pruned model is better, and not what was asked for).
         progress: Told after every few steps.
     """
 
@@ -68,7 +71,13 @@ class Fitting:
     score: Callable[[Any], float] | None = None
     greater_is_better: bool = True
     hold: tuple[Callable[[Any], None], ...] = ()
+    pace: tuple[Callable[[Any, float], bool], ...] = ()
     progress: ProgressCallback = silent
+
+    def paced(self, model: Any, done: float) -> bool:
+        """Tell each `pace` how far the training is; return whether the model has the form that was asked for."""
+        answers = [pace(model, done) for pace in self.pace]  # each is asked, whatever the first one says
+        return all(answers)
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,13 @@ class Exported:
         path: The file (for OpenVINO the .xml, whose .bin lies beside it).
         batch: Rows that the file takes at a time, None for any number.
         notes: What a reader must know, such as "exported for batch 1 only: REASON".
+        holds_model: Of the framework's own form, whether the model itself can be read back, not only what it computes.
     """
 
     path: Path
     batch: int | None = None
     notes: tuple[str, ...] = ()
+    holds_model: bool = True
 
 
 class Framework(Protocol):

@@ -55,9 +55,21 @@ def copy_model(model: Any) -> Any:
         raise _not_copied(model, "the copy has other variables than the original")
     for source, target in zip(model.variables, copied.variables, strict=True):
         target.assign(source.value)
+    follow_weights(copied)
     for original, twin in zip(layers_of(model), layers_of(copied), strict=True):
         twin.trainable = original.trainable
     return copied
+
+
+def follow_weights(model: Any) -> None:
+    """Let layers that compute with something made from their weights make it anew, once weights were assigned.
+
+    An adapted Normalization computes with constants, which Keras 3.15 makes from its weights in `adapt` and in
+    `load_own_variables` only: `set_weights` on a clone leaves it with mean 0 and variance 1.
+    """
+    for layer in layers_of(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def is_graph(model: Any) -> bool:

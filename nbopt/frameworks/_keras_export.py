@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Framework, Signature
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_copy import follow_weights, layers_of
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._quiet import quiet
 
@@ -46,20 +46,31 @@ def export(framework: Framework, model: Any, signature: Signature, path: Path, f
             f"Python that depends on values in {type(model).__name__}'s call",
             "use keras.ops.where or keras.ops.cond in place of `if`, and no .numpy()",
         ) from error
-    if form != "keras" and (half := _half_policies(model)):
-        model = framework.clone(model)
-        for layer in (model, *layers_of(model)):
-            if layer.dtype_policy.name in half:
-                layer.dtype_policy = "float32"
+    if form != "keras":
+        model, notes = in_float32(framework, model)
         exported = writers[form](model, signature, path)
-        note = f"exported in float32: the model computes in {', '.join(sorted(half))}, for which CPUs lack kernels"
-        return Exported(exported.path, exported.batch, (*exported.notes, note))
-    if form == "keras":
-        # An optimizer's slots would be in the file and triple its size: a baseline that nobody would ship.
-        copied = framework.clone(model)
-        copied.compiled, copied.optimizer = False, None
-        return _keras(copied, signature, path)
-    return writers[form](model, signature, path)
+        return Exported(exported.path, exported.batch, (*exported.notes, *notes))
+    # An optimizer's slots would be in the file and triple its size: a baseline that nobody would ship.
+    copied = framework.clone(model)
+    copied.compiled, copied.optimizer = False, None
+    return _keras(copied, signature, path)
+
+
+def in_float32(framework: Framework, model: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return a model that computes in float32, and a note where it is a copy, since the model computes in fewer bits.
+
+    Layers under a policy such as mixed_float16 hold float32 weights; CPUs lack kernels for what they compute.
+    """
+    half = _half_policies(model)
+    if not half:
+        return model, ()
+    copied = framework.clone(model)
+    for layer in (copied, *layers_of(copied)):
+        if layer.dtype_policy.name in half:
+            layer.dtype_policy = "float32"
+    follow_weights(copied)
+    note = f"exported in float32: the model computes in {', '.join(sorted(half))}, for which CPUs lack kernels"
+    return copied, (note,)
 
 
 def _half_policies(model: Any) -> set[str]:
@@ -141,7 +152,7 @@ def _keras(model: Any, signature: Signature, path: Path) -> Exported:
                 archive.write(file, file.relative_to(folder))
     names = ", ".join(custom[:3]) + (", ..." if len(custom) > 3 else "")
     note = f"a zipped SavedModel: a .keras file does not hold the code of {names}"
-    return Exported(target, notes=(note,))
+    return Exported(target, notes=(note,), holds_model=False)
 
 
 def _custom_objects(path: Path) -> Iterator[str]:
@@ -194,12 +205,32 @@ def _onnx(model: Any, signature: Signature, path: Path) -> Exported:
             proto, _ = tf2onnx.convert.from_function(
                 function, input_signature=specs, opset=ONNX_OPSET, custom_op_handlers=handlers
             )
+            _hold_constants(proto, function.get_concrete_function())
             onnx.checker.check_model(proto)
     except Exception as error:
         # tf2onnx raises what its rewriters happen to raise: KeyError, ValueError, AttributeError.
         raise ExportError("operations that tf2onnx converts", _reason(error), "try --runtime litert") from error
     onnx.save(proto, path)
     return Exported(path)
+
+
+def _hold_constants(proto: Any, traced: Any) -> None:
+    """Put tensors that a layer holds outside its weights into the file.
+
+    tf2onnx 1.17 takes what a function captures for inputs, although their values are at hand: the mean of
+    `keras.layers.Normalization(mean=[3.0, 1.0], variance=[2.0, 5.0])`, a `tf.constant` of a user's layer.
+    """
+    import onnx
+
+    captured = {
+        inner.name: outer for outer, inner in traced.graph.captures if outer.dtype not in (tf.resource, tf.variant)
+    }
+    used = {name for node in proto.graph.node for name in node.input}
+    for entry in [entry for entry in proto.graph.input if entry.name in captured]:
+        proto.graph.input.remove(entry)
+        if entry.name in used:
+            value = captured[entry.name].numpy()
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(value, entry.name))
 
 
 def _erfc(context: Any, node: Any, name: str, _: Any) -> Any:
@@ -273,4 +304,4 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {(telling or lines or ['no message'])[0][:200]}"
 
 
-__all__ = ["OUTPUT", "SAVED_MODEL_SUFFIX", "convert_litert", "export", "serving_function"]
+__all__ = ["OUTPUT", "SAVED_MODEL_SUFFIX", "convert_litert", "export", "in_float32", "serving_function"]

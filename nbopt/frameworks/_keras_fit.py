@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nbopt.data import Batch, to_numpy
+from nbopt.data import Batch, all_finite, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
 from nbopt.frameworks._primary import primary_output
-from nbopt.training import Progress, TrainingPlan, TrainingRecord
+from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 
 def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> Any:
@@ -70,7 +70,8 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     """Train `model` in place; on return, and on interrupt, it has the best state so far.
 
     Raises:
-        DataError: The training data has no labels, labels out of range, or the loss is not finite.
+        DataError: The training data has no labels, labels out of range, or the loss is not finite from the first step.
+        TrainingError: The loss became NaN or infinite.
         ModelError: Nothing in the model trains.
     """
     start = time.perf_counter()
@@ -80,14 +81,15 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     losses: list[float] = []
     best, best_epoch, best_state = -np.inf, 0, None
 
-    def score(epoch: int) -> None:
+    def score(epoch: int, *, done: float) -> None:
         nonlocal best, best_epoch, best_state
+        ready = fitting.paced(model, done)
         if not validate or fitting.score is None:
             return
         value = fitting.score(model)
         scores.append(value)
         # A tie goes to the later state: at equal quality the one that saw more data.
-        if sign * value >= best:
+        if ready and sign * value >= best:
             best, best_epoch, best_state = sign * value, epoch, framework.state(model)
 
     if type(model).train_step is not keras.Model.train_step:
@@ -100,13 +102,13 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     rng = np.random.default_rng(plan.seed)
     seed_layers(model, plan.seed)
     try:
-        score(0)
+        score(0, done=0.0)
         if plan.epochs:
             loop = _Loop(model, plan, fitting, start)
             for epoch in range(plan.epochs):
                 mean, stopped = loop.epoch(epoch, rng)
                 losses.append(mean)
-                score(epoch + 1)
+                score(epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
                 if stopped:
                     break
     finally:
@@ -165,15 +167,13 @@ class _Loop:
                     "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
                 ) from error
             if not np.isfinite(loss):
-                raise DataError(
-                    "a finite training loss",
-                    f"{loss} in epoch {epoch + 1}, step {step}",
-                    f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
-                )
+                raise broken_loss(loss, plan, epoch, step, finite=all_finite(batch))
             for hold in fitting.hold:
                 hold(self.model)
             total += loss
             done = epoch + (step / steps if steps else 0.0)
+            if fitting.pace:
+                fitting.paced(self.model, min(1.0, done / plan.epochs))
             fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:
                 return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nbopt.data import Batch, classes_second, to_numpy
+from nbopt.data import Batch, all_finite, classes_second, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, OutputKind
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
-from nbopt.training import Progress, TrainingPlan, TrainingRecord
+from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
@@ -197,6 +197,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
 
     Raises:
         DataError: The training data has no labels, or the loss is not finite from the first step.
+        TrainingError: The loss became NaN or infinite.
     """
     start = time.perf_counter()
     validate = fitting.score is not None and plan.keep_best
@@ -205,15 +206,16 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
     losses: list[float] = []
     best, best_epoch, best_state = -np.inf, 0, None
 
-    def score(epoch: int) -> None:
+    def score(epoch: int, *, done: float) -> None:
         nonlocal best, best_epoch, best_state
+        ready = fitting.paced(model, done)
         if not validate or fitting.score is None:
             return
         model.eval()
         value = fitting.score(model)
         scores.append(value)
         # A tie goes to the later state: at equal quality the one that saw more data.
-        if sign * value >= best:
+        if ready and sign * value >= best:
             best, best_epoch, best_state = sign * value, epoch, state_of(model)
 
     stopped = ""
@@ -222,7 +224,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
         optimizer = make_optimizer(plan, model)
         schedule, each_step = make_schedule(plan, optimizer, fitting.split.steps(plan.batch_size))
         try:
-            score(0)
+            score(0, done=0.0)
             for epoch in range(plan.epochs):
                 model.train()
                 in_epoch = schedule if each_step else None
@@ -230,7 +232,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
                 losses.append(mean)
                 if schedule is not None and not each_step:
                     schedule.step()
-                score(epoch + 1)
+                score(epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
                 if stopped:
                     break
         finally:
@@ -261,13 +263,8 @@ def _epoch(
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
         if not torch.isfinite(loss):
-            raise DataError(
-                "a finite training loss",
-                f"{loss.item()} in epoch {epoch + 1}, step {step}",
-                "train in float32 (model.float()): float16 weights overflow"
-                if loss.dtype == torch.float16
-                else f"a smaller learning rate than {plan.learning_rate:g}, or check train for NaN",
-            )
+            finite, half = all_finite(batch), loss.dtype == torch.float16
+            raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
         loss.backward()
         optimizer.step()
         if schedule is not None:
@@ -277,6 +274,8 @@ def _epoch(
                 hold(model)
         total += loss.item()
         done = epoch + (step / steps if steps else 0.0)
+        if fitting.pace:
+            fitting.paced(model, min(1.0, done / plan.epochs))
         fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"

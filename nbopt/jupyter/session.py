@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,11 +111,16 @@ class Session:
 
         running = request.group(Running).arguments()
         recipe = [request.recipe] if request.recipe.techniques else []
+        with self.kept_when_stopped(request), live_progress(self.shell) as progress:
+            return optimize(work, *recipe, **running, progress=progress)
+
+    @contextmanager
+    def kept_when_stopped(self, request: Request) -> Iterator[None]:
+        """Bind and show the rows that were measured before work stopped, by the user or by an error."""
         try:
-            with live_progress(self.shell) as progress:
-                return optimize(work, *recipe, **running, progress=progress)
+            yield
         except (Interrupted, NbOptError) as error:
-            partial = getattr(error, "comparison", None)
+            partial = error.comparison
             if partial is not None and len(partial):
                 self.keep(partial, request)
                 display(partial)

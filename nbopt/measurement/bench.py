@@ -44,7 +44,9 @@ class Bench:
         wait: Return when the artifact is loaded. False returns at once, and whatever is wrong with the artifact
             is raised at its first use: the process can start while the caller exports or trains.
         process: A process of as many threads that was started ahead and has held no artifact; None starts one.
-        delay: Share of its own time by which each inference is prolonged, 0 or more: for checks of the instrument.
+        instances: Times that the artifact is loaded at most, 1 or more; calls of a block are made to one of them, and
+            blocks to each in turn.
+        repeat: Inferences of one call, 1 or more: for checks of the instrument.
 
     Raises:
         ExportError: The runtime does not take the model, or its process died.
@@ -60,7 +62,8 @@ class Bench:
         folder: Path,
         wait: bool = True,
         process: WorkerProcess | None = None,
-        delay: float = 0.0,
+        instances: int = 1,
+        repeat: int = 1,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -75,7 +78,8 @@ class Bench:
                 manifest=asdict(manifest),
                 threads=threads,
                 folder=str(folder),
-                delay=delay,
+                instances=instances,
+                repeat=repeat,
             )
             if wait:
                 self._loaded = self.loaded
@@ -121,7 +125,15 @@ class Bench:
             cpus = [] if placement is None else list(placement.current)
             reply = self._ask(do="block", iterations=iterations, batch=batch, cpus=cpus)
             wall_ns = np.array(reply["wall_ns"])
-            return Block(wall_ns, reply["cpu_ns"], reply["calls"], reply["contention"], reply["distortion"])
+            return Block(
+                wall_ns,
+                reply["cpu_ns"],
+                reply["calls"],
+                reply["contention"],
+                reply["distortion"],
+                reply["parallel"],
+                reply["instance"],
+            )
 
         return run
 

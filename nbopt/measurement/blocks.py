@@ -34,6 +34,8 @@ class Block:
             system does not tell.
         distortion: How many times longer the median call took, >= 1: waiting comes in slices of some
             milliseconds, so that of short calls it hits few, and their median stays true. None: as contention.
+        parallel: Threads that worked at once: CPU time over that of the busiest thread; None where not known.
+        instance: Which of several instances of the side's artifact was called.
     """
 
     wall_ns: NDArray[np.float64]
@@ -41,6 +43,8 @@ class Block:
     calls: int
     contention: float | None = None
     distortion: float | None = None
+    parallel: float | None = None
+    instance: int = 0
 
     @property
     def settled(self) -> NDArray[np.float64]:
@@ -103,4 +107,5 @@ class CallableSide:
         if distortion is not None and load.alone_ns:
             # Sleep is no distortion, and waiting that hit no more than some outliers is none either.
             distortion = max(1.0, min(distortion, self._call_ns * calls / load.alone_ns))
-        return Block(wall, float(cpu), calls, load.contention, distortion)
+        parallel = load.run_ns / load.alone_ns if load.run_ns and load.alone_ns else None
+        return Block(wall, float(cpu), calls, load.contention, distortion, parallel)

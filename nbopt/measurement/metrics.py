@@ -149,7 +149,8 @@ def metric_of(spec: str | UserMetric | Metric | None, *, output: OutputKind) -> 
         output: What the model's output means.
 
     Definitions, where they are not the same everywhere:
-        accuracy: multilabel counts a row as right when all its labels are.
+        accuracy: multilabel counts a row as right when all its labels are. Of a mask each place counts for itself; its
+            interval is over rows, since the places of one are not independent.
         balanced_accuracy: mean recall of the classes that occur (Brodersen et al. 2010).
         auc: ties count half (Hanley & McNeil 1982); classes: each against the rest, unweighted mean over the
             classes that occur; multilabel: mean over labels.

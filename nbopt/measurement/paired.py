@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from nbopt.errors import OptionError
 from nbopt.measurement.blocks import CallableSide
+from nbopt.measurement.budget import Budget
 from nbopt.measurement.intervals import Interval
-from nbopt.measurement.rounds import Budget, Latency, Rounds, run_rounds
+from nbopt.measurement.rounds import Latency, Rounds, run_rounds
 from nbopt.measurement.statistics import QUIET, RatioVerdict
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.datasets import cache_folder
+from nbopt.datasets.cache import cache_folder
 from nbopt.measurement.contention import ContentionSampler
 from nbopt.measurement.environment import machine
 

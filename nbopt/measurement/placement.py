@@ -29,7 +29,8 @@ class Placement:
     def __init__(self, threads: int, rng: np.random.Generator | int = 0) -> None:
         self._all = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._threads = threads
-        self._rng = np.random.default_rng(rng)
+        # Spawned: with the very numbers that order the sides, the first side of a round would be bound to a processor.
+        self._rng = np.random.default_rng(rng).spawn(1)[0]
         self.current: tuple[int, ...] = ()
         self.turn()
 

@@ -31,8 +31,8 @@ class Scored:
         scores: What metrics take: float64 (n,) probability of the positive class, (n, classes) probabilities,
             (n, labels) probabilities, or predicted values in the shape of `y`.
         weight: Row weights (n,), or None.
-        groups: For token outputs the number (n,) of the sequence that a row belongs to, since tokens of one
-            sequence are not independent; else None.
+        groups: For outputs of tokens, or of other places of a row, the number (n,) of the sequence or row that each
+            belongs to, since those of one are not independent; else None.
         ignored: How many rows were left out for their label -100.
     """
 
@@ -101,9 +101,15 @@ def not_finite(raw: ArrayLike, kind: OutputKind) -> NDArray[np.bool_]:
     return np.asarray(bad.reshape(len(values), -1).any(axis=1))
 
 
-def classes_last(raw: ArrayLike, y: ArrayLike) -> NDArray[Any]:
-    """Return outputs with the class axis last; for (n, classes, tokens...) the labels' shape tells that it is not."""
+def classes_last(raw: ArrayLike, y: ArrayLike, kind: OutputKind) -> NDArray[Any]:
+    """Return outputs with the class axis last; for (n, classes, tokens...) the labels' shape tells that it is not.
+
+    Binary outputs in the shape of the labels, such as the places of a mask, get an axis of one column: where the
+    mask is two places wide, they are no columns of two classes.
+    """
     values, labels = np.asarray(raw), np.asarray(y)
+    if kind.startswith("binary") and values.ndim > 2 and labels.shape == values.shape and not _is_one_hot(labels):
+        return values[..., None]
     channels_first = values.ndim > 2 and labels.shape == (values.shape[0], *values.shape[2:])
     return np.moveaxis(values, 1, -1) if channels_first and labels.shape != values.shape[:-1] else values
 
@@ -122,7 +128,7 @@ def prepare(y: ArrayLike, raw: ArrayLike, kind: OutputKind, weight: ArrayLike | 
     Raises:
         DataError: See `scores_to_probabilities` and `align`.
     """
-    return align(np.asarray(y), scores_to_probabilities(classes_last(raw, y), kind), kind, weight)
+    return align(np.asarray(y), scores_to_probabilities(classes_last(raw, y, kind), kind), kind, weight)
 
 
 def align(y: ArrayLike, scores: ArrayLike, kind: OutputKind, weight: ArrayLike | None = None) -> Scored:
@@ -211,7 +217,13 @@ def _many_labels(labels: Floats, scores: Floats, weight: ArrayLike | None) -> Sc
         raise DataError(
             "labels 0 or 1", f"labels from {classes.min()} to {classes.max()}", "give 1 where a label applies"
         )
-    return Scored(classes, scores, _row_weights(weight, len(classes)))
+    weights = _row_weights(weight, len(classes), classes.shape[:-1])
+    if classes.ndim == 2:
+        return Scored(classes, scores, weights)
+    # Several places a row, each with labels of its own: places of one row are not independent.
+    groups = np.repeat(np.arange(len(classes)), int(np.prod(classes.shape[1:-1])))
+    width = classes.shape[-1]
+    return Scored(classes.reshape(-1, width), scores.reshape(-1, width), weights, groups)
 
 
 def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None) -> Scored:

@@ -35,17 +35,25 @@ class WorkerProcess:
         self.what = runtime or "a worker"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._awaited = 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "nbopt.measurement.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=_environment(threads),
-            start_new_session=True,  # Ctrl-C in a terminal goes to the whole session: the parent decides here
-            text=True,
-        )
-        if runtime:
-            self.send(do="prepare", runtime=runtime)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nbopt.measurement.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=_environment(threads),
+                start_new_session=True,  # Ctrl-C in a terminal goes to the whole session: the parent decides here
+                text=True,
+            )
+        except BaseException:
+            self._log.close()
+            raise
+        try:
+            if runtime:
+                self.send(do="prepare", runtime=runtime)
+        except BaseException:
+            self.close()  # whoever interrupted the start has nothing in hand to close
+            raise
 
     @property
     def pid(self) -> int:
@@ -111,19 +119,21 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process and whatever it started; twice is no harm."""
-        if self._process.poll() is None:
-            # It has nothing to save, and a framework's orderly exit takes a quarter of a second.
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError):  # it ended since the check
-                    os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # what was not read any more
-                    stream.close()
-        self._log.close()
+        try:
+            if self._process.poll() is None:
+                # It has nothing to save, and a framework's orderly exit takes a quarter of a second.
+                if hasattr(os, "killpg"):
+                    with contextlib.suppress(ProcessLookupError):  # it ended since the check
+                        os.killpg(self._process.pid, signal.SIGKILL)
+                else:
+                    self._process.kill()
+                self._process.wait()
+        finally:
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):  # what was not read any more
+                        stream.close()
+            self._log.close()
 
 
 def _environment(threads: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
 from nbopt.measurement.collapse import (
     COLLAPSED,
@@ -72,12 +73,14 @@ def judge(
         seed: Seed of the bootstrap.
 
     Raises:
-        DataError: The untouched model's outputs are NaN, or labels don't fit the outputs.
+        DataError: The untouched model's outputs are NaN, labels don't fit the outputs, or outputs of the variant
+            have another number of rows, or another shape, than the untouched model's.
     """
     kind = metric.output
+    raw = _in_shape_of(raw, y, baseline)
     if y is not None:
-        raw = classes_last(raw, y)
-        baseline = None if baseline is None else classes_last(baseline, y)
+        raw = classes_last(raw, y, kind)
+        baseline = None if baseline is None else classes_last(baseline, y, kind)
     if baseline is None:
         if y is None:
             return Quality(None, None, None, None)
@@ -101,6 +104,26 @@ def judge(
     if symptom is None and _fell(change, metric):
         symptom = find_chance(metric, scored, value, change, _interval(metric, base, seed), baseline)
     return Quality(value, difference, agreement, error, symptom)
+
+
+def _in_shape_of(raw: Array, y: Array | None, baseline: Array | None) -> Array:
+    """Return outputs whose rows are those of the labels and whose shape is the baseline's; NumPy would broadcast."""
+    rows = len(baseline) if baseline is not None else None if y is None else len(y)
+    if raw.ndim == 0 or (rows is not None and len(raw) != rows):
+        raise DataError(
+            "an output row for each reporting row" + ("" if rows is None else f" ({rows:,})"),
+            f"outputs of shape {raw.shape}",
+            "the exported file does not keep the batch axis: try another runtime, or a model whose first axis is it",
+        )
+    if baseline is None or raw.shape == baseline.shape:
+        return raw
+    if [size for size in raw.shape[1:] if size != 1] != [size for size in baseline.shape[1:] if size != 1]:
+        raise DataError(
+            f"outputs in the shape of the untouched model's, {baseline.shape}",
+            f"outputs of shape {raw.shape}",
+            "try another runtime, or a technique that keeps the last layer",
+        )
+    return raw.reshape(baseline.shape)
 
 
 def _interval(metric: Metric, scored: Scored, seed: int) -> Interval:

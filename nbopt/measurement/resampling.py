@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nbopt.errors import DataError
+from nbopt.measurement.clearance import clearance, units_moved
 from nbopt.measurement.distributions import normal_quantile, t_quantile, t_tail
 from nbopt.measurement.intervals import Interval, mcnemar_of_counts, paired_proportions, wilson
 from nbopt.measurement.metrics import Metric
@@ -76,8 +77,9 @@ def paired_difference(
         rng: Generator or seed of the bootstrap.
 
     Returns:
-        Exactly [0, 0] and p = 1 for identical scores. Where scores changed but no row's influence did, ±3.8/n
-        for metrics in [0, 1], since n unchanged rows prove no more than that.
+        Exactly [0, 0] and p = 1 for identical scores. Where scores of n rows changed, but no row is judged otherwise
+        than before, ±3.8/n for metrics in [0, 1], since n unchanged rows prove no more than that; less in proportion
+        where the differences could be many times as large before any row is (see `clearance`).
 
     Raises:
         DataError: As `Metric.__call__`, or fewer than two rows or groups.
@@ -95,6 +97,9 @@ def paired_difference(
         return PairedDifference(Interval(0.0, 0.0, 0.0, level), 1.0, "identical")
     if metric.counts and metric.rows is not None and weight is None and units.index is None:
         right = metric.rows(base.y, base.scores) > 0, metric.rows(variant.y, variant.scores) > 0
+        if np.array_equal(*right):
+            margin = _unseen_change(metric, base, variant, units, level)
+            return PairedDifference(Interval(0.0, -margin, margin, level), 1.0, "mcnemar")
         return _of_counts(*right, level)
     before, after = metric.weighed(base), metric.weighed(variant)
     value = after.value - before.value
@@ -102,9 +107,12 @@ def paired_difference(
         errors = _resample(metric, (base, variant), units, resamples, rng)
         spread = Spread.of_resamples(errors[1] - errors[0], units.count)
     else:
-        spread = Spread.of_influences(units.sums(after.influence - before.influence))
+        moved = after.influence - before.influence
+        if metric.bounded and _is_rounding(moved, before.influence):
+            moved = np.zeros_like(moved)
+        spread = Spread.of_influences(units.sums(moved))
     if spread.error == 0:
-        margin = _unseen(units.count, level) if metric.bounded else 0.0
+        margin = _unseen_change(metric, base, variant, units, level) if metric.bounded else 0.0
         p = 1.0 if metric.bounded or value == 0 else 0.0
     else:
         margin, p = spread.reach(level), spread.p_value(value)
@@ -284,6 +292,27 @@ def _of_counts(right_base: NDArray[Any], right_variant: NDArray[Any], level: flo
         # The exact test is the stricter one for few changed rows; the two must not contradict each other.
         interval = replace(interval, low=min(interval.low, 0.0), high=max(interval.high, 0.0))
     return PairedDifference(interval, p, "mcnemar")
+
+
+def _unseen_change(metric: Metric, base: Scored, variant: Scored, units: _Units, level: float) -> float:
+    """Return how much a metric in [0, 1] may have changed where no row of these is judged otherwise."""
+
+    def unchanged(scored: Scored) -> bool:
+        if metric.rows is not None:
+            return np.array_equal(metric.rows(scored.y, scored.scores), metric.rows(base.y, base.scores))
+        return _is_rounding(metric.weighed(scored).influence - before, before)
+
+    before = metric.weighed(base).influence
+    return _unseen(units_moved(base, variant, units.index), level) / clearance(unchanged, base, variant)
+
+
+def _is_rounding(difference: Floats, influence: Floats) -> bool:
+    """Tell whether influences differ by what sums of as many numbers in another order do, and nothing else.
+
+    Terms of a metric in [0, 1] are of the size of one row's share, also where they add up to zero: of a perfect score.
+    """
+    size = max(1 / len(influence), float(np.abs(influence).max()))
+    return float(np.abs(difference).max()) <= len(influence) * float(np.finfo(np.float64).eps) * size
 
 
 def _unseen(units: int, level: float) -> float:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from nbopt.errors import OptionError
 from nbopt.measurement.blocks import Block, Side
+from nbopt.measurement.budget import Budget
 from nbopt.measurement.contention import ContentionSampler
+from nbopt.measurement.distributions import normal_quantile, t_quantile
 from nbopt.measurement.statistics import (
     EQUIVALENCE,
     NARROW,
@@ -28,71 +30,32 @@ from nbopt.measurement.statistics import (
 
 Mask = NDArray[np.bool_]
 
-LEAST_ROUNDS = 3
 UNSEEN = 0.25
 """Of other load not all is waiting: shared caches, execution units and clocks slow a side that never waits. Where
 others use all processors a ratio is doubted by a quarter; their share of the processors scales that."""
 
+PLACE_SPREAD = 0.007
+"""Standard deviation of the times of one artifact over its instances in one process: where its memory lies makes it
+faster or slower for as long as it is loaded (Mytkowicz et al. 2009), which no number of rounds averages out. This is
+what is assumed before an artifact's own instances have told, with the weight of `PLACE_PRIOR` of them; 0.5 to 1.3% were
+found on two machines with `nbopt.measurement.selfcheck`."""
+PLACE_PRIOR = 4
+PROCESS_SPREAD = 0.005
+"""The same over processes, beyond what their instances show: code, interpreter and heap have their places too."""
+PARALLEL = 1.3
+"""From this many threads at work at once on, a side is one whose threads wait for each other."""
+TANGLED = 1.25
+"""Contention beyond which the times of such a side say nothing. What waits for a thread that has lost its processor
+waits for slices of milliseconds, and spinning counts as running: beside one busy process, on two processors, a model
+of 0.5 ms took 40 to 100 ms at a contention of 2."""
 RESOLUTION_NS = 500.0
-"""Between processes, differences of less than half a microsecond a call are the interpreter's, not the model's: two
-processes with one file of ten microseconds differed by that much through where their objects lie."""
+"""Half a microsecond a call is the interpreter's, not the model's: two processes with one file of ten microseconds
+differed by that much through where their objects lie."""
 COARSEST = 0.25
 
 _STEADY = 0.05  # windows whose medians differ by less than this are steady
 _WINDOWS = 10  # windows that the warm-up's time is divided into
-_ROUNDS_WANTED = 40
 _FEWEST_QUIET = 10
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Say how long to measure.
-
-    Args:
-        seconds: Time for warm-up and rounds of all sides together; the first call of each comes on top.
-        precise: Stop once every interval's width over its ratio is below this; None: use the whole time.
-        enough: Rounds below which precision is not judged, since an interval is narrow by chance sometimes.
-        least: Rounds that are made even where they take longer than `seconds`.
-        fair: Rounds that an interval needs to be of use; fewer are made only where they take longer than
-            `patience` times `seconds`.
-        patience: How much longer than `seconds` the rounds of a slow model may take, 1 or more.
-    """
-
-    seconds: float
-    precise: float | None = None
-    enough: int = 20
-    least: int = LEAST_ROUNDS
-    fair: int = LEAST_ROUNDS
-    patience: float = 1.0
-
-    @classmethod
-    def of(cls, budget: Literal["quick", "full"] | float | Budget) -> Budget:
-        """Return the budget of a word or a number of seconds.
-
-        quick: 1.2 s, less where the interval is within 2% (width 4%) before; a model of which that is less than
-        eight rounds gets up to five times as long for them. full: until the interval is within 1%, at most 20 s.
-
-        Raises:
-            OptionError: Neither a known word nor a positive number.
-        """
-        if isinstance(budget, Budget):
-            return budget
-        if budget == "quick":
-            return cls(1.2, precise=0.04, enough=15, fair=8, patience=5.0)
-        if budget == "full":
-            return cls(20.0, precise=0.02, enough=30)
-        seconds: object = budget  # what a user passes is whatever it is
-        if isinstance(seconds, int | float) and 0 < seconds < math.inf:
-            return cls(float(seconds))
-        raise OptionError('"quick", "full" or a number of seconds above 0', repr(budget), 'budget="full"')
-
-    def block_ns(self, sides: int) -> float:
-        """Return how long one block should take, 2 to 20 ms."""
-        return float(np.clip(self.seconds / (_ROUNDS_WANTED * sides), 0.002, 0.02)) * 1e9
-
-    def warm_up_ns(self, sides: int) -> float:
-        """Return how long the warm-up of one side may take: a third of all, at most 1 s."""
-        return min(self.seconds / (3 * sides), 1.0) * 1e9
 
 
 @dataclass(frozen=True)
@@ -140,6 +103,7 @@ class Rounds:
 
     Args:
         names: Names of the sides.
+        apart: Each side lives in a process of its own: intervals then hold what differs between processes too.
 
     Attributes:
         blocks: For each side a block for each complete round.
@@ -150,7 +114,8 @@ class Rounds:
         complete: The budget was used or the precision reached; False after an interrupt.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, names: Iterable[str] = (), *, apart: bool = False) -> None:
+        self.apart = apart
         self.blocks: dict[str, list[Block]] = {name: [] for name in names}
         self.warm_up: dict[str, WarmUp] = {}
         self.seconds = 0.0
@@ -199,16 +164,25 @@ class Rounds:
         return max((self._mean(name, self._distortions(name), kept) for name in names or self.blocks), default=1.0)
 
     def doubt(self, *names: str) -> float:
-        """Return how wrong a ratio of these sides (default all) may be by other load, seen as waiting or not, >= 1."""
+        """Return how wrong a ratio of these sides (default all) may be by other load, seen as waiting or not, >= 1.
+
+        Infinity where the threads of a side hung on each other.
+        """
+        if any(self._tangled(name) for name in names or self.blocks):
+            return math.inf
         return max(self.distortion(*names), 1 + UNSEEN * (self.foreign or 0.0))
 
     @property
     def busy(self) -> bool:
         """Tell whether other load disturbed the measurement."""
-        return max(self.contention(), 1 + UNSEEN * (self.foreign or 0.0)) > QUIET
+        return max(self.contention(), self.doubt()) > QUIET
 
     def ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
         """Return how many times faster `variant` is than `baseline`, in wall time."""
+        return self._spread(self.paired_ratio(baseline, variant, level=level), baseline, variant)
+
+    def paired_ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
+        """Return the same ratio of just these processes, in which more rounds make the interval narrower."""
         kept = self.kept()
         return median_ratio(self.times(baseline)[kept], self.times(variant)[kept], level=level)
 
@@ -219,13 +193,7 @@ class Rounds:
         return median_ratio(base, other, level=level) if (base > 0).all() and (other > 0).all() else None
 
     def verdict(
-        self,
-        baseline: str,
-        variant: str,
-        *,
-        level: float = 0.95,
-        equivalence: float = EQUIVALENCE,
-        resolution_ns: float = 0.0,
+        self, baseline: str, variant: str, *, level: float = 0.95, equivalence: float = EQUIVALENCE
     ) -> RatioVerdict:
         """Return what the ratio says of `variant`; see `verdict_of_ratio`.
 
@@ -233,19 +201,62 @@ class Rounds:
             baseline: Name of the side that is f.
             variant: Name of the side that is judged.
             level: Coverage of the interval.
-            equivalence: Relative difference that means nothing.
-            resolution_ns: Difference of one call that means nothing either: `RESOLUTION_NS` between processes.
+            equivalence: Relative difference that means nothing; where calls are short and sides are processes
+                apart, at least `RESOLUTION_NS` a call.
         """
-        interval = self.ratio(baseline, variant, level=level)
-        kept = self.kept()
-        fastest = min(float(np.median(self.times(name)[kept])) for name in (baseline, variant))
-        near = max(equivalence, min(resolution_ns / fastest, COARSEST))
+        near = max(equivalence, self._resolution(baseline, variant))
         return verdict_of_ratio(
-            interval,
+            self.ratio(baseline, variant, level=level),
             contention=self.doubt(baseline, variant),
             equivalence=near,
             narrow=max(NARROW, 1.5 * near),
         )
+
+    def _resolution(self, *names: str) -> float:
+        """Return the share of the faster side's call that is not the model's."""
+        if not self.apart:
+            return 0.0
+        kept = self.kept()
+        fastest = min(float(np.median(self.times(name)[kept])) for name in names)
+        return min(RESOLUTION_NS / fastest, COARSEST)
+
+    def _spread(self, ratio: Interval, *names: str) -> Interval:
+        """Return the interval of a ratio with what differs between processes and instances in it."""
+        if not self.apart or not (ratio.low > 0 and math.isfinite(ratio.high)):
+            return ratio
+        variance, freedom = self._place_variance(*names)
+        counts = [len({block.instance for block in self.blocks[name]}) for name in names]
+        upper = 0.5 + ratio.level / 2
+        place = t_quantile(upper, freedom) * math.sqrt(variance * sum(1 / count for count in counts))
+        process = normal_quantile(upper) * PROCESS_SPREAD * math.sqrt(len(names))
+        between = math.hypot(place, process, self._resolution(*names))
+        down, up = (math.hypot(math.log(bound / ratio.value), between) for bound in (ratio.low, ratio.high))
+        return Interval(ratio.value, ratio.value * math.exp(-down), ratio.value * math.exp(up), ratio.level)
+
+    def _place_variance(self, baseline: str, variant: str) -> tuple[float, int]:
+        """Return the variance of one side's log times over instances, and its degrees of freedom.
+
+        A one-way analysis of variance of the ratios, with a prior: sides of a round take their instances in step.
+        """
+        kept = self.kept()
+        ratios = np.log(self.times(baseline)[kept] / self.times(variant)[kept])
+        pairs = [
+            (one.instance, other.instance)
+            for one, other, keep in zip(self.blocks[baseline], self.blocks[variant], kept, strict=True)
+            if keep
+        ]
+        groups = [ratios[[pair == each for pair in pairs]] for each in sorted(set(pairs))]
+        groups = [group for group in groups if len(group) > 1]
+        several = sum(len(set(column)) > 1 for column in zip(*pairs, strict=True))
+        prior = PLACE_SPREAD**2
+        if len(groups) < 2 or not several:
+            return prior, PLACE_PRIOR
+        medians = np.array([np.median(group) for group in groups])
+        # The variance of a median is pi/2 times that of a mean.
+        within = float(np.mean([math.pi / 2 * group.var(ddof=1) / len(group) for group in groups]))
+        found = max(0.0, float(medians.var(ddof=1)) - within) / several
+        freedom = len(groups) - 1
+        return (PLACE_PRIOR * prior + freedom * found) / (PLACE_PRIOR + freedom), PLACE_PRIOR + freedom
 
     def latency(self, name: str, *, level: float = 0.95) -> Latency:
         """Return a side's times."""
@@ -263,6 +274,15 @@ class Rounds:
             cpu=float(np.median(self.cpu_times(name)[kept])) / 1e6,
             n=sum(block.calls for block in blocks),
         )
+
+    def _tangled(self, name: str) -> bool:
+        """Tell whether other load hit a side whose threads wait for each other."""
+        kept = self.kept()
+        blocks = [block for block, keep in zip(self.blocks[name], kept, strict=True) if keep]
+        threads = [block.parallel for block in blocks if block.parallel is not None]
+        if not threads or float(np.median(threads)) < PARALLEL:
+            return False
+        return self._mean(name, self._contentions(name), kept) > TANGLED
 
     def _contentions(self, name: str) -> NDArray[np.float64]:
         blocks = self.blocks[name]
@@ -292,6 +312,7 @@ def run_rounds(
     *,
     rng: np.random.Generator | int = 0,
     pids: Iterable[int] | None = None,
+    apart: bool = False,
     before_round: Callable[[], None] = lambda: None,
     on_round: Callable[[Rounds], None] | None = None,
     into: Rounds | None = None,
@@ -309,6 +330,7 @@ def run_rounds(
         budget: "quick" (1.2 s), "full" (20 s at most), seconds, or a `Budget`.
         rng: Generator or seed of the order.
         pids: Processes whose load is not foreign; None is this one alone.
+        apart: Each side lives in a process of its own; see `Rounds`.
         before_round: Called before each round, to place its sides.
         on_round: Called after each complete round.
         into: Where rounds are kept, so that what is done survives an exception such as KeyboardInterrupt,
@@ -323,6 +345,7 @@ def run_rounds(
         raise OptionError("at least one side to measure", "none", "pass sides={name: side}")
     generator = np.random.default_rng(rng)
     rounds = Rounds() if into is None else into
+    rounds.apart = apart
     rounds.blocks = {name: [] for name in sides}
     firsts = {name: side(1) for name, side in sides.items()}
     machine = ContentionSampler(pids)
@@ -331,10 +354,12 @@ def run_rounds(
         for name, side in sides.items():
             rounds.warm_up[name] = _warm_up(side, firsts[name], plan.warm_up_ns(len(sides)))
         calls = {name: max(1, round(plan.block_ns(len(sides)) / rounds.warm_up[name].call_ns)) for name in sides}
-        names = list(sides)
+        order = list(sides)
         while True:
             before_round()
-            turn = {names[i]: sides[names[i]](calls[names[i]]) for i in generator.permutation(len(names))}
+            # Each order is followed by its reverse, so that none of two sides is first more often.
+            order = order[::-1] if len(rounds) % 2 else [list(sides)[i] for i in generator.permutation(len(sides))]
+            turn = {name: sides[name](calls[name]) for name in order}
             for name, block in turn.items():
                 rounds.blocks[name].append(block)
             rounds.seconds = time.perf_counter() - began
@@ -360,7 +385,7 @@ def _done(rounds: Rounds, plan: Budget, level: float) -> bool:
     if plan.precise is None or made < plan.enough or made % 5:
         return False
     baseline, *others = rounds.blocks
-    return all(rounds.ratio(baseline, other, level=level).relative_width <= plan.precise for other in others)
+    return all(rounds.paired_ratio(baseline, other, level=level).relative_width <= plan.precise for other in others)
 
 
 def _warm_up(side: Side, first: Block, limit_ns: float) -> WarmUp:

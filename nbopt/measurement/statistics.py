@@ -61,6 +61,7 @@ HOPELESS = 3.0
 
 _FEWEST_FOR_ORDER = 6  # fewer values can't give a 95% interval of order statistics
 _FEWEST_FOR_CORRELATION = 8
+_BATCHES = 6
 _ROUNDING = 1e-12
 
 
@@ -141,19 +142,35 @@ def _order_bounds(ordered: Floats, level: float) -> tuple[float, float]:
 def _inflation(series: Floats) -> float:
     """Return by how much correlation in time raises the variance of the median, >= 1.
 
-    The values' ranks are taken as a first-order autoregression (ranks, so that one outlier decides nothing);
-    its coefficient is corrected for the bias that it has in short series (Kendall 1954).
+    Two estimates of it, the larger of which counts. The values' ranks as a first-order autoregression (ranks, so that
+    one outlier decides nothing), its coefficient corrected for the bias that it has in short series (Kendall 1954).
+    And batches in a row, whose mean ranks scatter more than those of shuffled values would where the machine has
+    better and worse seconds (batch means, Schmeiser 1982).
     """
     n = len(series)
     if n < _FEWEST_FOR_CORRELATION:
         return 1.0
-    ranks = np.argsort(np.argsort(series, kind="stable"), kind="stable") - (n - 1) / 2
+    ranks: Floats = np.argsort(np.argsort(series, kind="stable"), kind="stable").astype(np.float64) - (n - 1) / 2
+    return max(1.0, _autoregression(ranks), _batches(ranks))
+
+
+def _autoregression(ranks: Floats) -> float:
+    n = len(ranks)
     raw = float((ranks[1:] * ranks[:-1]).sum() / (ranks**2).sum())
     coefficient = min((n * raw + 1) / (n - 3), 0.95)
     if coefficient <= 0:
         return 1.0
     # The median's variance rests on signs, whose correlation at a lag is 2/pi asin of that of the values.
     return 1 + 2 * sum(2 / math.pi * math.asin(coefficient**lag) for lag in range(1, min(n, 60)))
+
+
+def _batches(ranks: Floats) -> float:
+    n = len(ranks)
+    if n < _BATCHES * _FEWEST_FOR_ORDER:
+        return 1.0
+    size = n // _BATCHES
+    means = ranks[n - size * _BATCHES :].reshape(_BATCHES, size).mean(axis=1)
+    return float(size * means.var(ddof=1) / ranks.var())
 
 
 def verdict_of_difference(interval: Interval, *, margin: float, greater_is_better: bool = True) -> DifferenceVerdict:

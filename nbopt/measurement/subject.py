@@ -15,12 +15,13 @@ from nbopt.frozen import Frozen
 from nbopt.measurement import verdicts
 from nbopt.measurement.audit import Audit
 from nbopt.measurement.bench import Bench
+from nbopt.measurement.budget import Budget
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.placement import Placement
 from nbopt.measurement.quality import Quality, judge
-from nbopt.measurement.rounds import RESOLUTION_NS, Budget, Latency, Rounds, run_rounds
+from nbopt.measurement.rounds import Latency, Rounds, run_rounds
 from nbopt.measurement.steps import Step
 
 BATCHES = {"quick": (8, 64), "full": (2, 4, 8, 16, 32, 64)}
@@ -127,17 +128,27 @@ def measure_subject(
     if native is not None:
         named = {NATIVE: native, **named}
     place = Placement(threads, seed)
+    # What runs on another device is driven by one thread, which runs on one processor like all others of its kind.
+    driver = Placement(1, seed)
+    places = {name: place if each.bench.manifest.device == "cpu" else driver for name, each in named.items()}
+
+    def turn() -> None:
+        place.turn()
+        driver.turn()
+
     with measuring(waiting):
         rounds = run_rounds(
-            {name: each.bench.side(placement=place) for name, each in named.items()},
+            {name: each.bench.side(placement=places[name]) for name, each in named.items()},
             Budget.of("full" if budget == "full" else "quick"),
             rng=seed,
             pids=[each.bench.pid for each in named.values()],
-            before_round=place.turn,
+            apart=True,
+            before_round=turn,
             on_round=on_round,
         )
         place.free()
-        throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget, place)
+        driver.free()
+        throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget, places[VARIANT])
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None
     technique = speedup if same_runtime is None else rounds.ratio(RUNTIME, VARIANT)
     audit = _audit(subject.bench)
@@ -188,7 +199,7 @@ def _audit(bench: Bench) -> Audit:
 
 def _speed_word(rounds: Rounds, baseline: str) -> str:
     """Return the verdict on the variant's speed against one side; "busy" where other load is why there is none."""
-    word = rounds.verdict(baseline, VARIANT, resolution_ns=RESOLUTION_NS)
+    word = rounds.verdict(baseline, VARIANT)
     return "busy" if word == "inconclusive" and rounds.busy else word
 
 

@@ -26,44 +26,37 @@ from nbopt.measurement.blocks import CallableSide
 from nbopt.measurement.placement import run_on
 from nbopt.runtimes import Manifest, Runtime, Session, runtime_named
 
-CALIBRATION_CALLS = 24
 SETTLE_SECONDS = 0.002
 """Rest after a block: OpenMP and XNNPACK threads spin for about a millisecond after their last work, on the cores
 that the next side is about to use."""
 
 
-class Delayed(Session):
-    """Prolong each inference to a multiple of the time that it takes without, so that the true ratio is known.
+INSTANCE_SECONDS = 0.25
+"""Time that further instances of an artifact may take to load, all together."""
+INSTANCE_BYTES = 512 * 2**20
+"""Memory that they may take, all together."""
 
-    Keeping the processor busy after an inference makes the next one a few percent slower, since it finds caches cold.
-    The end of the delay is therefore set from inferences without one, anew before each block.
+
+class Repeated(Session):
+    """Make several inferences in one call, so that the ratio to a call with fewer of them is known.
+
+    A delay that keeps the processor busy would not be a known one: the inference after it was found 1 to 8% slower
+    than without, through clock and caches, whether the delay was spent in Python or in products of matrices.
 
     Args:
         session: What runs.
-        delay: 0.05 makes each call take 1.05 times as long.
+        times: Inferences of one call.
     """
 
-    def __init__(self, session: Session, delay: float) -> None:
-        self.session, self.delay = session, delay
+    def __init__(self, session: Session, times: int) -> None:
+        self.session, self.times = session, times
         self.manifest = session.manifest
-        self._wanted_ns = 0.0
-
-    def calibrate(self, inputs: Inputs) -> None:
-        """Take the time of some inferences without a delay."""
-        took = []
-        for _ in range(CALIBRATION_CALLS):
-            began = time.perf_counter_ns()
-            self.session.run(inputs)
-            took.append(time.perf_counter_ns() - began)
-        self._wanted_ns = float(np.median(took[len(took) // 4 :])) * (1 + self.delay)
 
     def run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
-        """Run, and then keep the processor busy for the rest of the time."""
-        end = time.perf_counter_ns() + self._wanted_ns
-        output = self.session.run(inputs)
-        while time.perf_counter_ns() < end:
-            pass
-        return output
+        """Run as often, and return the last outputs."""
+        for _ in range(self.times - 1):
+            self.session.run(inputs)
+        return self.session.run(inputs)
 
 
 class Worker:
@@ -71,10 +64,12 @@ class Worker:
 
     def __init__(self) -> None:
         self.session: Session | None = None
+        self.instances: list[Session] = []
         self.row: Inputs | None = None
         self.idle_bytes = 0
         self._artifact: tuple[Runtime, Path] | None = None
-        self._sides: dict[int, CallableSide] = {}
+        self._sides: dict[tuple[int, int], CallableSide] = {}
+        self._turn = 0
         self._cpus: tuple[int, ...] = ()
 
     def prepare(self, runtime: str) -> dict[str, Any]:
@@ -84,9 +79,16 @@ class Worker:
         return {}
 
     def load(
-        self, path: str, runtime: str, manifest: dict[str, Any], threads: int, folder: str, delay: float = 0.0
+        self,
+        path: str,
+        runtime: str,
+        manifest: dict[str, Any],
+        threads: int,
+        folder: str,
+        instances: int = 1,
+        repeat: int = 1,
     ) -> dict[str, Any]:
-        """Load an artifact and run it once on the first row."""
+        """Load an artifact and run it once on the first row; then load it again, for as long as that is cheap."""
         self.prepare(runtime)
         chosen = runtime_named(runtime)
         self.row = take_rows(read_shard(shard_paths(Path(folder))[0]), slice(0, 1))
@@ -94,9 +96,7 @@ class Worker:
         reset_peak()
         manifest = {**manifest, **{key: tuple(manifest[key]) for key in ("inputs", "dtypes", "shapes")}}
         began = time.perf_counter()
-        self.session = chosen.load(Path(path), Manifest(**manifest), threads=threads)
-        if delay:
-            self.session = Delayed(self.session, delay)
+        self.session = session = chosen.load(Path(path), Manifest(**manifest), threads=threads)
         loaded = time.perf_counter()
         self._artifact = chosen, Path(path)
         output = self.session.run(self.row)
@@ -104,6 +104,10 @@ class Worker:
         for _ in range(3):
             self.session.run(self.row)
         peak = resident_bytes(peak=True)
+        took, size = first - began, max(peak - self.idle_bytes, 1)
+        more = max(0, min(instances - 1, int(INSTANCE_SECONDS / took), int(INSTANCE_BYTES / size)))
+        sessions = [session, *(chosen.load(Path(path), Manifest(**manifest), threads=threads) for _ in range(more))]
+        self.instances = sessions if repeat == 1 else [Repeated(each, repeat) for each in sessions]
         return {
             "load_ms": (loaded - began) * 1e3,
             "first_ms": (first - loaded) * 1e3,
@@ -123,14 +127,15 @@ class Worker:
         if cpus and tuple(cpus) != self._cpus:
             run_on(cpus)
             self._cpus = tuple(cpus)
-        if batch not in self._sides:
-            session, row = self._open(), self.row
+        self._open()
+        # Where an artifact's memory lies makes it faster or slower for as long as it is loaded: each has its turn.
+        instance, self._turn = self._turn % len(self.instances), self._turn + 1
+        if (instance, batch) not in self._sides:
+            session, row = self.instances[instance], self.row
             assert row is not None
             inputs = map_leaves(lambda leaf: np.repeat(leaf, batch, axis=0), row)
-            self._sides[batch] = CallableSide(lambda: session.run(inputs))
-        if isinstance(self.session, Delayed) and self.row is not None:
-            self.session.calibrate(self.row)
-        block = self._sides[batch](iterations)
+            self._sides[instance, batch] = CallableSide(lambda: session.run(inputs))
+        block = self._sides[instance, batch](iterations)
         time.sleep(SETTLE_SECONDS)
         return {
             "wall_ns": block.wall_ns.tolist(),
@@ -138,6 +143,8 @@ class Worker:
             "calls": block.calls,
             "contention": block.contention,
             "distortion": block.distortion,
+            "parallel": block.parallel,
+            "instance": instance,
         }
 
     def audit(self) -> dict[str, Any]:

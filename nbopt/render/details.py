@@ -16,6 +16,7 @@ from nbopt.runs import Run
 
 _DOT = " \N{MIDDLE DOT} "
 LAYERS = 12
+SENSITIVE = 10  # layers of a scan, the most sensitive first; %optimize show has more
 """Layers of each run that the folded details show; `%optimize show NAME` has more."""
 
 
@@ -50,8 +51,7 @@ def _run(view: View, run: Run, shared: dict[str, Any], layers: bool) -> str:
         ("environment", safe(_words(own), 1500)),
     ]
     table = layers_html(run.audit, rows=LAYERS, pictures=False) if layers else ""
-    table += sensitivity_html(run.sensitivity, rows=LAYERS) if layers else ""
-    return _folded(run.name, lines, table)
+    return _folded(run.name, lines, table + sensitivity_html(run.sensitivity, rows=SENSITIVE))
 
 
 def _folded(title: str, lines: Iterable[tuple[str, str]], more: str = "") -> str:

@@ -1,79 +1,85 @@
-"""What single layers cost, as a picture: a bar for each, in the order of the model."""
+"""What was measured of single layers to choose among them, as a table with bars: plain data of `Run.sensitivity`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from nbopt.render.figures import figure, finite, one_line
-from nbopt.render.markup import safe, typeset
-from nbopt.render.pictures import COLOURS, LEGEND
-from nbopt.render.plain import WIDTH, columns, cut, pad
+from nbopt.render import figures
+from nbopt.render.figures import finite, one_line
+from nbopt.render.markup import MUTED, safe, typeset
+from nbopt.render.pictures import COLOURS
+from nbopt.render.plain import columns, cut, pad
 
 ROWS = 40
-"""Layers shown at most, the most sensitive; the others are counted."""
+"""Layers shown at most, the most sensitive first."""
+_NAME = 40
+_BAR = 60
+_CELL = "padding:1px 10px 1px 0;white-space:nowrap;font-weight:400"
 
-_BAR_PIXELS, _BAR_COLUMNS = 160, 24
 
-
-def sensitivity_html(body: Mapping[str, Any], *, rows: int = ROWS) -> str:
-    """Return bars that an untrusted notebook keeps; "" where nothing was measured.
-
-    Args:
-        body: `Run.sensitivity`.
-        rows: Layers at most.
-    """
-    known = _read(body, rows)
-    if known is None:
+def sensitivity_text(found: Mapping[str, Any], rows: int = ROWS) -> str:
+    """Return an aligned table; "" where nothing was measured."""
+    heads, cells, more = _table(found, rows)
+    if not cells:
         return ""
-    what, layers, kept, left_out = known
-    largest = max((value for _, value in layers), default=0.0) or 1.0
-    lines = []
-    for name, value in layers:
-        colour = COLOURS["mixed"] if name in kept else LEGEND["technique"]
-        width = max(1, round(_BAR_PIXELS * value / largest))
-        bar = f'<div style="background:{colour};height:9px;width:{width}px"></div>'
-        note = "stays float" if name in kept else ""
-        cells = (safe(name, 80), typeset(figure(value).value), bar, note)
-        lines.append("".join(f'<td style="padding:1px 8px 1px 0;text-align:left">{cell}</td>' for cell in cells))
-    table = "".join(f"<tr>{line}</tr>" for line in lines)
-    more = f"<div>{left_out:,} less sensitive layers are left out</div>" if left_out else ""
-    return (
-        f'<div style="font-size:12px"><div>{safe(what, 200)}</div>'
-        f'<table style="border-collapse:collapse;font-size:12px;margin:2px 0 4px 0"><tbody>{table}</tbody></table>'
-        f"{more}</div>"
-    )
+    lines = [heads, *([cut(name, _NAME), *rest] for name, *rest in cells)]
+    widths = [max(map(columns, column)) for column in zip(*lines, strict=True)]
+    body = ["  ".join(map(pad, line, widths)).rstrip() for line in lines]
+    return "\n".join([one_line(str(found["what"]), 120), *body, *more])
 
 
-def sensitivity_text(body: Mapping[str, Any], *, width: int = WIDTH, rows: int = ROWS) -> str:
-    """Return the same bars for a terminal."""
-    known = _read(body, rows)
-    if known is None:
+def sensitivity_html(found: Mapping[str, Any], rows: int = ROWS) -> str:
+    """Return a table with a bar for each figure, of what an untrusted notebook keeps; "" where nothing was measured."""
+    heads, cells, more = _table(found, rows)
+    if not cells:
         return ""
-    what, layers, kept, left_out = known
-    largest = max((value for _, value in layers), default=0.0) or 1.0
-    room = max(12, width - _BAR_COLUMNS - 26)
-    name_width = min(room, max((columns(name) for name, _ in layers), default=0))
-    lines = [f"{what}:"]
-    for name, value in layers:
-        bar = "#" * max(1, round(_BAR_COLUMNS * value / largest))
-        note = "  stays float" if name in kept else ""
-        lines.append(f"{pad(cut(name, name_width), name_width)}  {figure(value).value:>8}  {bar}{note}")
-    if left_out:
-        lines.append(f"{left_out:,} less sensitive layers are left out")
-    return "\n".join(lines)
+    values = _values(found)
+    largest = max((max(row, default=0.0) for row in values.values()), default=0.0)
+    body = ""
+    for name, *rest in cells:
+        drawn = [*map(typeset, rest)]
+        for index, value in enumerate(values[name]):
+            drawn[index] += _bar(value / largest if largest > 0 else 0.0)
+        inner = "".join(f'<td style="{_CELL};text-align:left">{cell}</td>' for cell in [safe(name, 60), *drawn])
+        body += f'<tr style="background:transparent">{inner}</tr>'
+    head = "".join(f'<th style="{_CELL};text-align:left;{MUTED}">{safe(each, 60)}</th>' for each in heads)
+    table = f'<table style="font-size:12px;border-collapse:collapse"><tr>{head}</tr>{body}</table>'
+    told = "".join(f'<div style="font-size:12px;{MUTED}">{safe(each, 200)}</div>' for each in more)
+    return f'<div style="font-size:12px;margin:4px 0 0 0">{safe(str(found["what"]), 200)}</div>{table}{told}'
 
 
-def _read(body: Mapping[str, Any], rows: int) -> tuple[str, list[tuple[str, float]], set[str], int] | None:
-    """Return what the figures are, the layers shown, those that stay as they are, and how many are left out."""
-    given = body.get("layers") if isinstance(body, Mapping) else None
-    if not isinstance(given, Mapping) or not given:
-        return None
-    values = {one_line(str(name), 80): finite(value) or 0.0 for name, value in given.items()}
-    shown = set(sorted(values, key=lambda name: -values[name])[:rows])
-    kept = {one_line(str(name), 80) for name in body.get("kept") or ()}
-    layers = [(name, value) for name, value in values.items() if name in shown]
-    return one_line(str(body.get("what", "")), 200), layers, kept, len(values) - len(layers)
+def _values(found: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return each layer's figures, the most sensitive layer first."""
+    layers = {
+        str(name): [finite(v) or 0.0 for v in (value if isinstance(value, (list, tuple)) else [value])]
+        for name, value in dict(found.get("layers") or {}).items()
+    }
+    return dict(sorted(layers.items(), key=lambda pair: -max(pair[1], default=0.0)))
 
 
-__all__ = ["sensitivity_html", "sensitivity_text"]
+def _table(found: Mapping[str, Any], rows: int) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return heads, rows of text, and what is said below."""
+    values = _values(found)
+    levels = [f"at {100 * level:g}%" for level in found.get("levels") or ()] or ["value"]
+    chosen, kept = dict(found.get("chosen") or {}), set(found.get("kept") or ())
+    heads = ["layer", *levels, *(["pruned"] if chosen else []), *(["choice"] if kept else [])]
+    cells = [
+        [
+            name,
+            *(figures.write(value, 4) for value in row),
+            *([f"{100 * chosen[name]:.0f}%" if name in chosen else ""] if chosen else []),
+            *(["kept" if name in kept else ""] if kept else []),
+        ]
+        for name, row in list(values.items())[:rows]
+        if len(row) == len(levels)
+    ]
+    hidden = max(0, len(values) - len(cells)) + int(found.get("left_out") or 0)
+    return heads, cells, [f"{hidden} less sensitive layers are left out"] if hidden else []
+
+
+def _bar(share: float) -> str:
+    """Return a share as a coloured box."""
+    width = round(_BAR * min(max(share, 0.0), 1.0))
+    colour = COLOURS["bad"] if share > 0.5 else COLOURS["mixed"] if share > 0.15 else COLOURS["good"]
+    return f'<span style="display:inline-block;width:{width}px;height:8px;margin:0 0 0 6px;background:{colour}"></span>'

@@ -51,6 +51,10 @@ class Headline:
     conditions: Sentence
 
 
+COARSEST_SPLIT = 0.2
+"""Share of a speedup by which its bounds may lie apart from it for its parts to be told."""
+
+
 def plain(sentence: Iterable[Part]) -> str:
     """Return a sentence as plain text."""
     return "".join(part.text for part in sentence)
@@ -216,9 +220,15 @@ def _second(view: View, best: Run) -> Iterable[Part]:
 
 
 def _split(run: Run) -> Sentence:
-    """Return what runtime and technique each gave, without a full stop; empty where one gave all."""
+    """Return what runtime and technique each gave, without a full stop.
+
+    Empty where one gave all, and where the whole is so uncertain that its parts would not multiply up to it.
+    """
     whole, runtime, own = (finite(x) for x in (run.speedup, run.speedup_runtime, run.speedup_technique))
     if run.is_baseline or whole is None or not runtime or not own or abs(runtime - 1) <= EQUIVALENCE:
+        return ()
+    low, high = finite(run.speedup_low), finite(run.speedup_high)
+    if low is None or high is None or high - low > 2 * COARSEST_SPLIT * whole:
         return ()
     first = figures.share_of_speedup(run, runtime)
     second = figures.share_of_speedup(run, own)

@@ -1,37 +1,74 @@
-"""Prune: set weights to zero one by one, or take whole channels out."""
+"""Prune: set weights to zero one by one, or take whole channels, heads and hidden units out."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from nbopt.errors import ModelError
+from nbopt.errors import OptionError
 from nbopt.technique import Context, Draft, Technique, option
-
-Array = np.ndarray[Any, Any]
+from nbopt.techniques._prune.holding import Holding
+from nbopt.techniques._prune.lowering import Ranking, lowering_of
+from nbopt.techniques._prune.masks import magnitude_masks, read_pattern
+from nbopt.techniques._prune.scan import Scan, scan
+from nbopt.techniques._prune.schedules import SCHEDULES, default_rounds
+from nbopt.techniques._prune.subjects import Shares, Units, Weights
+from nbopt.techniques._prune.trials import Trials, recalibrated
+from nbopt.training import TrainingPlan
 
 
 @dataclass(frozen=True)
 class Prune(Technique):
-    """Remove the weights, or the channels, of least magnitude, and fine-tune what is left.
+    """Remove the weights, or the units, of least importance, and fine-tune what is left.
 
-    Unstructured: the smallest weights of all layers together become zero (Han et al. 2015,
-    https://arxiv.org/abs/1506.02626). The file deflates better; dense kernels are not faster for zeros.
-    Structured: whole channels are removed, with everything that depends on them (torch: DepGraph, Fang et al. 2023,
-    https://arxiv.org/abs/2301.12900), so that file and latency shrink on every runtime.
+    Unstructured: the least important weights become zero (Han et al. 2015, https://arxiv.org/abs/1506.02626). The
+    file deflates better; dense kernels are not faster for zeros.
+    Structured: whole channels, attention heads and hidden units of recurrent layers are removed with everything that
+    depends on them (torch: DepGraph, Fang et al. 2023, https://arxiv.org/abs/2301.12900), so that file and latency
+    shrink on every runtime.
     """
 
     word: ClassVar[str] = "prune"
-    summary: ClassVar[str] = "fewer weights or channels, then fine-tuning"
+    summary: ClassVar[str] = "fewer weights, channels, heads or hidden units, then fine-tuning"
 
-    sparsity: float = option(
-        0.5, "share of weights set to zero, or of each layer's channels taken out", low=0.0, high=1.0, open_ends=True
+    sparsity: float | Literal["auto"] = option(
+        0.5,
+        "share of weights set to zero, or of channels, heads and hidden units taken out; auto finds the least that "
+        "keeps within --max-size and --max-latency, or the most within --max-drop",
+        low=0.0,
+        high=1.0,
+        open_ends=True,
+        words=("auto",),
     )
-    structured: bool = option(False, "take out whole channels instead of single weights")
+    structured: bool = option(False, "take out whole channels, heads and hidden units instead of single weights")
+    importance: str = option(
+        "magnitude",
+        "what ranks weights: their magnitude; taylor, the square of gradient times weight on train (Molchanov et al. "
+        "2019, arXiv:1906.10771); batchnorm, the scale after a channel (Liu et al. 2017, arXiv:1708.06519)",
+        choices=("magnitude", "taylor", "batchnorm"),
+    )
+    scope: str = option(
+        "auto",
+        "global ranks all layers together, layer takes the same share of each, sensitivity prunes each layer alone "
+        "first and gives the share to those that mind least; auto is global for single weights and layer for units",
+        choices=("auto", "global", "layer", "sensitivity"),
+    )
+    pattern: str = option(
+        "",
+        "N:M leaves N of every M neighbours along a layer's inputs, as sparse tensor cores want 2:4 (Mishra et al. "
+        "2021, arXiv:2104.08378); it sets the sparsity to 1 - N/M",
+    )
+    schedule: str = option(
+        "one-shot",
+        "one-shot prunes before fine-tuning, iterative in equal rounds during it (Han et al. 2015), cubic fast at "
+        "first and slowly at the end (Zhu & Gupta 2017, arXiv:1710.01878)",
+        choices=SCHEDULES,
+    )
+    rounds: int = option(
+        0, "times that iterative or cubic prunes; 0 for one an epoch, at least 2, or 10 for cubic", low=0, high=1000
+    )
+    include: tuple[str, ...] = option((), "only these layers: names or globs, by commas; none means all that can be")
+    exclude: tuple[str, ...] = option((), "layers to leave as they are: names or globs, by commas")
     epochs: int = option(1, "passes over train to fine-tune; 0 for none", low=0, high=10_000)
     learning_rate: float = option(
         1e-3, "step size that fine-tuning starts from; it falls to 0 along a cosine", low=0.0, high=10.0, open_ends=True
@@ -42,58 +79,116 @@ class Prune(Technique):
 
         Raises:
             ModelError: There is nothing to prune, or the layers can't be taken apart.
+            OptionError: Options don't go together, or name a layer that the model does not have.
         """
-        framework = context.workload.framework
-        lowering = importlib.import_module(f"nbopt.techniques._prune_{framework.name}")
-        model = framework.clone(draft.model)
+        self._check(context)
+        lowering = lowering_of(context)
+        ranking = Ranking(self.importance, lowering, context)
+        model = context.workload.framework.clone(draft.model)
+        subject: Units | Weights
         if self.structured:
-            model, notes = lowering.remove_channels(model, self.sparsity, context.workload.signature.example)
-            draft = draft.with_(model=model).noted(*notes)
+            traced = lowering.trace(model, context.workload.signature.example)
+            subject = Units(traced, ranking, self.include, self.exclude)
         else:
-            masks = magnitude_masks(lowering.prunable_weights(model), self.sparsity)
-            hold, finish = lowering.with_masks(model, masks)
-            note = "zeros make the deflated file smaller; dense kernels are not faster for them"
-            draft = draft.with_(model=model, hold=(*draft.hold, hold), finish=(*draft.finish, finish)).noted(note)
+            pattern = read_pattern(self.pattern) if self.pattern else None
+            subject = Weights(model, ranking, self.include, self.exclude, pattern)
+        draft = draft.noted(*subject.notes)
+        found = scan(subject, context) if self.scope == "sensitivity" else None
+        share = self._share()
+        if share is None:
+            share, note = self._searched(subject, found, context)
+            draft = draft.noted(note)
+        target = self._shares(subject, share, found)
+        if found is not None:
+            draft = draft.with_(sensitivity=found.to_dict()).noted(found.note)
+        draft = self._put(draft, subject, target, context)
+        if not self.structured:
+            draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
         if not self.epochs:
             return draft
-        # One training for the whole recipe: as long as the longest that a step asks for.
-        epochs = max(draft.plan.epochs, self.epochs)
-        plan = draft.plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
-        return draft.with_(plan=plan)
+        plan = self._plan(draft.plan)
+        return draft.with_(plan=plan, control=True)
+
+    def _put(self, draft: Draft, subject: Units | Weights, target: Shares, context: Context) -> Draft:
+        """Return the draft with the pruned model, or with the schedule that will prune it."""
+        rounds = self.rounds or default_rounds(self.schedule, self.epochs)
+        holding = Holding(subject, subject.lowering, target, self.schedule, rounds)
+        model = subject.model
+        if self.schedule != "one-shot":
+            draft = draft.with_(pace=(*draft.pace, holding.pace))
+        else:
+            holding.pace(model, 0.0)
+            if isinstance(subject, Units):
+                # Gone before the training, which is then as fast as the smaller model.
+                model, notes = recalibrated(holding.finish(model), context)
+                return draft.with_(model=model).noted(f"{subject.counts()} were taken out", *notes)
+        return draft.with_(model=model, hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))
+
+    def _plan(self, plan: TrainingPlan) -> TrainingPlan:
+        """Return the plan of the one training for the whole recipe: as long as the longest that a step asks for."""
+        epochs = max(plan.epochs, self.epochs)
+        return plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
+
+    def _searched(self, subject: Units | Weights, found: Scan | None, context: Context) -> tuple[float, str]:
+        """Return the sparsity that keeps within the user's limits, and what was tried."""
+        trials = Trials(subject, context, lambda share: self._shares(subject, share, found), self._plan(TrainingPlan()))
+        return trials.searched()
 
     @property
     def label(self) -> str:
-        """Return "prune 0.5 structured" or "prune 0.5 unstructured"."""
-        return f"prune {self.sparsity:g} {'structured' if self.structured else 'unstructured'}"
+        """Return "prune 0.5 structured" or "prune 0.5 unstructured", and what differs from the default beside that."""
+        rest = replace(self, sparsity=0.5, structured=False, epochs=1, learning_rate=1e-3).options_text()
+        words = [word.removeprefix("--") for word in rest]
+        kind = "structured" if self.structured else "unstructured"
+        share = self._share()
+        return " ".join([f"prune {'auto' if share is None else f'{share:g}'} {kind}", *words])
+
+    def _share(self) -> float | None:
+        """Return the share that goes in the end, None where it is searched."""
+        if self.pattern:
+            n, m = read_pattern(self.pattern)
+            return 1.0 - n / m
+        return None if isinstance(self.sparsity, str) else self.sparsity
+
+    def _shares(self, subject: Units | Weights, share: float, found: Scan | None) -> Shares:
+        """Return the share over all layers together, or of each."""
+        if found is not None:
+            return found.shares(share)
+        scope = {"auto": "layer" if self.structured else "global"}.get(self.scope, self.scope)
+        return share if scope == "global" else dict.fromkeys(subject.sizes, share)
+
+    def _check(self, context: Context) -> None:
+        """Refuse options that would not do what they say."""
+        if self.pattern:
+            if self.structured:
+                raise OptionError("--pattern for single weights", "--structured too", "leave one of them out")
+            share = self._share()
+            if self.sparsity not in (0.5, share):
+                raise OptionError(
+                    f"a sparsity of {share:g}, which {self.pattern} is", f"{self.sparsity:g}", "leave --sparsity out"
+                )
+            if self.scope in ("global", "sensitivity"):
+                raise OptionError("--scope layer with a pattern, which is alike everywhere", f"--scope {self.scope}")
+        if self.importance == "batchnorm" and not self.structured:
+            raise OptionError(
+                "--importance magnitude or taylor for single weights",
+                "batchnorm, which ranks channels",
+                "prune --structured --importance batchnorm",
+            )
+        if self.rounds > 1 and self.schedule == "one-shot":
+            raise OptionError(
+                "--rounds with --schedule iterative or cubic",
+                f"{self.rounds} rounds of one-shot",
+                "--schedule iterative",
+            )
+        if self.schedule != "one-shot" and (not self.epochs or context.workload.train is None):
+            raise OptionError(
+                f"fine-tuning, during which --schedule {self.schedule} prunes",
+                "no train data" if self.epochs else "--epochs 0",
+                "--epochs 3 with train data, or --schedule one-shot",
+            )
+        if self.importance == "taylor" and context.workload.train is None:
+            raise OptionError("train data, whose gradients --importance taylor takes", "none", "--importance magnitude")
 
 
-def magnitude_masks(weights: Mapping[str, Array], sparsity: float) -> dict[str, Array]:
-    """Return which weights stay: the largest by absolute value, over all layers together.
-
-    Args:
-        weights: Each layer's weights by name, any shapes.
-        sparsity: Share of all weights that goes, 0 to 1, both excluded. Exactly round(sparsity * total) go; of
-            equal weights at the threshold those that come first.
-
-    Raises:
-        ModelError: There are no weights.
-    """
-    if not weights:
-        raise ModelError(
-            "layers with weights to prune (linear, convolution, recurrent)",
-            "none in this model",
-            "choose another technique",
-        )
-    sizes = [array.size for array in weights.values()]
-    magnitudes = np.concatenate([np.abs(array).ravel() for array in weights.values()])
-    going = round(sparsity * magnitudes.size)
-    keep = np.ones(magnitudes.size, dtype=bool)
-    if going:
-        # A stable choice among ties, so that the same model is pruned alike everywhere.
-        threshold = np.partition(magnitudes, going - 1)[going - 1]
-        below = magnitudes < threshold
-        ties = np.flatnonzero(magnitudes == threshold)[: going - int(below.sum())]
-        keep[below] = False
-        keep[ties] = False
-    parts = np.split(keep, np.cumsum(sizes)[:-1])
-    return {name: part.reshape(array.shape) for (name, array), part in zip(weights.items(), parts, strict=True)}
+__all__ = ["Prune", "magnitude_masks"]

@@ -8,13 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nbopt.data import Split
-from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning
+from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning, TrainingError
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
-from nbopt.techniques._prune_keras import remove_channels
+from nbopt.techniques._prune_keras.rebuild import TracedModel
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.keras_models import ALL, L, cnn, digits, rows, signature, subclassed
@@ -258,6 +259,26 @@ def test_python_in_call_predicts_but_does_not_export(tmp_path):
             FRAMEWORK.export(model, signature((rows(8),)), Path(tmp_path / "m"), form)
 
 
+def test_a_training_that_diverges_says_what_to_try():
+    model = keras.Sequential([keras.Input((6,)), L.Dense(16, "elu"), L.Dense(3)])
+    x, y = rows(6).repeat(40, 0), np.arange(200) % 3
+
+    def climb(_, output):
+        return -keras.ops.mean(output**16, -1)
+
+    before = [weight.copy() for weight in model.get_weights()]
+    score = iter([0.5, 0.4, 0.3, 0.2]).__next__
+    loss, _ = FRAMEWORK.loss(model, climb, "logits")
+    fitting = Fitting(Split((x, y), "train"), loss, score=lambda _: score())
+    with pytest.raises(TrainingError, match=r"training diverged: its loss was -?(inf|nan)") as caught:
+        FRAMEWORK.fit(model, TrainingPlan(epochs=3, batch_size=20, learning_rate=9.0), fitting)
+    assert "--learning-rate 0.9" in str(caught.value)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    late = Fitting(Split((np.where(np.arange(200)[:, None] > 190, np.nan, x), y), "train"), loss)
+    with pytest.raises(DataError, match="check train for NaN"):
+        FRAMEWORK.fit(model, TrainingPlan(epochs=1, batch_size=20, learning_rate=1e-3), late)
+
+
 def test_own_train_step_is_said():
     class Custom(keras.Model):
         def train_step(self, data):
@@ -302,12 +323,78 @@ def test_a_model_compiled_with_a_loss_of_the_notebooks_is_copied(loss):
         optimizer = model.optimizer
         copied = FRAMEWORK.clone(model)
         np.testing.assert_allclose(FRAMEWORK.predict(copied, x), FRAMEWORK.predict(model, x), atol=1e-6)
-        smaller, _ = remove_channels(model, 0.5, x)
+        traced = TracedModel(model)
+        smaller = traced.remove(model, {width.name: np.arange(width.size)[1::2] for width in traced.widths})
         assert smaller.count_params() < model.count_params()
         assert model.compiled
         assert model.optimizer is optimizer
         assert not copied.compiled
         assert not smaller.compiled
+
+
+def normalized(kind):
+    """Return a functional model that scales its inputs as `kind` says, and rows far from mean 0 and variance 1."""
+    x = rows(4) * 5 + 3
+    adapted = L.Normalization()
+    adapted.adapt(x)
+    scaled = {
+        "adapted": adapted,
+        "of one number": L.Normalization(axis=None, mean=3.0, variance=25.0),
+        "given": L.Normalization(mean=[3.0, 2.0, 1.0, 0.0], variance=[25.0, 4.0, 1.0, 9.0]),
+        "inverted": L.Normalization(mean=[3.0, 2.0, 1.0, 0.0], variance=[25.0, 4.0, 1.0, 9.0], invert=True),
+    }[kind]
+    entry = keras.Input((4,), name="number")
+    return keras.Model(entry, L.Dense(3)(L.Dense(8, "relu")(scaled(entry)))), (x,)
+
+
+@pytest.mark.parametrize("form", ["keras", "onnx", "openvino", "litert"])
+@pytest.mark.parametrize("kind", ["adapted", "of one number", "given", "inverted"])
+def test_normalization_goes_everywhere(form, kind, tmp_path):
+    model, x = normalized(kind)
+    expected = FRAMEWORK.predict(model, x)
+    runtime = next(r for r in all_runtimes().values() if r.form == form and "keras" in r.frameworks)
+    exported = FRAMEWORK.export(model, signature(x), tmp_path / f"model{runtime.suffix}", form)
+    session = runtime.load(exported.path, Manifest(runtime.name, ("input_0",)), threads=1)
+    np.testing.assert_allclose(session.run(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_copies_of_an_adapted_normalization_scale_as_it_does():
+    model, x = normalized("adapted")
+    for copied in (FRAMEWORK.clone(model), FRAMEWORK.clone(Around(model))):
+        np.testing.assert_allclose(FRAMEWORK.predict(copied, x), FRAMEWORK.predict(model, x), atol=1e-5)
+    traced = TracedModel(model)
+    smaller = traced.remove(model, {width.name: np.arange(width.size)[::4] for width in traced.widths})
+    norms = [next(y for y in m.layers if isinstance(y, L.Normalization)) for m in (model, smaller)]
+    np.testing.assert_allclose(norms[1](x[0]), norms[0](x[0]), atol=1e-6)
+
+
+class Around(keras.Model):
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+        self.build((None, 4))
+
+    def call(self, x):
+        return self.inner(x)
+
+
+class Shifted(L.Layer):
+    """A layer of a user's own that holds a tensor which is no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.by = tf.constant([1.0, 2.0, 3.0, 4.0])
+
+    def call(self, x):
+        return x + self.by
+
+
+def test_a_constant_of_a_users_layer_goes_to_onnx(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Shifted(), L.Dense(2)])
+    x = rows(4)
+    exported = FRAMEWORK.export(model, signature((x,)), tmp_path / "model.onnx", "onnx")
+    session = runtime_named("onnxruntime").load(exported.path, Manifest("onnxruntime", ("input_0",)), threads=1)
+    np.testing.assert_allclose(session.run((x,)), FRAMEWORK.predict(model, (x,)), atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino", "litert"])

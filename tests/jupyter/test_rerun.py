@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nbopt.comparison import Comparison
-from nbopt.errors import ModelError, OptionError
+from nbopt.errors import Interrupted, ModelError, OptionError
 from nbopt.reproduce import Reproduction
 from tests.jupyter.conftest import MODEL, Shell
 
@@ -48,3 +48,21 @@ def test_a_run_is_repeated_from_its_record(shell: Shell) -> None:
     assert isinstance(error, OptionError)
     assert "the model's weights (was it trained since?)" in str(error)
     assert len(shell.shown().splitlines()) <= 4
+
+
+def test_an_interrupt_binds_and_shows_what_is_done_beside_the_run_that_it_repeats(shell: Shell) -> None:
+    shell.ok(MODEL)
+    shell.ok(
+        "stop = False\n"
+        "def share(y, score):\n"
+        "    if stop: raise KeyboardInterrupt\n"
+        "    return float((score.argmax(1) == y).mean())"
+    )
+    shell.ok(f"%optimize use net --train train --valid valid --metric share {FAST}")
+    shell.ok(f"%optimize quantize --calibration 32 -o q8 {FAST}")
+    shell.ok("stop = True")
+    assert isinstance(shell.error("%optimize rerun quantize/onnxruntime -o again"), Interrupted)
+    partial = shell.names["again"]
+    assert isinstance(partial, Comparison)
+    assert [run.name for run in partial] == ["baseline/torch", "baseline/onnxruntime", "quantize/onnxruntime"]
+    assert any("quantize/onnxruntime" in str(bundle.get("text/plain")) for bundle in shell.displayed())

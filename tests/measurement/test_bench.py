@@ -31,8 +31,8 @@ def open_bench(workload: Workload) -> Iterator[Open]:
     """Give a function that opens an artifact beside the shared workload's rows; all are closed at the end."""
     opened: list[Bench] = []
 
-    def start(path: Path, manifest: Manifest, threads: int = 1) -> Bench:
-        bench = Bench(path, manifest, threads=threads, folder=workload.report_rows.folder)
+    def start(path: Path, manifest: Manifest, threads: int = 1, **options: int) -> Bench:
+        bench = Bench(path, manifest, threads=threads, folder=workload.report_rows.folder, **options)
         opened.append(bench)
         return bench
 
@@ -207,3 +207,19 @@ def test_the_resident_size_grows_with_what_is_held() -> None:
     assert resident_bytes(peak=False) - before > 32 << 20
     assert resident_bytes(peak=True) >= before
     assert held.any()
+
+
+def test_blocks_go_to_each_instance_in_turn(open_bench: Open, onnx: tuple[Path, Manifest]) -> None:
+    bench = open_bench(*onnx, instances=3)
+    side = bench.side()
+    assert [side(2).instance for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+    assert {open_bench(*onnx).side()(2).instance} == {0}
+
+
+def test_a_call_of_several_inferences_takes_as_many_times_as_long(
+    open_bench: Open, onnx: tuple[Path, Manifest]
+) -> None:
+    one, five = open_bench(*onnx).side(), open_bench(*onnx, repeat=5).side()
+    one(100), five(20)
+    ratios = [np.median(five(20).wall_ns) / np.median(one(100).wall_ns) for _ in range(15)]
+    assert 3.5 < np.median(ratios) < 6.5

@@ -118,6 +118,28 @@ def test_the_class_axis_of_images_is_found_by_the_labels() -> None:
     assert scored.scores.argmax(-1).tolist() == [2] * 40
 
 
+def test_places_with_labels_of_their_own_remember_their_row() -> None:
+    labels = np.array([[[1, 0], [1, 1]], [[0, 0], [0, 1]]])
+    scored = prepare(labels, np.arange(8.0).reshape(2, 2, 2) - 4, "multilabel_logits", weight=[2.0, 1.0])
+    assert scored.y.tolist() == [[1, 0], [1, 1], [0, 0], [0, 1]]
+    assert scored.scores.shape == (4, 2)
+    assert scored.groups is not None
+    assert scored.groups.tolist() == [0, 0, 1, 1]
+    assert scored.weight is not None
+    assert scored.weight.tolist() == [2.0, 2.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 2), (3, 5, 2, 2), (3, 4, 5), (3, 4, 1)])
+def test_each_place_of_a_mask_is_a_yes_or_no_however_wide_the_mask_is(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    labels, raw = rng.integers(0, 2, shape), rng.normal(size=shape)
+    scored = prepare(labels, raw, "binary_logits")
+    assert scored.y.tolist() == labels.reshape(-1).tolist()
+    np.testing.assert_allclose(scored.scores, 1 / (1 + np.exp(-raw.reshape(-1))))
+    assert scored.groups is not None
+    assert scored.groups.tolist() == np.repeat([0, 1, 2], labels[0].size).tolist()
+
+
 def test_aligning_twice_changes_nothing() -> None:
     once = prepare([[0, 1], [2, -100]], np.random.default_rng(0).normal(size=(2, 2, 3)), "logits")
     twice = align(once.y, once.scores, "logits", once.weight)

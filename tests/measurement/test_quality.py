@@ -132,3 +132,41 @@ def test_a_class_for_each_row_or_a_word_for_each_label() -> None:
     assert classes_of(np.array([[0.1, 2.0], [3.0, 1.0]]), "logits").tolist() == [1, 0]
     assert classes_of(np.array([[-1.0], [1.0]]), "binary_logits").ravel().tolist() == [0, 1]
     assert classes_of(np.array([[-1.0, 1.0]]), "multilabel_logits").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("labels", [Y, None])
+def test_another_number_of_rows_than_the_baseline_s_is_told(labels: Any) -> None:
+    for raw in (GOOD[:7], GOOD[:1], np.concatenate([GOOD, GOOD]), np.array(1.0)):
+        with pytest.raises(DataError, match=r"expected: an output row for each reporting row \(300\)") as caught:
+            judge(ACCURACY, raw, labels, None, GOOD)
+        assert f"outputs of shape {raw.shape}" in caught.value.one_line
+    with pytest.raises(DataError, match="for each reporting row"):
+        judge(ACCURACY, GOOD[:7], Y, None, None)
+
+
+def test_another_number_of_outputs_than_the_baseline_s_is_told() -> None:
+    for labels in (Y, None):
+        with pytest.raises(DataError, match=r"in the shape of the untouched model's, \(300, 3\)"):
+            judge(ACCURACY, GOOD[:, :2], labels, None, GOOD)
+    y = RNG.normal(size=50)
+    flat = judge(metric_of("rmse", output="regression"), y, y, None, y[:, None])
+    assert flat.max_error == 0, "an axis of one value is none: 50 rows against 50 columns would be 2,500 differences"
+
+
+@pytest.mark.parametrize("name", ["accuracy", "auc", "average_precision", "f1", "log_loss"])
+@pytest.mark.parametrize(("kind", "shape"), [("multilabel_logits", (90, 4, 3)), ("binary_logits", (90, 4, 2))])
+def test_places_of_a_row_are_measured_by_row(name: str, kind: Any, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    metric, repeated = metric_of(name, output=kind), (1, shape[1], 1)
+    once, noise = rng.normal(size=(2, shape[0], 1, shape[2]))
+    y = (once + noise > 0).astype(np.int64)
+    one = judge(metric, once + 0.5 * noise, y, None, once)
+    many = judge(metric, np.tile(once + 0.5 * noise, repeated), np.tile(y, repeated), None, np.tile(once, repeated))
+    assert one.value is not None
+    assert one.difference is not None
+    assert many.value is not None
+    assert many.difference is not None
+    assert many.value.value == pytest.approx(one.value.value)
+    # Places that repeat each other prove no more than one of them.
+    assert many.value.half_width == pytest.approx(one.value.half_width, rel=0.1)
+    assert many.difference.interval.half_width == pytest.approx(one.difference.interval.half_width, rel=0.1)

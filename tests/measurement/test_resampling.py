@@ -138,7 +138,8 @@ def test_accuracy_is_judged_by_mcnemar() -> None:
 @pytest.mark.parametrize("name", ["accuracy", "f1", "balanced_accuracy"])
 def test_unchanged_labels_prove_only_so_much(name: str) -> None:
     y, base, _ = _two(np.random.default_rng(0), 1000)
-    variant = base + 1e-9 * np.sign(base - 0.5)
+    odds = np.log(base / (1 - base))
+    variant = 1 / (1 + np.exp(-odds / 2))
     found = paired_difference(metric_of(name, output="binary_probabilities"), y, base, variant)
     assert found.interval.value == 0
     assert found.interval.high == pytest.approx(3.84 / 1003.84, rel=1e-3)

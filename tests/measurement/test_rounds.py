@@ -9,7 +9,8 @@ import pytest
 
 from nbopt.errors import OptionError
 from nbopt.measurement.blocks import Block, CallableSide
-from nbopt.measurement.rounds import Budget, Rounds, run_rounds
+from nbopt.measurement.budget import Budget
+from nbopt.measurement.rounds import Rounds, run_rounds
 
 
 class Clock:
@@ -220,3 +221,64 @@ def test_what_a_callable_raises_is_passed_on_and_the_collector_runs_again() -> N
     with pytest.raises(ValueError, match="mine"):
         CallableSide(broken)(1)
     assert gc.isenabled()
+
+
+def placed_side(call_ms: float, places: list[float], rng: np.random.Generator) -> Callable[[int], Block]:
+    """Return a side of several instances, each of which is faster or slower by a factor."""
+    turn = 0
+
+    def side(iterations: int) -> Block:
+        nonlocal turn
+        instance, turn = turn % len(places), turn + 1
+        wall = call_ms * 1e6 * places[instance] * np.exp(0.03 * rng.normal() + 0.02 * rng.normal(size=iterations))
+        return Block(wall, float(wall.sum()), iterations, 1.0, 1.0, 1.0, instance)
+
+    return side
+
+
+def placed_rounds(rng: np.random.Generator, instances: int, spread: float, *, apart: bool) -> Rounds:
+    rounds = Rounds(apart=apart)
+    for name in ("baseline", "variant"):
+        process = 1 + 0.005 * rng.normal()
+        side = placed_side(1.0, [process * (1 + spread * rng.normal()) for _ in range(instances)], rng)
+        rounds.blocks[name] = [side(20) for _ in range(40)]
+    return rounds
+
+
+@pytest.mark.parametrize(("instances", "spread"), [(1, 0.007), (4, 0.007), (4, 0.013), (8, 0.0)])
+def test_the_interval_of_a_ratio_holds_the_luck_of_places(instances: int, spread: float) -> None:
+    covered, narrow = 0, 0
+    for seed in range(300):
+        rounds = placed_rounds(np.random.default_rng(seed), instances, spread, apart=True)
+        covered += rounds.ratio("baseline", "variant").covers(1.0)
+        narrow += rounds.paired_ratio("baseline", "variant").covers(1.0)
+    # 93% of 300 is promised; 90% would be met by chance one time in thirty.
+    assert covered >= 0.9 * 300
+    assert narrow < covered  # what one process shows is less than what differs between two
+
+
+def test_sides_of_one_process_are_as_far_apart_as_they_measure() -> None:
+    rounds = placed_rounds(np.random.default_rng(0), 4, 0.01, apart=False)
+    assert rounds.ratio("baseline", "variant") == rounds.paired_ratio("baseline", "variant")
+
+
+def test_no_side_is_first_more_often(clock: Clock) -> None:
+    log: list[str] = []
+    sides = {name: clock.side(1.0, noise=0.05, seed=i, log=log, name=name) for i, name in enumerate(("f", "g"))}
+    rounds = run_rounds(sides, Budget(1.0), rng=3)
+    firsts = log[-2 * len(rounds) :: 2]
+    assert abs(firsts.count("f") - firsts.count("g")) <= 1
+
+
+@pytest.mark.parametrize(
+    ("parallel", "contention", "verdict"), [(2.0, 1.6, "inconclusive"), (1.0, 1.6, "better"), (2.0, 1.05, "better")]
+)
+def test_threads_that_wait_for_each_other_are_not_judged_beside_other_load(
+    parallel: float, contention: float, verdict: str
+) -> None:
+    rounds = Rounds()
+    for name, call_ms in (("f", 50.0), ("g", 0.5)):
+        wall = np.full(10, call_ms * 1e6)
+        rounds.blocks[name] = [Block(wall, float(wall.sum()), 10, contention, contention, parallel) for _ in range(20)]
+    assert rounds.verdict("f", "g") == verdict
+    assert rounds.busy == (contention > 1.1)

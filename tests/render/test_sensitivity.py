@@ -1,46 +1,45 @@
+"""A scan of layers as text and as what an untrusted notebook keeps."""
+
 from __future__ import annotations
 
-import re
-
-import pytest
-
-from nbopt.render.details import details_of
 from nbopt.render.sensitivity import sensitivity_html, sensitivity_text
-from nbopt.render.view import views
-from tests.render.sample_runs import EVERYTHING, run_of
 
-BODY = {"what": "error of the outputs", "layers": {"a<b>": 0.1, "conv": 0.4, "head": 0.2}, "kept": ["conv"]}
-
-
-def test_the_longest_bar_is_of_the_most_sensitive_layer_and_what_stays_float_is_said() -> None:
-    text = sensitivity_text(BODY)
-    lines = {line.split()[0]: line for line in text.splitlines()[1:]}
-    lengths = {name: line.count("#") for name, line in lines.items()}
-    assert lengths["conv"] == max(lengths.values()) == 2 * lengths["head"] == 4 * lengths["a<b>"]
-    assert [name for name, line in lines.items() if "stays float" in line] == ["conv"]
-    html = sensitivity_html(BODY)
-    widths = list(map(int, re.findall(r"width:(\d+)px", html)))
-    assert widths == [40, 160, 80]
-    assert html.count("stays float") == 1
-    assert "a<b>" not in html
-    assert "a&lt;b&gt;" in html
+SCAN = {
+    "what": "accuracy lost on valid when one layer alone is pruned",
+    "levels": [0.25, 0.5],
+    "layers": {"body.<b>": [0.001, 0.02], "stem": [0.1, 0.3], "odd": [0.1]},
+    "chosen": {"body.<b>": 0.7, "stem": 0.1},
+    "left_out": 3,
+}
+MIXED = {"what": "error of one layer in int8", "layers": {"a": 0.5, "b": float("nan")}, "kept": ["a"]}
 
 
-@pytest.mark.parametrize("body", [{}, {"layers": {}}, {"layers": 3}, {"layers": {"x": float("nan")}}])
-def test_nothing_and_nonsense_are_no_picture_or_an_empty_one(body: dict) -> None:
-    assert isinstance(sensitivity_html(body), str)
-    assert sensitivity_text(body).count("#") <= 1
+def test_the_most_sensitive_layer_comes_first() -> None:
+    text = sensitivity_text(SCAN).splitlines()
+    assert text[0] == SCAN["what"]
+    assert text[1].split() == ["layer", "at", "25%", "at", "50%", "pruned"]
+    assert text[2].split() == ["stem", "0.1000", "0.3000", "10%"]
+    assert "70%" in text[3]
+    assert "left out" in text[-1]
 
 
-def test_only_the_most_sensitive_are_shown() -> None:
-    body = {"what": "error", "layers": {f"layer{i}": i for i in range(100)}, "kept": []}
-    text = sensitivity_text(body, rows=5)
-    assert "95 less sensitive layers are left out" in text
-    assert "layer99" in text
-    assert "layer94" not in text
+def test_one_figure_a_layer_and_what_was_kept() -> None:
+    assert sensitivity_text(MIXED).splitlines()[2].split() == ["a", "0.5000", "kept"]
 
 
-def test_the_details_of_a_run_hold_it() -> None:
-    run = run_of("quantize/onnxruntime", sensitivity=BODY)
-    view = next(iter(views(type(EVERYTHING)([run]))))
-    assert "stays float" in details_of(view)
+def test_html_has_bars_and_escapes_names() -> None:
+    html = sensitivity_html(SCAN)
+    assert "<b>" not in html.replace("body.&lt;b&gt;", "")
+    assert html.count("inline-block") == 4
+    assert "<script" not in html
+    assert len(html) < 10_000
+
+
+def test_nothing_measured_is_nothing_shown() -> None:
+    assert sensitivity_text({}) == sensitivity_html({}) == ""
+
+
+def test_a_large_scan_stays_small() -> None:
+    many = {"what": "x", "levels": [0.25, 0.5, 0.75], "layers": {f"layer{i}": [0.1, 0.2, i / 1000] for i in range(500)}}
+    assert len(sensitivity_html(many, rows=10)) < 12_000
+    assert "490 less sensitive" in sensitivity_html(many, rows=10)

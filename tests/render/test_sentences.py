@@ -255,3 +255,11 @@ def test_a_headline_over_rows_of_different_conditions_says_so() -> None:
     assert plain(top(*runs).second).endswith("measured under different conditions (governor): not a ranking.")
     kept = [BASELINE, dataclasses.replace(SLOWER, environment={**ENVIRONMENT, "threads": 7})]
     assert plain(top(*kept).second).endswith("measured under different conditions (threads): not a ranking.")
+
+
+def test_an_uncertain_speedup_is_not_taken_apart() -> None:
+    wide = dataclasses.replace(INT8, speedup=6.0, speedup_low=4.0, speedup_high=9.0)
+    assert "the runtime gives" not in plain(top(BASELINE, wide).second)
+    assert "the runtime gives" in plain(
+        top(BASELINE, dataclasses.replace(wide, speedup_low=5.5, speedup_high=6.5)).second
+    )

@@ -4,14 +4,19 @@ import keras
 import numpy as np
 import pytest
 
-from nbopt.data import Split
+from nbopt.data import Batch, Split
 from nbopt.errors import ModelError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._keras_copy import symbolic
 from nbopt.frameworks.keras import FRAMEWORK
-from nbopt.techniques._prune_keras import prunable_weights, rebuild, remove_channels, silenced, with_masks
+from nbopt.techniques._prune.holding import Holding
+from nbopt.techniques._prune.lowering import Ranking
+from nbopt.techniques._prune.subjects import Units, Weights
+from nbopt.techniques._prune.widths import least, unit_masks
+from nbopt.techniques._prune_keras import LOWERING
 from nbopt.techniques._prune_keras.channels import Channels
-from nbopt.techniques._prune_keras.trace import Trace
+from nbopt.techniques._prune_keras.rebuild import TracedModel, silenced
+from nbopt.techniques._prune_keras.weights import prunable_weights
 from nbopt.techniques.prune import magnitude_masks
 from nbopt.training import TrainingPlan
 from tests.keras_models import ALL, L, cnn, digits, subclassed
@@ -56,7 +61,22 @@ def mobile():
     return keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=5)
 
 
+def both_ways():
+    layers = [L.Bidirectional(L.LSTM(8, return_sequences=True)), L.Bidirectional(L.GRU(6), merge_mode="sum")]
+    return keras.Sequential([keras.Input((7, 5)), L.Dense(6), *layers, L.Dense(3)])
+
+
+def layer_shared_attention():
+    entry = keras.Input((6, 8))
+    attend, norm = L.MultiHeadAttention(4, 5, output_shape=12), L.LayerNormalization()
+    x = L.Dense(12)(entry)
+    x = norm(attend(x, x) + attend(x, x, x))
+    return keras.Model(entry, L.Dense(4)(L.Flatten()(x)))
+
+
 MODELS = {
+    "both_ways": both_ways,
+    "shared_attention": layer_shared_attention,
     "residual": residual,
     "recurrent": recurrent,
     "attention": attention,
@@ -92,42 +112,86 @@ def _inputs(model):
     )
 
 
+def ranking(importance: str = "magnitude") -> Ranking:
+    return Ranking(importance, LOWERING, None)  # magnitude needs no context
+
+
+def narrower(model, fraction, **more):
+    units = Units(TracedModel(model), ranking(), **more)
+    units.masks(units.model, dict.fromkeys(units.sizes, fraction))
+    return units.finished(units.model), units.notes
+
+
 @pytest.mark.parametrize(("name", "fraction"), [*((name, 0.4) for name in MODELS), ("residual", 0.99)])
-def test_a_narrower_model_equals_the_silenced_one(name, fraction):
+def test_a_narrower_model_equals_the_silenced_one_and_the_one_with_zeros(name, fraction):
     model = _shaken(MODELS[name]())
     before, inputs = [v.numpy() for v in model.variables], _inputs(model)
-    trace = Trace(model)
-    keep = trace.channels.keep(fraction)
-    smaller = rebuild(model, trace, keep)
+    traced = TracedModel(model)
+    rng = np.random.default_rng(0)
+    going = {}
+    for width in traced.widths:
+        if not width.normed:
+            going[width.name] = least(width, rng.random(width.size), round(fraction * width.size))
+    assert any(len(units) for units in going.values())
+    keep = traced.trace.keep(traced.widths, going)
+    smaller = traced.remove(model, going)
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.variables, strict=True))
     assert smaller.count_params() < model.count_params()
     assert all(min(v.shape, default=1) > 0 for v in smaller.variables)
-    whole = _outputs(model, inputs)
-    silenced(model, trace, keep)
-    for ours, theirs, original in zip(_outputs(smaller, inputs), _outputs(model, inputs), whole, strict=True):
-        assert ours.shape == original.shape
-        np.testing.assert_allclose(ours, theirs, atol=2e-5 * max(1.0, np.abs(theirs).max()))
+    whole, ours = _outputs(model, inputs), _outputs(smaller, inputs)
+    zeros = FRAMEWORK.clone(model)
+    LOWERING.put_zeros(zeros, unit_masks(traced.widths, going, LOWERING.shapes(model)), {})
+    silenced(model, traced.trace, keep)
+    for theirs in (_outputs(model, inputs), _outputs(zeros, inputs)):
+        for mine, yours, original in zip(ours, theirs, whole, strict=True):
+            assert mine.shape == original.shape
+            np.testing.assert_allclose(mine, yours, atol=2e-5 * max(1.0, np.abs(yours).max()))
+
+
+def test_heads_and_hidden_sizes_go_and_the_stream_stays_unless_it_is_included():
+    smaller, notes = narrower(attention(), 0.5)
+    attend = next(layer for layer in smaller.layers if isinstance(layer, L.MultiHeadAttention))
+    assert attend.num_heads == 1
+    assert any("LayerNorm" in note and "--include" in note for note in notes)
+    widths = [layer.units for layer in smaller.layers if isinstance(layer, L.Dense)]
+    assert widths == [16, 16, 16, 4]
+    whole, _ = narrower(attention(), 0.5, include=("*",))
+    assert [layer.units for layer in whole.layers if isinstance(layer, L.Dense)] == [8, 16, 8, 4]
+
+
+def test_a_removal_copy_may_be_of_a_trained_copy():
+    model = cnn()[0]
+    units = Units(TracedModel(model), ranking())
+    units.masks(model, dict.fromkeys(units.sizes, 0.5))
+    other = FRAMEWORK.clone(model)
+    for variable in other.variables:
+        variable.assign(variable.value * 2 if "float" in str(variable.dtype) else variable.value)
+    assert units.finished(other).layers[0].kernel.shape == (3, 3, 1, 4)
+    assert np.abs(units.finished(other).layers[0].kernel.numpy()).max() > np.abs(model.layers[0].kernel.numpy()).max()
 
 
 def test_the_least_important_channels_go():
     model = keras.Sequential([keras.Input((4,)), L.Dense(4, "relu"), L.Dense(2)])
     model.layers[0].kernel.assign(np.ones((4, 4)) * [1.0, 0.01, 2.0, 0.02])
     model.layers[1].kernel.assign(np.ones((4, 2)))
-    smaller, notes = remove_channels(model, 0.5, (np.zeros((1, 4), np.float32),))
+    smaller, notes = narrower(model, 0.5)
     assert notes == []
     np.testing.assert_allclose(smaller.layers[0].kernel.numpy()[0], [1.0, 2.0])
 
 
 def test_layers_that_can_not_be_followed_are_named():
-    _, notes = remove_channels(attention(), 0.5, ())
-    assert "LayerNormalization" in notes[0]
+    entry = keras.Input((6, 8))
+    x = L.Dense(16)(L.GroupNormalization(4)(L.Dense(16)(entry)))
+    model = keras.Model(entry, L.Dense(2)(L.Dense(12)(L.GlobalAveragePooling1D()(x))))
+    _, notes = narrower(model, 0.5)
+    assert "GroupNormalization" in notes[0]
 
 
 def test_models_with_nothing_to_take_out_are_told():
     with pytest.raises(ModelError):
-        remove_channels(keras.Sequential([keras.Input((4,)), L.Dense(2)]), 0.5, ())
+        TracedModel(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
     with pytest.raises(ModelError):
-        remove_channels(subclassed()[0], 0.5, ())
+        TracedModel(subclassed()[0])
 
 
 def test_half_of_a_trained_cnn_recovers():
@@ -136,11 +200,19 @@ def test_half_of_a_trained_cnn_recovers():
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers, L.Flatten(), L.Dropout(0.2), L.Dense(10)])
     fitting = Fitting(Split((x, y), "train"), FRAMEWORK.loss(model, None, "logits")[0])
     FRAMEWORK.fit(model, TrainingPlan(epochs=5, batch_size=64), fitting)
-    smaller, _ = remove_channels(model, 0.5, (x[:1],))
+    smaller, _ = narrower(model, 0.5)
+
+    def accuracy(m):
+        return (FRAMEWORK.predict(m, (xv,)).argmax(-1) == yv).mean()
+
+    cut = accuracy(smaller)
+    assert LOWERING.recalibrate(smaller, iter(Split((x, y), "train"))) == 1
+    assert smaller.layers[2].momentum == 0.8
+    assert smaller.layers[5].rate == 0.2
+    assert accuracy(smaller) >= cut - 0.02
     FRAMEWORK.fit(smaller, TrainingPlan(epochs=3, batch_size=64), fitting)
-    accuracy = [(FRAMEWORK.predict(m, (xv,)).argmax(-1) == yv).mean() for m in (model, smaller)]
     assert FRAMEWORK.count(smaller)[0] < 0.5 * FRAMEWORK.count(model)[0]
-    assert accuracy[1] > accuracy[0] - 0.03
+    assert accuracy(smaller) > accuracy(model) - 0.03
 
 
 @pytest.mark.parametrize("name", ["cnn", "lstm", "subclassed", "embedding"])
@@ -150,26 +222,76 @@ def test_masks_hold_while_training(name):
     labels = np.arange(5) % width
     weights = prunable_weights(model)
     assert all(value.ndim >= 2 for value in weights.values())
-    masks = magnitude_masks(weights, 0.6)
-    hold, finish = with_masks(model, masks)
+    holding = Holding(Weights(model, ranking()), LOWERING, 0.6)
+    assert holding.pace(model, 0.0)
     loss = FRAMEWORK.loss(model, "sparse_categorical_crossentropy", "probabilities")[0]
-    fitting = Fitting(Split((inputs, labels), "train"), loss, hold=(hold,))
+    fitting = Fitting(Split((inputs, labels), "train"), loss, hold=(holding.hold,))
     FRAMEWORK.fit(model, TrainingPlan(epochs=2, keep_best=False), fitting)
-    finished = prunable_weights(finish(model))
+    finished = prunable_weights(holding.finish(model))
+    masks = magnitude_masks(weights, 0.6)
     for key, mask in masks.items():
         assert not finished[key][~mask].any()
+        assert not np.signbit(finished[key][~mask]).any()
     assert sum(int((v == 0).sum()) for v in finished.values()) >= round(0.6 * sum(v.size for v in weights.values()))
     assert any((finished[key] != weights[key] * masks[key]).any() for key in masks)
 
 
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_schedule_prunes_step_by_step(structured):
+    model, inputs = cnn()
+    subject = Units(TracedModel(model), ranking()) if structured else Weights(model, ranking())
+    target = dict.fromkeys(subject.sizes, 0.5) if structured else 0.5
+    holding = Holding(subject, LOWERING, target, "iterative", 3)
+    zeros = []
+
+    def watched(trained, done):
+        ready = holding.pace(trained, done)
+        zeros.append(np.mean([(value == 0).mean() for value in prunable_weights(trained).values()]))
+        return ready
+
+    loss = FRAMEWORK.loss(model, None, "logits")[0]
+    scores = iter([0.9, 0.9, 0.1, 0.2])
+    data = Split((np.repeat(inputs[0], 4, 0), np.arange(20) % 10), "train")
+    fitting = Fitting(data, loss, score=lambda _: next(scores), hold=(holding.hold,), pace=(watched,))
+    record = FRAMEWORK.fit(model, TrainingPlan(epochs=3, batch_size=5), fitting)
+    assert zeros == sorted(zeros)
+    assert len(set(np.round(zeros, 6))) == 3
+    assert record.kept_epoch == 3
+    finished = holding.finish(model)
+    if structured:
+        assert finished.count_params() < model.count_params()
+        np.testing.assert_allclose(FRAMEWORK.predict(finished, inputs), FRAMEWORK.predict(model, inputs), atol=1e-5)
+
+
+def test_gradient_times_weight_is_what_a_difference_says():
+    model, inputs = ALL["mlp"]()
+    labels = np.array([0, 1, 0, 1, 1], np.float32)
+    loss = FRAMEWORK.loss(model, None, "binary_probabilities")[0]
+    scores = LOWERING.taylor(model, loss, iter([Batch(inputs, labels)]))
+    kernel = model.layers[-1].kernel
+    name = next(name for name in scores if name.endswith(f"{model.layers[-1].name}/kernel"))
+    value, step = kernel.numpy(), 1e-3
+
+    def at(delta):
+        shifted = value.copy()
+        shifted[3, 0] += delta
+        kernel.assign(shifted)
+        return float(loss(model(inputs[0]), labels[:, None], None))
+
+    slope = (at(step) - at(-step)) / (2 * step)
+    np.testing.assert_allclose(scores[name][3, 0], (slope * value[3, 0]) ** 2, rtol=0.05, atol=1e-9)
+
+
 def test_channels_keep_one_of_each_layer_and_spare_what_is_frozen():
     channels = Channels()
-    first, second, fixed = channels.new(4), channels.new(4), channels.new(4, frozen=True)
+    first, second, fixed = channels.new(4, "a"), channels.new(4, "b"), channels.new(4, "c", frozen=True)
     channels.tie(first, second)
-    channels.weigh(first, np.array([4.0, 3.0, 2.0, 1.0]))
-    keep = channels.keep(0.99)
-    assert keep[first].tolist() == keep[second].tolist() == [True, False, False, False]
-    assert keep[fixed].all()
-    assert channels.keep(0.5)[first].tolist() == [True, True, False, False]
+    (group,) = channels.groups()
+    assert group.layers == ("a", "b")
+    assert group.roots.tolist() == first.tolist()
+    assert [maker.tolist() for maker in group.makers] == [[0, 1, 2, 3]] * 2
+    assert not set(fixed) & set(group.roots)
     channels.freeze(second[3:])
-    assert channels.keep(0.5)[first].tolist() == [True, False, False, True]
+    (group,) = channels.groups()
+    assert group.roots.tolist() == first[:3].tolist()
+    assert group.makers == ()  # both keep the frozen one

@@ -58,6 +58,18 @@ def test_static_int8_of_other_shapes(name, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(leaves(inputs), leaves(ALL[name]()[1]), strict=True))
 
 
+@pytest.mark.parametrize("options", [{}, {"method": "dynamic"}, {"dtype": "float16"}])
+def test_a_half_precision_policy_is_quantized_from_float32(options, tmp_path):
+    body = [L.Conv2D(16, 3, activation="relu", dtype="mixed_float16"), L.Flatten(), L.Dense(32, dtype="mixed_float16")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *body, L.Dense(10)])
+    (x, y), _ = digits()
+    _, result, session = _lowered(model, (x[:60], y[:60]), tmp_path, calibration=60, **options)
+    expected = FRAMEWORK.predict(model, (x[:60],))
+    assert np.abs(session.run((x[:60],)) - expected).mean() < 0.1 * np.abs(expected).mean()
+    assert any("mixed_float16" in note for note in result.notes)
+    assert model.layers[0].dtype_policy.name == "mixed_float16"
+
+
 def test_recurrent_layers_go_dynamic_or_float16_only(tmp_path):
     model, inputs = ALL["lstm"]()
     train = (inputs, np.array([0, 1, 0, 1, 2]))

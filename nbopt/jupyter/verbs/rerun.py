@@ -39,7 +39,7 @@ class Rerun(Verb):
 
         work = session.current({})
         wanted = self._wanted(session)
-        with live_progress(session.shell) as progress:
+        with session.kept_when_stopped(request), live_progress(session.shell) as progress:
             return rerun(work, wanted, progress=progress)
 
     def _wanted(self, session: Session) -> Run:

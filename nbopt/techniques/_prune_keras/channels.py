@@ -1,12 +1,32 @@
-"""Which channels go: coupled channels, their importance, and a choice. NumPy only, no framework."""
+"""Which channels depend on each other: numbers for each, and ties. NumPy only, no framework."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hold channels that some layer makes together with others of them.
+
+    Args:
+        layers: The layers that make them.
+        roots: A number for each set of tied channels that may go.
+        makers: For each layer the positions in `roots` that it makes.
+        normed: A normalization takes its mean over them.
+        kind: "channels", "heads" or "units".
+    """
+
+    layers: tuple[str, ...]
+    roots: Array
+    makers: tuple[Array, ...]
+    normed: bool
+    kind: str
 
 
 class Channels:
@@ -19,17 +39,17 @@ class Channels:
     def __init__(self) -> None:
         self._parents: list[int] = []
         self._producers: list[int] = []
+        self._names: list[tuple[str, str]] = []
         self._frozen: set[int] = set()
-        self._importance: list[tuple[Array, Array]] = []
-        self._layers = 0
+        self._normed: set[int] = set()
 
-    def new(self, count: int, *, frozen: bool = False) -> Array:
+    def new(self, count: int, maker: str = "", *, kind: str = "channels", frozen: bool = False) -> Array:
         """Return numbers for the `count` channels that one layer makes; frozen ones are never removed."""
         first = len(self._parents)
         ids = np.arange(first, first + count)
         self._parents += ids.tolist()
-        self._producers += [self._layers] * count
-        self._layers += 1
+        self._producers += [len(self._names)] * count
+        self._names.append((maker, kind))
         if frozen:
             self._frozen.update(ids.tolist())
         return ids
@@ -45,52 +65,40 @@ class Channels:
         """Let channels stay, and all that are tied to them."""
         self._frozen.update(ids.tolist())
 
-    def weigh(self, ids: Array, magnitudes: Array) -> None:
-        """Add to the importance of channels.
+    def norm(self, ids: Array) -> None:
+        """Say that a normalization takes its mean over channels."""
+        self._normed.update(ids.tolist())
 
-        Args:
-            ids: A channel for each entry; one may occur often, as after a flatten.
-            magnitudes: Norms, 0 or more, one an entry. They count relative to their mean, so that layers with
-                large weights do not speak for the others.
-        """
-        mean = float(magnitudes.mean()) if magnitudes.size else 0.0
-        if mean > 0:
-            share = np.bincount(ids).astype(np.float64)
-            self._importance.append((ids, magnitudes / mean / share[ids]))
+    @property
+    def roots(self) -> Array:
+        """Return for each number the one that stands for all that are tied to it."""
+        return np.array([self._find(number) for number in range(len(self._parents))], dtype=np.int64)
 
-    def keep(self, fraction: float) -> Array:
-        """Return for each number whether it stays.
-
-        In each set of layers that share channels `round(fraction * channels)` go, those of least importance;
-        every layer keeps at least one.
-
-        Args:
-            fraction: Share that goes, 0 to 1, both excluded.
-        """
-        count = len(self._parents)
-        roots = np.array([self._find(i) for i in range(count)], dtype=np.int64)
-        importance = np.zeros(count)
-        for ids, values in self._importance:
-            np.add.at(importance, roots[ids], values)
-        frozen = {int(roots[i]) for i in self._frozen}
+    def groups(self) -> list[Group]:
+        """Return the channels that may go, by sets of layers that share any."""
+        roots = self.roots
+        frozen = {int(roots[number]) for number in self._frozen}
+        normed = {int(roots[number]) for number in self._normed}
         members: dict[int, set[int]] = {}
-        left = np.zeros(self._layers, dtype=np.int64)
         for number, root in enumerate(roots.tolist()):
             members.setdefault(root, set()).add(self._producers[number])
-        for makers in members.values():
-            left[sorted(makers)] += 1
-        stays = np.ones(count, dtype=bool)
-        for group in self._groups(members):
-            free = sorted((r for r in group if r not in frozen), key=lambda r: (importance[r], r))
-            going = round(fraction * len(free))
-            for root in free:
-                making = sorted(members[root])
-                if going and (left[making] > 1).all():
-                    stays[root] = False
-                    left[making] -= 1
-                    going -= 1
-        kept: Array = stays[roots]
-        return kept
+        found = []
+        for group in self._joined(members):
+            free = sorted(root for root in group if root not in frozen)
+            producers = sorted(set().union(*(members[root] for root in group)))
+            if not free:
+                continue
+            # A layer that also makes channels which stay can give all of the others.
+            makers = [
+                np.array([i for i, root in enumerate(free) if producer in members[root]], dtype=np.int64)
+                for producer in producers
+                if not any(producer in members[root] for root in group if root in frozen)
+            ]
+            names = [self._names[producer] for producer in producers]
+            layers = tuple(dict.fromkeys(name for name, _ in names if name))
+            kind = next((kind for _, kind in names if kind != "channels"), "channels")
+            found.append(Group(layers, np.array(free), tuple(makers), bool(normed & set(free)), kind))
+        return found
 
     def _find(self, number: int) -> int:
         root = number
@@ -100,9 +108,9 @@ class Channels:
             self._parents[number], number = root, self._parents[number]
         return root
 
-    def _groups(self, members: dict[int, set[int]]) -> list[list[int]]:
+    def _joined(self, members: dict[int, set[int]]) -> list[list[int]]:
         """Return roots by sets of layers that share any channel."""
-        parents = list(range(self._layers))
+        parents = list(range(len(self._names)))
 
         def find(layer: int) -> int:
             while parents[layer] != layer:

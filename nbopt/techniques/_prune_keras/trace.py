@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from nbopt.frameworks._keras_copy import is_graph
+from nbopt.techniques._prune.widths import Cut, Width
 from nbopt.techniques._prune_keras.channels import Channels
 
 Array = np.ndarray[Any, Any]
@@ -64,6 +65,7 @@ class Trace:
         self._seen: dict[int, tuple[Array, Array]] = {}
         self._reshaped: dict[int, Array] = {}
         self._entries: dict[int, list[Array | None]] = {}
+        self._heads: dict[int, tuple[Array, Array, Array, Array, Array]] = {}
         self._whole: dict[str, str] = {}
         functional = _functional(model)
         entry = [self._fresh(tensor, frozen=True) for tensor in functional._inputs]
@@ -81,12 +83,58 @@ class Trace:
     def resized(self, layer: Any, keep: Array) -> dict[str, Any]:
         """Return what changes in a layer's configuration."""
         made = self._made.get(id(layer))
+        if id(layer) in self._heads:
+            return {"num_heads": int(keep[self._heads[id(layer)][3]].sum())}
+        if made is not None and isinstance(layer, _L.Bidirectional):
+            count, config = int(keep[made].sum()), layer.get_config()
+            changed = {}
+            for name in ("layer", "backward_layer"):
+                if config.get(name):
+                    # Without build_config, which would build it for as many inputs as there were.
+                    inner = {key: value for key, value in config[name].items() if key != "build_config"}
+                    changed[name] = {**inner, "config": {**inner["config"], "units": count}}
+            return changed
         if id(layer) in self._reshaped:
             target = tuple(layer.target_shape)
             return {"target_shape": (*target[:-1], int(keep[self._reshaped[id(layer)]].sum()))}
         if made is None or keep[made].all():
             return {}
         return {"units" if hasattr(layer, "units") else "filters": int(keep[made].sum())}
+
+    def widths(self, names: Mapping[int, str]) -> list[Width]:
+        """Return what can be made narrower.
+
+        Args:
+            names: Of each variable, by its `id`.
+        """
+        roots = self.channels.roots
+        found: list[Width] = []
+        for group in self.channels.groups():
+            position = np.full(len(roots) + 1, -1, dtype=np.int64)
+            position[group.roots] = np.arange(len(group.roots))
+            cuts = [
+                Cut(names[variable], cut.axis, position[roots[cut.ids]])
+                for variable, cuts in self.slices.items()
+                for cut in cuts
+                if (position[roots[cut.ids]] >= 0).any()
+            ]
+            name = group.layers[0] if group.layers else f"channels {group.roots[0]}"
+            taken = sum(width.name.partition("#")[0] == name for width in found)
+            name = f"{name}#{taken + 1}" if taken else name
+            size = len(group.roots)
+            found.append(
+                Width(name, group.layers or (name,), size, tuple(cuts), group.makers, group.kind, group.normed)
+            )
+        return found
+
+    def keep(self, widths: Sequence[Width], going: Mapping[str, Array]) -> Array:
+        """Return for each channel number whether it stays."""
+        roots = self.channels.roots
+        stays = np.ones(len(roots), dtype=bool)
+        for group, width in zip(self.channels.groups(), widths, strict=True):
+            stays[group.roots[going.get(width.name, np.zeros(0, dtype=np.int64))]] = False
+        kept: Array = stays[roots]
+        return kept
 
     def entries(self, model: Any, keep: Array) -> list[Any] | None:
         """Return fresh inputs for a nested model, as narrow as what now feeds it; None for what is no such model."""
@@ -156,6 +204,8 @@ class Trace:
             return None
         if kind == "Concatenate":
             return self._concatenate(operation, ids, tensors)
+        if kind == "MultiHeadAttention":
+            return self._attention(operation, node, ids, tensors)
         if len(ids) != 1:
             return None
         if kind == "Flatten":
@@ -163,10 +213,12 @@ class Trace:
             return None if None in places else np.tile(ids[0], int(np.prod(places, dtype=np.int64)))
         if kind == "Reshape":
             return self._reshape(operation, ids[0])
-        if kind == "BatchNormalization":
+        if kind in ("BatchNormalization", "LayerNormalization"):
             return self._norm(operation, ids[0], len(tensors[0].shape))
         if kind in GATES:
             return self._recurrent(operation, ids[0])
+        if kind == "Bidirectional":
+            return self._both_ways(operation, ids[0])
         return self._kernel(operation, kind, ids[0])
 
     def _join(self, ids: list[Array], output: Any) -> Array | None:
@@ -197,14 +249,15 @@ class Trace:
         return ids
 
     def _norm(self, layer: Any, ids: Array, rank: int) -> Array | None:
-        if layer.axis not in (-1, rank - 1):
+        axes = layer.axis if isinstance(layer.axis, (list, tuple)) else (layer.axis,)
+        if [axis % rank for axis in axes] != [rank - 1]:
             return None
         if self._again(layer, ids) is None:
             self._seen[id(layer)] = (ids, ids)
             for variable in layer.weights:
                 self._cut(variable, Slice(0, ids, takes_in=False))
-            if layer.gamma is not None:
-                self.channels.weigh(ids, np.abs(layer.gamma.numpy()))
+        if isinstance(layer, _L.LayerNormalization):
+            self.channels.norm(ids)
         return ids
 
     def _recurrent(self, layer: Any, ids: Array) -> Array | None:
@@ -214,18 +267,57 @@ class Trace:
         if made is not None:
             return made
         gates = GATES[type(layer).__name__]
-        made = self.channels.new(layer.units)
+        made = self.channels.new(layer.units, layer.name, kind="units")
         cell = layer.cell
         self._cut(cell.kernel, Slice(0, ids, takes_in=True), Slice(1, np.tile(made, gates), takes_in=False))
         recurrent = cell.recurrent_kernel
         self._cut(recurrent, Slice(0, made, takes_in=True), Slice(1, np.tile(made, gates), takes_in=False))
         if cell.use_bias:
             self._cut(cell.bias, Slice(len(cell.bias.shape) - 1, np.tile(made, gates), takes_in=False))
-        self._weigh(cell.kernel)
-        self._weigh(recurrent)
         self._made[id(layer)] = made
         self._seen[id(layer)] = (ids, made)
         return made
+
+    def _both_ways(self, layer: Any, ids: Array) -> Array | None:
+        one, other = layer.forward_layer, layer.backward_layer
+        if type(one).__name__ not in GATES or type(other) is not type(one) or layer.merge_mode is None:
+            return None
+        if one.units != other.units or layer.return_state:
+            return None
+        forward, backward = self._recurrent(one, ids), self._recurrent(other, ids)
+        if forward is None or backward is None:
+            return None
+        self.channels.tie(forward, backward)  # both are made from one configuration
+        self._made[id(layer)] = forward
+        return np.concatenate([forward, backward]) if layer.merge_mode == "concat" else forward
+
+    def _attention(self, layer: Any, node: Any, ids: list[Array], tensors: Sequence[Any]) -> Array | None:
+        """Cut attention by heads. Masks and other axes than the second are not followed."""
+        plain = type(layer) is _L.MultiHeadAttention and not getattr(layer, "_use_gate", False)
+        if not plain or len(ids) not in (2, 3) or any(len(tensor.shape) != 3 for tensor in tensors):
+            return None
+        if set(node.arguments.kwargs) - {"query", "value", "key"} and _has_constants(node):
+            return None
+        query, value = ids[0], ids[1]
+        key = ids[2] if len(ids) == 3 else value
+        seen = self._heads.get(id(layer))
+        if seen is None:
+            heads = self.channels.new(layer.num_heads, layer.name, kind="heads")
+            width = layer._output_dense.kernel.shape[-1]
+            made = query if layer._output_shape is None else self.channels.new(width, layer.name)
+            for dense, taken in ((layer._query_dense, query), (layer._key_dense, key), (layer._value_dense, value)):
+                self._cut(dense.kernel, Slice(0, taken, takes_in=True), Slice(1, heads, takes_in=False))
+                if dense.bias is not None:
+                    self._cut(dense.bias, Slice(0, heads, takes_in=False))
+            output = layer._output_dense
+            self._cut(output.kernel, Slice(0, heads, takes_in=True), Slice(2, made, takes_in=False))
+            if output.bias is not None:
+                self._cut(output.bias, Slice(0, made, takes_in=False))
+            self._heads[id(layer)] = seen = (query, key, value, heads, made)
+        else:
+            for known, now in zip(seen[:3], (query, key, value), strict=True):
+                self.channels.tie(known, now)
+        return seen[4]
 
     def _kernel(self, layer: Any, kind: str, ids: Array) -> Array | None:
         """Cut dense and convolution layers, whose kernels differ in the order of their last two axes."""
@@ -251,7 +343,9 @@ class Trace:
                 self.channels.freeze(made)
             self._seen[id(layer)] = (ids, made)
             return made
-        made = self.channels.new(layer.units if kind == "Dense" else layer.filters, frozen=not _elementwise(layer))
+        made = self.channels.new(
+            layer.units if kind == "Dense" else layer.filters, layer.name, frozen=not _elementwise(layer)
+        )
         if separable:
             rank = len(layer.depthwise_kernel.shape)
             self._cut(layer.depthwise_kernel, Slice(rank - 2, ids, takes_in=False))
@@ -263,7 +357,6 @@ class Trace:
         self._cut(main, Slice(axis_in, taken, takes_in=True), Slice(axis_out, made, takes_in=False))
         if layer.use_bias:
             self._cut(layer.bias, Slice(0, made, takes_in=False))
-        self._weigh(main)
         self._made[id(layer)] = made
         self._seen[id(layer)] = (ids, made)
         return made
@@ -278,12 +371,6 @@ class Trace:
 
     def _cut(self, variable: Any, *cuts: Slice) -> None:
         self.slices.setdefault(id(variable), []).extend(cuts)
-
-    def _weigh(self, variable: Any) -> None:
-        squares = variable.numpy().astype(np.float64) ** 2
-        for cut in self.slices[id(variable)]:
-            others = tuple(axis for axis in range(squares.ndim) if axis != cut.axis)
-            self.channels.weigh(cut.ids, np.sqrt(squares.sum(others)))
 
 
 def _functional(model: Any) -> Any:

@@ -66,11 +66,14 @@ def lower(
         from nbopt.techniques._quantize.litert_weights import write_weight_only
 
         return Lowered(exported, "int8", write_weight_only(source.path, target, options))
-    from nbopt.frameworks._keras_export import convert_litert
+    from nbopt.frameworks._keras_export import convert_litert, in_float32
 
+    # Calibration of a graph that casts to float16 fails in the converter, and the source file is of float32 too.
+    model, halved = in_float32(context.workload.framework, model)
     if options.dtype == "float16":
         target.write_bytes(convert_litert(model, signature, source.batch, _float16))
-        return Lowered(exported, "float16", ("LiteRT computes in float32 on CPU: only the file holds float16",))
+        note = "LiteRT computes in float32 on CPU: only the file holds float16"
+        return Lowered(exported, "float16", (*halved, note))
     if options.how == "dynamic":
         target.write_bytes(convert_litert(model, signature, source.batch, _dynamic(options.per_channel)))
         notes: tuple[str, ...] = (
@@ -93,7 +96,7 @@ def lower(
             f"none: {options.method} int8 changed no tensor (weights of under {SMALL_WEIGHTS} numbers stay float)",
             "--method static, or --dtype float16",
         )
-    return Lowered(exported, "int8", notes, sensitivity)
+    return Lowered(exported, "int8", (*halved, *notes), sensitivity)
 
 
 class _Parts:

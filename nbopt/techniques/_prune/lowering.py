@@ -1,0 +1,133 @@
+"""What pruning asks of a framework: its weights, their importance, what depends on what, and a smaller model."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nbopt.data import Batch, Inputs
+from nbopt.technique import Context
+from nbopt.techniques._prune.widths import Width
+
+Array = np.ndarray[Any, Any]
+Masks = Mapping[str, Array]
+
+SCORED_ROWS = 1024
+"""Rows of train that gradients are taken on: more change the order of units little."""
+RECALIBRATED_ROWS = 2048
+
+
+class Traced(Protocol):
+    """Know what in a model can be made narrower."""
+
+    model: Any
+    """The model that was traced: a copy, with layers brought to a form that can be narrowed."""
+    widths: Sequence[Width]
+    notes: Sequence[str]
+
+    def remove(self, model: Any, going: Mapping[str, Array]) -> Any:
+        """Return a copy of `model`, of the traced one's form, without some units.
+
+        Raises:
+            ModelError: The smaller model does not run.
+        """
+        ...
+
+
+class Lowering(Protocol):
+    """Be `nbopt.techniques._prune_FRAMEWORK`."""
+
+    def prunable_weights(self, model: Any) -> dict[str, Array]:
+        """Return the weights of linear, convolution, recurrent and attention layers by name, as float32."""
+        ...
+
+    def input_axes(self, model: Any) -> dict[str, int]:
+        """Return, for each prunable weight, the axis along which the layer's inputs lie."""
+        ...
+
+    def shapes(self, model: Any) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all that trains, by name."""
+        ...
+
+    def layers(self, model: Any) -> list[str]:
+        """Return the names of all layers."""
+        ...
+
+    def put_zeros(self, model: Any, masks: Masks, kept: dict[str, Any]) -> None:
+        """Zero, in place, the weights that masks leave out.
+
+        Args:
+            model: The model.
+            masks: Which weights stay, by name.
+            kept: Where the masks are kept in the framework's form between calls; empty at first.
+        """
+        ...
+
+    def magnitudes(self, model: Any) -> dict[str, Array]:
+        """Return the square of each weight, by name."""
+        ...
+
+    def scales(self, model: Any) -> dict[str, Array]:
+        """Return the square of each BatchNorm's scale, by name."""
+        ...
+
+    def taylor(self, model: Any, loss: Any, batches: Iterator[Batch]) -> dict[str, Array]:
+        """Return the mean over batches of (gradient times weight) squared, by name."""
+        ...
+
+    def recalibrate(self, model: Any, batches: Iterator[Batch]) -> int:
+        """Measure BatchNorm's statistics again, in place; return how many layers that touched."""
+        ...
+
+    def trace(self, model: Any, example: Inputs) -> Traced:
+        """Find what can be made narrower.
+
+        Raises:
+            ModelError: Nothing can.
+        """
+        ...
+
+
+def lowering_of(context: Context) -> Lowering:
+    """Return the lowering to the workload's framework."""
+    module: Any = importlib.import_module(f"nbopt.techniques._prune_{context.workload.framework.name}")
+    lowering: Lowering = module.LOWERING
+    return lowering
+
+
+def some_of_train(context: Context, rows: int) -> Iterator[Batch]:
+    """Yield the first batches of a pass over train, up to so many rows."""
+    train = context.workload.train
+    if train is None:
+        return
+    for batch in train.training_batches(128, context.rng()):
+        yield batch
+        rows -= batch.rows
+        if rows <= 0:
+            return
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Say what makes a weight important.
+
+    Args:
+        importance: "magnitude", "taylor" or "batchnorm".
+        lowering: To the framework.
+        context: Whose train rows and loss serve.
+    """
+
+    importance: str
+    lowering: Lowering
+    context: Context
+
+    def scores(self, model: Any) -> dict[str, Array]:
+        """Return each weight's importance, squared, by name."""
+        if self.importance == "taylor":
+            batches = some_of_train(self.context, SCORED_ROWS)
+            return self.lowering.taylor(model, self.context.workload.loss, batches)
+        return self.lowering.scales(model) if self.importance == "batchnorm" else self.lowering.magnitudes(model)

@@ -1,0 +1,180 @@
+"""What is pruned: single weights, or units with all that holds them. Both become masks, by share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from nbopt.errors import ModelError
+from nbopt.techniques._prune import widths as of_widths
+from nbopt.techniques._prune.layers import selected
+from nbopt.techniques._prune.lowering import Lowering, Masks, Ranking, Traced
+from nbopt.techniques._prune.masks import pattern_masks, smallest_go
+
+Array = np.ndarray[Any, Any]
+Shares = float | Mapping[str, float]
+"""A share over all layers together, or one for each layer; layers that are not named give nothing."""
+
+
+class Subject(Protocol):
+    """What both kinds have in common."""
+
+    model: Any
+    sizes: dict[str, int]
+    notes: list[str]
+    ranking: Ranking
+
+    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
+        """Return which single weights of `model` stay, ranked anew where no scores are given."""
+        ...
+
+    def finished(self, model: Any) -> Any:
+        """Return the model that the last masks ask for, with nothing of the masks left in it."""
+        ...
+
+
+class Weights:
+    """Single weights of linear, convolution, recurrent and attention layers.
+
+    Args:
+        model: A copy that may be changed.
+        ranking: What makes a weight important.
+        include: Layers to take, by name or glob; none means all.
+        exclude: Layers to leave.
+        pattern: N and M where N of every M neighbours stay; None where any may go.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        ranking: Ranking,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        pattern: tuple[int, int] | None = None,
+    ) -> None:
+        self.model, self.ranking, self.pattern = model, ranking, pattern
+        self.lowering: Lowering = ranking.lowering
+        weights = self.lowering.prunable_weights(model)
+        names = selected(list(weights), _with_layer, include, exclude, self.lowering.layers(model))
+        if weights and not names:
+            raise ModelError(
+                "layers with weights to prune (linear, convolution, recurrent)",
+                "none among those of --include that --exclude leaves",
+                f"--include {next(iter(weights))}",
+            )
+        self.sizes = {name: weights[name].size for name in names}
+        self.notes: list[str] = []
+        if pattern is not None:
+            axes, width = self.lowering.input_axes(model), pattern[1]
+            odd = [name for name in names if weights[name].shape[axes[name]] % width]
+            if odd:
+                more = f" and {len(odd) - 1} more" if odd[1:] else ""
+                self.notes.append(f"{odd[0]}{more}: what {width} does not divide stays whole at the end of its inputs")
+
+    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
+        """Return which weights stay. With a pattern, shares of less than the whole give whole patterns of fewer."""
+        scores = self.ranking.scores(model) if scores is None else scores
+        known = {name: scores[name] for name in self.sizes if name in scores}
+        if self.pattern is not None:
+            n, m = self.pattern
+            share = shares if isinstance(shares, float) else max(shares.values(), default=0.0)
+            return pattern_masks(known, m - round(share * m) if share < 1 - n / m else n, m, self._axes(model))
+        if isinstance(shares, Mapping):
+            return smallest_go(known, {name: shares.get(name, 0.0) for name in known})
+        return smallest_go(known, shares)
+
+    def finished(self, model: Any) -> Any:
+        """Return the model itself: its zeros are in its weights."""
+        return model
+
+    def _axes(self, model: Any) -> dict[str, int]:
+        return self.lowering.input_axes(model)
+
+
+class Units:
+    """Channels, hidden units and heads.
+
+    Args:
+        traced: What can be made narrower.
+        ranking: What makes a weight important.
+        include: Layers to take, by name or glob; none means all but those whose units a normalization or an
+            embedding spreads through the whole network.
+        exclude: Layers to leave.
+    """
+
+    def __init__(
+        self, traced: Traced, ranking: Ranking, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> None:
+        self.traced, self.ranking = traced, ranking
+        self.lowering: Lowering = ranking.lowering
+        self.model = traced.model
+        self.notes = list(traced.notes)
+        self.shapes = self.lowering.shapes(self.model)
+        names = self.lowering.layers(self.model)
+        widths = selected(list(traced.widths), lambda width: width.layers, include, exclude, names)
+        if not include:
+            widths = self._without_streams(widths)
+        if ranking.importance == "batchnorm":
+            scales = self.lowering.scales(self.model)
+            plain = [width.name for width in widths if not of_widths.scored(width, scales)]
+            widths = [width for width in widths if width.name not in plain]
+            if plain:
+                self.notes.append(
+                    f"{_listed(plain)} keep their size: no BatchNorm follows, whose scale would rank them"
+                )
+        self.widths = [width for width in widths if width.size > 1]
+        if not self.widths:
+            raise ModelError(
+                "layers whose channels can be taken out",
+                "none: every layer makes the output, is tied to one that does, or is left out"
+                + "".join(f"; {note}" for note in self.notes),
+                "prune without --structured, or --include a layer",
+            )
+        self.sizes = {width.name: width.size for width in self.widths}
+        self.going: dict[str, Array] = {}
+
+    def _without_streams(self, widths: list[of_widths.Width]) -> list[of_widths.Width]:
+        """Leave out what LayerNorm looks at as a whole, as long as anything else is left."""
+        streams = [width for width in widths if width.normed]
+        rest = [width for width in widths if not width.normed]
+        if not streams or not rest:
+            return widths
+        told = _listed([f"{width.name} ({width.size})" for width in streams])
+        self.notes.append(f"{told} keep their width, which LayerNorm looks at as a whole; --include takes them in")
+        return rest
+
+    def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> dict[str, Array]:
+        """Return the units that go, by width."""
+        scores = self.ranking.scores(model) if scores is None else scores
+        known = {width.name: of_widths.importance(width, scores) for width in self.widths}
+        fractions = of_widths.shared_fractions(known, shares) if isinstance(shares, float) else dict(shares)
+        return of_widths.choose(self.widths, known, fractions)
+
+    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
+        """Return which weights stay, and remember the units that go."""
+        self.going = self.choose(model, shares, scores)
+        return of_widths.unit_masks(self.widths, self.going, self.shapes)
+
+    def finished(self, model: Any) -> Any:
+        """Return a smaller model, without the units that the last masks left out."""
+        return self.traced.remove(model, self.going)
+
+    def counts(self) -> str:
+        """Return what went, in words."""
+        gone = sum(len(units) for units in self.going.values())
+        return f"{gone:,} of {sum(self.sizes.values()):,} units in {len(self.sizes)} layers"
+
+
+def _with_layer(weight: str) -> list[str]:
+    """Return the names by which a user may mean a weight: its own, and its layer's."""
+    plain = weight.partition(":")[2] or weight  # Keras' weights are numbered: "3:block/conv/kernel"
+    parts = plain.split("/")
+    if len(parts) > 1:
+        return [plain, "/".join(parts[:-1]), *parts[:-1]]
+    return [plain, plain.rpartition(".")[0]] if "." in plain else [plain]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

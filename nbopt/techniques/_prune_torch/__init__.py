@@ -1,0 +1,38 @@
+"""Lower pruning to torch: zeros in place, and widths found by torch-pruning's dependency graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from nbopt.data import Inputs
+from nbopt.techniques._prune_torch import weights
+from nbopt.techniques._prune_torch.widths import TracedModule
+
+
+class TorchLowering:
+    """Do for a torch module what pruning asks of a framework; see `nbopt.techniques._prune.lowering.Lowering`."""
+
+    prunable_weights = staticmethod(weights.prunable_weights)
+    input_axes = staticmethod(weights.input_axes)
+    put_zeros = staticmethod(weights.put_zeros)
+    magnitudes = staticmethod(weights.magnitudes)
+    scales = staticmethod(weights.scales)
+    taylor = staticmethod(weights.taylor)
+    recalibrate = staticmethod(weights.recalibrate)
+
+    def shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all parameters, by name."""
+        return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+    def layers(self, model: nn.Module) -> list[str]:
+        """Return the names of all modules."""
+        return [name for name, _ in model.named_modules() if name]
+
+    def trace(self, model: Any, example: Inputs) -> TracedModule:
+        """Find what can be made narrower."""
+        return TracedModule(model, example)
+
+
+LOWERING = TorchLowering()

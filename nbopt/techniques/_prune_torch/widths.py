@@ -1,0 +1,165 @@
+"""What in a torch module can be made narrower, and the narrower module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nbopt.data import Inputs
+from nbopt.errors import ModelError
+from nbopt.frameworks._torch_module import call, clone, folded, tensors
+from nbopt.techniques._prune.widths import Width, kept_places, unit_masks
+from nbopt.techniques._prune_torch import attention, recurrent
+from nbopt.techniques._prune_torch.groups import find_widths, first_line, listed
+from nbopt.techniques._prune_torch.weights import put_zeros
+
+Array = np.ndarray[Any, Any]
+TOLERANCE = 1e-3
+"""Largest difference, relative to the largest output, between the narrower module and the one with zeros."""
+STOPPED = (RuntimeError, IndexError, ValueError, TypeError, AssertionError)
+"""What a user's `forward` raises on widths that it does not expect."""
+
+
+class TracedModule:
+    """Know what can be made narrower in a torch module, each part tried on a row of data.
+
+    Args:
+        model: It is not changed.
+        example: One row of inputs.
+
+    Raises:
+        ModelError: The dependency graph can't be traced, or no layer has units to give.
+    """
+
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
+        # torch-pruning can't slice what a parametrization computes, nor torch's own attention lose a head.
+        self.model = attention.with_slim_attention(folded(clone(model)))
+        self.inputs = tensors(self.model, example)
+        self.widths, self.notes = find_widths(self.model, self.inputs)
+        self.notes += self._without_broken()
+        if not self.widths:
+            raise ModelError(
+                "layers whose channels can be taken out",
+                "none: every layer makes the output, is tied to one that does, or can't be followed"
+                + "".join(f"; {note}" for note in self.notes),
+                "prune without --structured",
+            )
+
+    def remove(self, model: nn.Module, going: Mapping[str, Array]) -> nn.Module:
+        """Return a copy without some units."""
+        smaller = narrowed(clone(model), self.widths, going)
+        try:
+            with torch.no_grad():
+                call(smaller, self.inputs)
+        except STOPPED as error:
+            raise ModelError(
+                "a model whose layers can be made narrower",
+                f"one that stopped with {type(error).__name__}: {first_line(error)}",
+                "prune without --structured, or rewrite reshapes that name a fixed number of channels (flatten(1), -1)",
+            ) from error
+        return smaller
+
+    def _without_broken(self) -> list[str]:
+        """Leave out the widths without which the model does not compute what its zeros say; return notes on them."""
+        if not self.widths or not self._broken(self.widths):
+            return []
+        told: dict[str, list[str]] = {}
+        sound = []
+        for width in self.widths:
+            reason = self._broken([width])
+            if reason:
+                told.setdefault(reason, []).append(width.name)
+            else:
+                sound.append(width)
+        if sound and self._broken(sound):
+            # Each alone is well, together they are not: none of them is trusted.
+            told.setdefault("together with others it gives other outputs", []).extend(width.name for width in sound)
+            sound = []
+        self.widths = sound
+        return [f"{listed(names)} keeps its width: {reason}" for reason, names in told.items()]
+
+    def _broken(self, widths: Sequence[Width]) -> str:
+        """Return why the model can't do with half of these units, "" where it can.
+
+        The narrower model is compared with the whole one in which the same units are zero.
+        """
+        going = {width.name: np.arange(width.size)[1::2] for width in widths}
+        shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        silent = clone(self.model)
+        put_zeros(silent, unit_masks(widths, going, shapes), {})
+        with torch.no_grad():
+            expected = call(silent, self.inputs)
+            try:
+                came = call(narrowed(clone(self.model), widths, going), self.inputs)
+            except STOPPED as error:
+                return f"the model stops without ({first_line(error)}); write flatten(1) or -1 for a number of channels"
+        if came.shape != expected.shape:
+            return f"outputs of shape {tuple(came.shape)} come of it; write flatten(1) or -1 for a number of channels"
+        if any(width.normed for width in widths) or not len(expected):
+            return ""  # a normalization over fewer units gives other numbers, as it should
+        worst = float((came - expected).abs().max())
+        if worst > TOLERANCE * max(1.0, float(expected.abs().max())):
+            return "its units can't be followed through the layers after it"
+        return ""
+
+
+def narrowed(model: nn.Module, widths: Sequence[Width], going: Mapping[str, Array]) -> nn.Module:
+    """Return the model without some units, in place."""
+    modules = dict(model.named_modules())
+    values = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    touched: dict[str, dict[str, torch.Tensor]] = {}
+    for weight, axes in kept_places(widths, going).items():
+        owner, _, name = weight.rpartition(".")
+        value = values[weight].detach()
+        for axis, stays in axes.items():
+            value = value.index_select(axis, torch.from_numpy(np.flatnonzero(stays)).to(value.device))
+        touched.setdefault(owner, {})[name] = value.clone()
+    for owner, changed in touched.items():
+        module = modules[owner]
+        if isinstance(module, nn.RNNBase):
+            whole = {name: p.detach() for name, p in module.named_parameters()} | changed
+            parent, _, name = owner.rpartition(".")
+            setattr(modules[parent], name, recurrent.made_again(module, whole))
+            continue
+        for name, value in changed.items():
+            old = getattr(module, name)
+            if isinstance(old, nn.Parameter):
+                module.register_parameter(name, nn.Parameter(value, requires_grad=old.requires_grad))
+            else:
+                module.register_buffer(name, value)
+        _resize(module)
+    for width in widths:
+        if width.kind == "heads" and len(going.get(width.name, ())):
+            parent_module = modules[width.layers[0].rpartition(".")[0]]
+            attention.set_heads(parent_module, width.size, width.size - len(going[width.name]))
+    return model
+
+
+def _resize(module: nn.Module) -> None:
+    """Write the sizes that a layer's weights now have into its attributes."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        return
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        outs, ins = (1, 0) if module.transposed else (0, 1)
+        if module.groups > 1:  # depthwise: a channel in, a channel out
+            module.groups = module.in_channels = module.out_channels = weight.shape[0]
+        else:
+            module.out_channels, module.in_channels = weight.shape[outs], weight.shape[ins]
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = len(weight)
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = len(weight) if module.num_groups > 1 else 1
+        module.num_channels = len(weight)
+    elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        module.embedding_dim = weight.shape[1]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(weight)
