@@ -38,9 +38,8 @@ class Inductor(Runtime):
 
     def load(self, path: Path, manifest: Manifest, *, threads: int) -> TorchSession:
         """Load the module; it is compiled at its first run."""
-        # Integer kernels want their weights packed once, which TorchInductor does with weights that can't change.
-        frozen = {"freezing": True} if manifest.precision == "int8" else {}
-        return TorchSession(load_module(path, manifest), manifest, threads=threads, compiled=True, options=frozen)
+        frozen = manifest.precision == "int8"
+        return TorchSession(load_module(path, manifest), manifest, threads=threads, compiled=True, frozen=frozen)
 
     def layers(self, path: Path, session: TorchSession, inputs: Inputs) -> tuple[Layer, ...]:
         """Return the layers of the module as it stands: TorchInductor keeps the dtypes of its products."""

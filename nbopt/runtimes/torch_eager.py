@@ -26,7 +26,7 @@ class TorchSession(Session):
         *,
         threads: int,
         compiled: bool = False,
-        options: dict[str, Any] | None = None,
+        frozen: bool = False,
     ) -> None:
         import torch
 
@@ -37,7 +37,7 @@ class TorchSession(Session):
         self._device = torch.device(manifest.device)
         floating = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), None)
         self._dtype = floating
-        self._call: Any = torch.compile(model, options=options or None) if compiled else model
+        self._call: Any = compiled_module(model, frozen) if compiled else model
 
     def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
         from nbopt.frameworks._primary import primary_output
@@ -80,6 +80,32 @@ class TorchSession(Session):
         if self._dtype is not None and tensor.dtype.is_floating_point and tensor.dtype != self._dtype:
             tensor = tensor.to(self._dtype)
         return tensor.to(self._device) if self._device.type != "cpu" else tensor
+
+
+def compiled_module(model: torch.nn.Module, frozen: bool) -> Any:
+    """Return a module as torch.compile makes it; `frozen` with weights that can't change.
+
+    Integer kernels want their weights packed once, which TorchInductor does with such weights only. That is decided
+    where the graph is traced, which an option of `torch.compile` does not reach ("UnsupportedOperatorException:
+    onednn.qlinear_prepack"): the setting of the whole process is, and it holds while a shape is new.
+    """
+    import torch
+
+    compiled = torch.compile(model)
+    if not frozen:
+        return compiled
+    known: set[Any] = set()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        shapes = tuple(leaf.shape for leaf in (*args, *kwargs.values()))
+        if shapes in known:
+            return compiled(*args, **kwargs)
+        with torch._inductor.config.patch(freezing=True):
+            made = compiled(*args, **kwargs)
+        known.add(shapes)
+        return made
+
+    return call
 
 
 def load_module(path: Path, manifest: Manifest) -> torch.nn.Module:

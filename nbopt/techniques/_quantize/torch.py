@@ -60,17 +60,17 @@ def lower(
 
     program, batch, notes = trace(folded(clone(model)).cpu(), signature)
     with quiet(), torch.no_grad():
-        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e import quantize_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=options.how == "dynamic"))
-        prepared = prepare_pt2e(program.module(), quantizer)
+        prepared = quantize_pt2e.prepare_pt2e(program.module(), quantizer)
         said: tuple[str, ...] = ()
         rows, said = calibration_rows(signature, context, options)
         for row in rows:
             prepared(*(torch.from_numpy(value.copy()) for value in row.values()))
-        converted = convert_pt2e(prepared)
+        converted = quantize_pt2e.convert_pt2e(prepared)
         free = torch.export.Dim.AUTO
         shapes = [{i: free for i, size in enumerate(leaf.shape) if size is None} for leaf in signature.leaves]
         example = [torch.from_numpy(value.copy()) for value in rows[0].values()]
