@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 RECIPE := pyproject.toml constraints/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format install clean
+.PHONY: help demo test bench lint format install clean
 # Two installs into one environment must not run at once, so neither may the targets that need them.
 .NOTPARALLEL:
 
@@ -21,6 +21,11 @@ test: lint ## everything that CI checks
 	@# Set-up ends here: with the data in its cache, no test needs a network.
 	$(BIN)/python -m nbopt.datasets fetch
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed-test ## run the benchmark notebooks in full (hours), and print their tables of ratios
+	@mkdir -p build/bench
+	@for notebook in notebooks/benchmarks/*.ipynb; do \
+	  $(BIN)/papermill --log-output --no-progress-bar $$notebook build/bench/$$(basename $$notebook) || exit 1; done
 
 lint: $(VENV)/.installed-test ## style, types and layers
 	$(BIN)/ruff check

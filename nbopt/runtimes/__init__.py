@@ -136,6 +136,7 @@ class Runtime:
         packages: Import name of each package it needs, with the extra of nbopt that brings it.
         by_default: Used where the user names no runtime.
         needs_framework: The worker process must import the training framework.
+        compiles: It compiles a module of the framework, and fuses quantizers in it.
         symmetric_int8: Its int8 kernels take no zero point of activations.
     """
 
@@ -147,6 +148,7 @@ class Runtime:
     packages: ClassVar[dict[str, str]]
     by_default: ClassVar[bool] = True
     needs_framework: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
     symmetric_int8: ClassVar[bool] = False
 
     def unavailable(self, framework: str = "") -> str:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from nbopt.data import Inputs
+from nbopt.data import Inputs, rows_of
 from nbopt.runtimes import Layer, Manifest, Runtime
 from nbopt.runtimes.torch_eager import TorchSession, load_module, module_precisions
 
@@ -27,6 +27,7 @@ class Inductor(Runtime):
     packages: ClassVar[dict[str, str]] = {"torch": "torch"}
     by_default: ClassVar[bool] = False
     needs_framework: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
 
     def unavailable(self, framework: str = "") -> str:
         """Return why not, "" where it can be used."""
@@ -37,10 +38,19 @@ class Inductor(Runtime):
 
     def load(self, path: Path, manifest: Manifest, *, threads: int) -> TorchSession:
         """Load the module; it is compiled at its first run."""
-        return TorchSession(load_module(path, manifest), manifest, threads=threads, compiled=True)
+        # Integer kernels want their weights packed once, which TorchInductor does with weights that can't change.
+        frozen = {"freezing": True} if manifest.precision == "int8" else {}
+        return TorchSession(load_module(path, manifest), manifest, threads=threads, compiled=True, options=frozen)
 
     def layers(self, path: Path, session: TorchSession, inputs: Inputs) -> tuple[Layer, ...]:
         """Return the layers of the module as it stands: TorchInductor keeps the dtypes of its products."""
+        from nbopt.runtimes._torch_program import Program, program_layers
+
+        if isinstance(session.model, Program):
+            named = session.named(inputs)
+            return program_layers(
+                session.model, [session._tensor(named[n]) for n in session.model.names], rows_of(inputs)
+            )
         return session.layers(inputs)
 
     def leftovers(self, path: Path, session: TorchSession) -> tuple[str, ...]:

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 class TorchSession(Session):
     """Run a module, eagerly or as torch.compile made it."""
 
-    def __init__(self, model: torch.nn.Module, manifest: Manifest, *, threads: int, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        manifest: Manifest,
+        *,
+        threads: int,
+        compiled: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         import torch
 
         self.model = model
@@ -29,7 +37,7 @@ class TorchSession(Session):
         self._device = torch.device(manifest.device)
         floating = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), None)
         self._dtype = floating
-        self._call: Any = torch.compile(model) if compiled else model
+        self._call: Any = torch.compile(model, options=options or None) if compiled else model
 
     def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
         from nbopt.frameworks._primary import primary_output
@@ -131,12 +139,16 @@ class TorchEager(Runtime):
 
 
 def module_precisions(path: Path) -> dict[str, int]:
-    """Return how many elements of parameters and floating buffers a kept module has in each dtype."""
+    """Return how many elements of parameters, and of floating and int8 buffers, a kept module has in each dtype."""
+    from torch.nn import Parameter
+
     model = pickle.loads(path.read_bytes())
     counts: dict[str, int] = {}
-    for tensor in [*model.parameters(), *(b for b in model.buffers() if b.dtype.is_floating_point)]:
+    for tensor in [*model.parameters(), *model.buffers()]:
         name = str(tensor.dtype).removeprefix("torch.")
-        counts[name] = counts.get(name, 0) + tensor.numel()
+        # A quantized program holds its weights as buffers; integers of other kinds are positions and shapes.
+        if isinstance(tensor, Parameter) or tensor.dtype.is_floating_point or name == "int8":
+            counts[name] = counts.get(name, 0) + tensor.numel()
     return counts
 
 

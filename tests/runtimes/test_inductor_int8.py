@@ -1,0 +1,76 @@
+"""PT2E's int8 in torch.compile: a file that loads anywhere, integer kernels, and outputs as good."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nbopt.artifacts import load, size_of, write_sidecar
+from nbopt.runtimes import Manifest, runtime_named
+from nbopt.runtimes.inductor import COMPILERS
+from nbopt.technique import Context, Draft
+from nbopt.techniques._quantize.mixed import relative_error
+from nbopt.techniques.quantize import Quantize
+from nbopt.workload import Workload
+from tests.conftest import Digits
+
+RUNTIME = runtime_named("inductor")
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="torch.compile needs a C++ compiler")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["cnn", "text"])
+def test_it_runs_in_integer_kernels_and_judges_as_before(
+    kind: str, trained_cnn: torch.nn.Module, digits: Digits, tmp_path: Path
+) -> None:
+    if kind == "cnn":
+        images = digits.x.reshape(-1, 1, 8, 8)
+        work = Workload(trained_cnn, train=(images[:300], digits.y[:300]), valid=(images[300:340], digits.y[300:340]))
+    else:
+        from tests.test_unseen_models import transformer
+
+        case = transformer()
+        work = Workload(case.model, train=case.data, valid=case.data)
+    (step,) = Quantize(calibration=32).apply(Draft(work.model), Context(work)).lower
+    assert step.refuses(RUNTIME) == ""
+    source = work.framework.export(work.model, work.signature, tmp_path / "float.pt", "torch")
+    folder = tmp_path / "lowered"
+    folder.mkdir()
+    lowered = step(work.model, work.signature, source, RUNTIME, folder, Context(work))
+    signature = work.signature
+    shapes = tuple(leaf.shape for leaf in signature.leaves)
+    dtypes = tuple(leaf.dtype for leaf in signature.leaves)
+    batch = lowered.exported.batch
+    manifest = Manifest("inductor", tuple(signature.names), signature.keyed, batch, "int8", dtypes, shapes)
+    write_sidecar(lowered.exported.path, manifest)
+    session = load(lowered.exported.path, threads=1).session
+    inputs = next(work.report_rows.batches())
+    torch._dynamo.utils.counters.clear()
+    outputs = session.run(inputs)
+    assert relative_error(outputs, work.framework.predict(work.model, inputs)) < 0.1
+    fused = torch._dynamo.utils.counters["inductor"]
+    assert sum(count for name, count in fused.items() if "qconv" in name or "qlinear" in name) > 0
+    layers = RUNTIME.layers(lowered.exported.path, session, work.report_rows.first_row())
+    integer = [layer for layer in layers if layer.compute_dtype == "int8"]
+    assert integer
+    assert {layer.weight_dtype for layer in integer} <= {"int8", ""}
+    if kind == "cnn":
+        assert [layer.weights for layer in layers] == [16 * 9, 32 * 16 * 9, 1280]
+        assert [layer.macs for layer in layers] == [64 * 16 * 9, 16 * 32 * 16 * 9, 1280]
+        assert runtime_named("inductor").weight_precisions(lowered.exported.path)["int8"] == 144 + 4608 + 1280
+        assert size_of(lowered.exported.path) > 0
+
+
+def test_eager_torch_and_what_the_quantizer_has_not_are_refused(trained_cnn: torch.nn.Module, digits: Digits) -> None:
+    images = digits.x.reshape(-1, 1, 8, 8)
+    work = Workload(trained_cnn, train=(images[:50], digits.y[:50]), valid=(images[300:340], digits.y[300:340]))
+    draft, context = Draft(work.model), Context(work)
+    refused = Quantize().apply(draft, context).lower[0].refuses(runtime_named("torch"))
+    assert "eager" in refused
+    for options in (Quantize(dtype="int4"), Quantize(calibration_method="entropy"), Quantize(keep_float="head")):
+        assert options.apply(draft, context).lower[0].refuses(RUNTIME)
+    assert np.isfinite(work.framework.predict(work.model, (images[:2],))).all()
