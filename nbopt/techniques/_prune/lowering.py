@@ -83,8 +83,12 @@ class Lowering(Protocol):
         """Measure BatchNorm's statistics again, in place; return how many layers that touched."""
         ...
 
+    def sparse_word(self, model: Any) -> str:
+        """Return in words whether zeros would be worth a sparse kernel here, "" where nothing was measured."""
+        ...
+
     def trace(self, model: Any, example: Inputs) -> Traced:
-        """Find what can be made narrower.
+        """Find what can be made narrower in a copy of the model, which may then be changed.
 
         Raises:
             ModelError: Nothing can.
