@@ -106,8 +106,7 @@ class Prune(Technique):
             draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
         if not self.epochs:
             return draft
-        plan = self._plan(draft.plan)
-        return draft.with_(plan=plan, control=True)
+        return draft.with_(plan=self._plan(draft.plan), control=True)
 
     def _put(self, draft: Draft, subject: Units | Weights, target: Shares, context: Context) -> Draft:
         """Return the draft with the pruned model, or with the schedule that will prune it."""
