@@ -85,8 +85,11 @@ def make_control(stage: Stage, candidate: Candidate) -> Candidate:
     except TrainingError as error:
         return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
     draft = draft.noted("the untouched model, given the same training: what that alone does to quality")
+    draft, artifact = _kept(stage, draft)
     counts = stage.workload.framework.count(draft.model)
-    return Candidate(draft, record, counts, untouched=False, seed=candidate.seed, trained=label)
+    return Candidate(
+        draft, record, counts, untouched=False, seed=candidate.seed, trained=label, model_artifact=artifact
+    )
 
 
 def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = ()) -> Candidate:
@@ -124,10 +127,7 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
     for finish in draft.finish:
         draft = replace(draft, model=finish(draft.model))
     # Kept before anything is exported or measured: whatever fails there, what was trained is not lost.
-    try:
-        model_artifact = stage.keep_model(draft.model)
-    except ExportError as error:
-        model_artifact, draft = "", draft.noted(f"run.model was not kept: {error.one_line}")
+    draft, model_artifact = _kept(stage, draft)
     return Candidate(
         draft,
         record,
@@ -138,6 +138,14 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
         lowered=steps[1],
         model_artifact=model_artifact,
     )
+
+
+def _kept(stage: Stage, draft: Draft) -> tuple[Draft, str]:
+    """Keep the finished model in the store; return where, and "" with a note where it can't be kept."""
+    try:
+        return draft, stage.keep_model(draft.model)
+    except ExportError as error:
+        return draft.noted(f"run.model was not kept: {error.one_line}"), ""
 
 
 def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord]:

@@ -301,7 +301,8 @@ def test_what_the_table_says_is_what_the_exported_file_does(make: Callable[[], C
     comparison = optimize(work, *case.recipe, seed=0, threads=1, runtimes=case.runtimes)
     assert weights(case.model) == before
     rows = list(comparison)
-    assert len(rows) == 1 + 2 * len(case.runtimes)
+    assert len([run for run in rows if not run.is_control]) == 1 + 2 * len(case.runtimes)
+    assert any(run.epochs for run in rows) == any(run.is_control for run in rows)
     for run in rows:
         assert run.status == "ok", f"{run.name}: {run.reason}"
         assert run.quality is not None
@@ -314,7 +315,7 @@ def test_what_the_table_says_is_what_the_exported_file_does(make: Callable[[], C
         if not run.is_baseline:
             lost = (rows[0].quality or 0) - run.quality
             assert (lost if run.greater_is_better else -lost) < case.worst, run.name
-            assert "int8" in run.dtype
+            assert run.is_control or "int8" in run.dtype
     best = comparison.best(max_drop=2.0, minimize="size")
     assert best.size_bytes == min(run.size_bytes or 0 for run in rows)
 

@@ -84,13 +84,13 @@ class Prune(Technique):
         self._check(context)
         lowering = lowering_of(context)
         ranking = Ranking(self.importance, lowering, context)
-        model = context.workload.framework.clone(draft.model)
         subject: Units | Weights
         if self.structured:
-            traced = lowering.trace(model, context.workload.signature.example)
+            traced = lowering.trace(draft.model, context.workload.signature.example)
             subject = Units(traced, ranking, self.include, self.exclude)
         else:
             pattern = read_pattern(self.pattern) if self.pattern else None
+            model = context.workload.framework.clone(draft.model)
             subject = Weights(model, ranking, self.include, self.exclude, pattern)
         draft = draft.noted(*subject.notes)
         found = scan(subject, context) if self.scope == "sensitivity" else None
@@ -106,8 +106,7 @@ class Prune(Technique):
             draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
         if not self.epochs:
             return draft
-        plan = self._plan(draft.plan)
-        return draft.with_(plan=plan, control=True)
+        return draft.with_(plan=self._plan(draft.plan), control=True)
 
     def _put(self, draft: Draft, subject: Units | Weights, target: Shares, context: Context) -> Draft:
         """Return the draft with the pruned model, or with the schedule that will prune it."""
@@ -122,6 +121,7 @@ class Prune(Technique):
                 # Gone before the training, which is then as fast as the smaller model.
                 model, notes = recalibrated(holding.finish(model), context)
                 return draft.with_(model=model).noted(f"{subject.counts()} were taken out", *notes)
+            draft = draft.noted(*filter(None, [subject.lowering.sparse_word(model)]))
         return draft.with_(model=model, hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))
 
     def _plan(self, plan: TrainingPlan) -> TrainingPlan:

@@ -10,7 +10,7 @@ import papermill
 import pytest
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "benchmarks" / "measurement.ipynb"
-PARAMETERS = {"trials": 2, "full_trials": 1, "simulations": 20, "loaded": False}
+PARAMETERS = {"trials": 2, "full_trials": 1, "simulations": 20, "variants": 1, "loaded": False}
 
 
 @pytest.fixture(scope="module")

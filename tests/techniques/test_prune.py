@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nbopt.errors import ModelError, OptionError
 from nbopt.techniques._prune.allocation import allocate, share_for
 from nbopt.techniques._prune.layers import selected
+from nbopt.techniques._prune.lowering import is_added
 from nbopt.techniques._prune.masks import pattern_masks, read_pattern, smallest_go
 from nbopt.techniques._prune.schedules import SCHEDULES, default_rounds, share_at
 from nbopt.techniques._prune.search import Tried, least_within, most_within
@@ -262,3 +263,22 @@ def test_a_limit_that_nothing_meets_is_told_with_what_came_nearest() -> None:
     assert "500 bytes" in caught.value.expected
     with pytest.raises(ModelError, match="too much"):
         most_within(lambda share: Tried(share, "0.2 lost", False), "0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [
+        ("features.0.weight", False),
+        ("features.0.bias", True),
+        ("lstm.bias_ih_l0", True),
+        ("attention.in_proj_bias", True),
+        ("3:block/conv/kernel", False),
+        ("4:norm/gamma", False),
+        ("5:norm/beta", True),
+        ("6:dense/bias", True),
+        ("bias", True),
+        ("biased/kernel", False),
+    ],
+)
+def test_what_is_added_does_not_rank_units(name: str, added: bool) -> None:
+    assert is_added(name) == added

@@ -519,6 +519,17 @@ def test_options_that_do_not_go_together_are_told(options: Any, trained_cnn: nn.
     assert all((caught.value.expected, caught.value.came))
 
 
+def test_whether_zeros_are_worth_a_sparse_kernel_is_measured() -> None:
+    model = nn.Sequential(nn.Linear(16, 512), nn.ReLU(), nn.Linear(512, 512))
+    assert LOWERING.sparse_word(model) == ""
+    with torch.no_grad():
+        model[2].weight[torch.rand(512, 512) < 0.5] = 0.0
+    told = LOWERING.sparse_word(model)
+    assert "torch.sparse 2 (50% zeros)" in told
+    assert ("not faster here" in told) == (float(told.split("would be ")[1].split("x")[0]) < 1.1)
+    assert LOWERING.sparse_word(nn.Conv2d(1, 1, 1)) == ""
+
+
 def test_parametrized_layers_are_narrowed() -> None:
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 16)), nn.ReLU(), nn.Linear(16, 3)).eval()
     smaller, _ = narrower(model, 0.5, (np.zeros((1, 6), np.float32),))

@@ -83,8 +83,12 @@ class Lowering(Protocol):
         """Measure BatchNorm's statistics again, in place; return how many layers that touched."""
         ...
 
+    def sparse_word(self, model: Any) -> str:
+        """Return in words whether zeros would be worth a sparse kernel here, "" where nothing was measured."""
+        ...
+
     def trace(self, model: Any, example: Inputs) -> Traced:
-        """Find what can be made narrower.
+        """Find what can be made narrower in a copy of the model, which may then be changed.
 
         Raises:
             ModelError: Nothing can.
@@ -130,4 +134,16 @@ class Ranking:
         if self.importance == "taylor":
             batches = some_of_train(self.context, SCORED_ROWS)
             return self.lowering.taylor(model, self.context.workload.loss, batches)
-        return self.lowering.scales(model) if self.importance == "batchnorm" else self.lowering.magnitudes(model)
+        if self.importance == "batchnorm":
+            return self.lowering.scales(model)
+        return {name: value for name, value in self.lowering.magnitudes(model).items() if not is_added(name)}
+
+
+def is_added(name: str) -> bool:
+    """Tell whether a weight is added rather than multiplied with, by the name that layers give it.
+
+    How large a bias is tells nothing of how much a unit matters: with biases and BatchNorm's beta among the norms, half
+    of the channels of a Fashion-MNIST network cost 9 points after an epoch of fine-tuning; without them it gained one.
+    """
+    leaf = name.replace("/", ".").rpartition(".")[2]
+    return "bias" in leaf or leaf == "beta"

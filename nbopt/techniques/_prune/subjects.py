@@ -164,7 +164,8 @@ class Units:
     def counts(self) -> str:
         """Return what went, in words."""
         gone = sum(len(units) for units in self.going.values())
-        return f"{gone:,} of {sum(self.sizes.values()):,} units in {len(self.sizes)} layers"
+        places = f"{len(self.sizes)} places" if len(self.sizes) > 1 else next(iter(self.sizes))
+        return f"{gone:,} of {sum(self.sizes.values()):,} units in {places}"
 
 
 def _with_layer(weight: str) -> list[str]:

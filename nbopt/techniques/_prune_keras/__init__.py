@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbopt.data import Inputs
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_copy import copy_model, layers_of
 from nbopt.techniques._prune_keras import weights
 from nbopt.techniques._prune_keras.rebuild import TracedModel
 
@@ -21,6 +21,10 @@ class KerasLowering:
     taylor = staticmethod(weights.taylor)
     recalibrate = staticmethod(weights.recalibrate)
 
+    def sparse_word(self, model: Any) -> str:
+        """Return "": no layer of Keras takes sparse weights, so there is nothing to measure."""
+        return ""
+
     def shapes(self, model: Any) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all weights, by name; BatchNorm's statistics are none."""
         return {name: value.shape for name, value in weights.magnitudes(model).items()}
@@ -31,7 +35,7 @@ class KerasLowering:
 
     def trace(self, model: Any, example: Inputs) -> TracedModel:
         """Find what can be made narrower; the graph itself tells the shapes."""
-        return TracedModel(model)
+        return TracedModel(copy_model(model))
 
 
 LOWERING = KerasLowering()

@@ -8,6 +8,7 @@ from torch import nn
 
 from nbopt.data import Inputs
 from nbopt.techniques._prune_torch import weights
+from nbopt.techniques._prune_torch.sparse import sparse_word
 from nbopt.techniques._prune_torch.widths import TracedModule
 
 
@@ -21,6 +22,7 @@ class TorchLowering:
     scales = staticmethod(weights.scales)
     taylor = staticmethod(weights.taylor)
     recalibrate = staticmethod(weights.recalibrate)
+    sparse_word = staticmethod(sparse_word)
 
     def shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all parameters, by name."""

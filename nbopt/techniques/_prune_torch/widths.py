@@ -93,6 +93,7 @@ class TracedModule:
         put_zeros(silent, unit_masks(widths, going, shapes), {})
         with torch.no_grad():
             expected = call(silent, self.inputs)
+            del silent  # one copy at a time: a large model may just fit
             try:
                 came = call(narrowed(clone(self.model), widths, going), self.inputs)
             except STOPPED as error:
