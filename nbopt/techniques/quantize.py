@@ -47,7 +47,7 @@ class Quantize(Technique):
     ONNX Runtime: QDQ nodes, MatMulNBits
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
     OpenVINO: NNCF (https://docs.openvino.ai, post-training quantization, weight compression). LiteRT: its own
-    converter, and the ai-edge-quantizer for weights alone. torch.compile: PT2E, by torchao.
+    converter, and the ai-edge-quantizer for weights alone.
     """
 
     word: ClassVar[str] = "quantize"
