@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nbopt.errors import MissingExtra
 from nbopt.runtimes import Layer
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
@@ -26,6 +27,11 @@ class Program(torch.nn.Module):
 
     def __init__(self, content: bytes, names: tuple[str, ...]) -> None:
         super().__init__()
+        try:
+            # It registers the quantizers' operators: without them a file that any process wrote loads in no other.
+            import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra("torchao", "torch", "int8 with torch.compile") from error
         self.content, self.names = content, names
         self.inner = torch.export.load(io.BytesIO(content)).module()
 

@@ -82,6 +82,10 @@ class TorchSession(Session):
         return tensor.to(self._device) if self._device.type != "cpu" else tensor
 
 
+MOST_SHAPES = 64
+"""Shapes that a frozen module is compiled for, each for itself; beyond these torch runs it as it stands, and slowly."""
+
+
 def compiled_module(model: torch.nn.Module, frozen: bool) -> Any:
     """Return a module as torch.compile makes it; `frozen` with weights that can't change.
 
@@ -91,16 +95,18 @@ def compiled_module(model: torch.nn.Module, frozen: bool) -> Any:
     """
     import torch
 
-    compiled = torch.compile(model)
     if not frozen:
-        return compiled
+        return torch.compile(model)
+    # A shape at a time: frozen convolutions of any number of rows fail in torch 2.13 on the strides of channels-last
+    # ("expected size 16==16, stride 1==64 at dim=1").
+    compiled = torch.compile(model, dynamic=False)
     known: set[Any] = set()
 
     def call(*args: Any, **kwargs: Any) -> Any:
         shapes = tuple(leaf.shape for leaf in (*args, *kwargs.values()))
         if shapes in known:
             return compiled(*args, **kwargs)
-        with torch._inductor.config.patch(freezing=True):
+        with torch._inductor.config.patch(freezing=True), torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
             made = compiled(*args, **kwargs)
         known.add(shapes)
         return made

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nbopt.artifacts import load, size_of, write_sidecar
+from nbopt.loop import optimize
 from nbopt.runtimes import Manifest, runtime_named
 from nbopt.runtimes.inductor import COMPILERS
 from nbopt.technique import Context, Draft
@@ -63,6 +64,19 @@ def test_it_runs_in_integer_kernels_and_judges_as_before(
         assert [layer.macs for layer in layers] == [64 * 16 * 9, 16 * 32 * 16 * 9, 1280]
         assert runtime_named("inductor").weight_precisions(lowered.exported.path)["int8"] == 144 + 4608 + 1280
         assert size_of(lowered.exported.path) > 0
+
+
+@pytest.mark.slow
+def test_it_is_measured_in_a_process_of_its_own(trained_cnn: torch.nn.Module, digits: Digits) -> None:
+    images = digits.x.reshape(-1, 1, 8, 8)
+    parts = {"train": slice(1000), "valid": slice(1000, 1250), "test": slice(1250, None)}
+    work = Workload(trained_cnn, **{name: (images[rows], digits.y[rows]) for name, rows in parts.items()})
+    run = optimize(work, Quantize(calibration=64), runtimes="inductor", threads=1)["quantize/inductor"]
+    assert run.status == "ok", run.reason
+    assert (run.quality_delta or 0) > -0.01
+    assert [layer["compute_dtype"] for layer in run.audit["layers"]] == ["int8"] * 3
+    assert run.dtype.startswith("int8")  # and no float weights beside them
+    assert run.predict(images[:3]).shape == (3, 10)
 
 
 def test_eager_torch_and_what_the_quantizer_has_not_are_refused(trained_cnn: torch.nn.Module, digits: Digits) -> None:
