@@ -89,10 +89,13 @@ class Stage:
     def _key(self, runtime: Runtime) -> tuple[str, int, str, str]:
         return runtime.name, self.settings.thread_count, self.digest, str(self.store.home)
 
-    def control(self, plan: TrainingPlan, runtime: Runtime, make: Callable[[], Run]) -> Run:
-        """Return the row of the untouched model after a training, made once for all recipes of that training."""
+    def control(self, plan: TrainingPlan, make: Callable[[], Run]) -> Run:
+        """Return the row of the untouched model after a training, made once for all recipes of that training.
+
+        What it tells is quality, so that any one runtime will do.
+        """
         known = _CONTROLS.setdefault(self.workload, {})
-        key = self._key(runtime), self.settings.budget, plan
+        key = self._key(self.native), self.settings.budget, plan
         run = known.get(key) or make()
         if not run.failed:
             known[key] = run

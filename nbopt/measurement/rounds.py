@@ -16,7 +16,7 @@ from nbopt.errors import OptionError
 from nbopt.measurement.blocks import Block, Side
 from nbopt.measurement.budget import Budget
 from nbopt.measurement.contention import ContentionSampler
-from nbopt.measurement.distributions import normal_quantile, t_quantile
+from nbopt.measurement.places import between_places
 from nbopt.measurement.statistics import (
     EQUIVALENCE,
     NARROW,
@@ -34,14 +34,6 @@ UNSEEN = 0.25
 """Of other load not all is waiting: shared caches, execution units and clocks slow a side that never waits. Where
 others use all processors a ratio is doubted by a quarter; their share of the processors scales that."""
 
-PLACE_SPREAD = 0.007
-"""Standard deviation of the times of one artifact over its instances in one process: where its memory lies makes it
-faster or slower for as long as it is loaded (Mytkowicz et al. 2009), which no number of rounds averages out. This is
-what is assumed before an artifact's own instances have told, with the weight of `PLACE_PRIOR` of them; 0.5 to 1.3% were
-found on two machines with `nbopt.measurement.selfcheck`."""
-PLACE_PRIOR = 4
-PROCESS_SPREAD = 0.005
-"""The same over processes, beyond what their instances show: code, interpreter and heap have their places too."""
 PARALLEL = 1.3
 """From this many threads at work at once on, a side is one whose threads wait for each other."""
 TANGLED = 1.25
@@ -224,39 +216,15 @@ class Rounds:
         """Return the interval of a ratio with what differs between processes and instances in it."""
         if not self.apart or not (ratio.low > 0 and math.isfinite(ratio.high)):
             return ratio
-        variance, freedom = self._place_variance(*names)
-        counts = [len({block.instance for block in self.blocks[name]}) for name in names]
-        upper = 0.5 + ratio.level / 2
-        place = t_quantile(upper, freedom) * math.sqrt(variance * sum(1 / count for count in counts))
-        process = normal_quantile(upper) * PROCESS_SPREAD * math.sqrt(len(names))
-        between = math.hypot(place, process, self._resolution(*names))
+        kept = self.kept()
+        sides = [self._instances(name)[kept] for name in names]
+        ratios = np.log(self.times(names[0])[kept] / self.times(names[1])[kept])
+        between = math.hypot(between_places(ratios, *sides, level=ratio.level), self._resolution(*names))
         down, up = (math.hypot(math.log(bound / ratio.value), between) for bound in (ratio.low, ratio.high))
         return Interval(ratio.value, ratio.value * math.exp(-down), ratio.value * math.exp(up), ratio.level)
 
-    def _place_variance(self, baseline: str, variant: str) -> tuple[float, int]:
-        """Return the variance of one side's log times over instances, and its degrees of freedom.
-
-        A one-way analysis of variance of the ratios, with a prior: sides of a round take their instances in step.
-        """
-        kept = self.kept()
-        ratios = np.log(self.times(baseline)[kept] / self.times(variant)[kept])
-        pairs = [
-            (one.instance, other.instance)
-            for one, other, keep in zip(self.blocks[baseline], self.blocks[variant], kept, strict=True)
-            if keep
-        ]
-        groups = [ratios[[pair == each for pair in pairs]] for each in sorted(set(pairs))]
-        groups = [group for group in groups if len(group) > 1]
-        several = sum(len(set(column)) > 1 for column in zip(*pairs, strict=True))
-        prior = PLACE_SPREAD**2
-        if len(groups) < 2 or not several:
-            return prior, PLACE_PRIOR
-        medians = np.array([np.median(group) for group in groups])
-        # The variance of a median is pi/2 times that of a mean.
-        within = float(np.mean([math.pi / 2 * group.var(ddof=1) / len(group) for group in groups]))
-        found = max(0.0, float(medians.var(ddof=1)) - within) / several
-        freedom = len(groups) - 1
-        return (PLACE_PRIOR * prior + freedom * found) / (PLACE_PRIOR + freedom), PLACE_PRIOR + freedom
+    def _instances(self, name: str) -> NDArray[np.int64]:
+        return np.array([block.instance for block in self.blocks[name]], dtype=np.int64)
 
     def latency(self, name: str, *, level: float = 0.95) -> Latency:
         """Return a side's times."""

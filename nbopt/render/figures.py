@@ -11,6 +11,8 @@ from nbopt.measurement.statistics import decimals
 from nbopt.runs import Run
 
 POINTS = 100.0
+POINT_DECIMALS = 2
+"""A hundredth of a point is a row in ten thousand: less is no change that anybody asks for."""
 """Metrics in [0, 1] are written times 100, so that a difference of 0.01 is one point."""
 
 _LARGEST = 1e300  # beyond this, rounding and differences overflow: such a figure is as good as unknown
@@ -64,6 +66,7 @@ def figure(
     sign: bool = False,
     digits: int = 2,
     finest: int = -400,
+    most: int = 400,
     visible: bool = False,
 ) -> Figure:
     """Return a figure with the digits that its interval supports.
@@ -76,6 +79,7 @@ def figure(
         sign: Write a plus before what is above zero.
         digits: Significant digits where no interval is known.
         finest: Decimals kept even where the interval is wider than that; 0 keeps whole points.
+        most: Decimals at most, however narrow the interval is.
         visible: Keep the first digit of the value however wide the interval is: a ratio is never 0.
     """
     estimate = finite(value)
@@ -89,6 +93,7 @@ def figure(
     places = max(decimals(estimate, (upper - lower) / 2, digits=max(3, digits)), finest)
     if visible and estimate:
         places = max(places, -math.floor(math.log10(abs(estimate))))
+    places = min(places, most)
     return Figure(
         write(estimate, places, sign=sign),
         f"[{write(lower, places, sign=sign)}, {write(upper, places, sign=sign)}]",
@@ -115,6 +120,7 @@ def change(run: Run) -> Figure:
         run.quality_delta_high,
         scale=POINTS if run.bounded else 1.0,
         sign=True,
+        most=POINT_DECIMALS if run.bounded else 400,
     )
 
 
@@ -123,7 +129,8 @@ def step_change(run: Run, step: Mapping[str, Any]) -> str:
     if step["quality_delta"] is None:
         return ""
     bounds = (step[f"quality_delta{end}"] for end in ("", "_low", "_high"))
-    changed = figure(*bounds, scale=POINTS if run.bounded else 1.0, sign=True)
+    most = POINT_DECIMALS if run.bounded else 400
+    changed = figure(*bounds, scale=POINTS if run.bounded else 1.0, sign=True, most=most)
     return f"{metric_title(one_line(run.metric, 60))} {changed.value}{change_unit(run)} {changed.bounds}"
 
 

@@ -25,6 +25,7 @@ COLOURS: dict[Tone, str] = {
 }
 _RUNTIME, _TECHNIQUE, _TRACK = "#86aee0", "#2f74c8", "#808890"
 LEGEND = {"runtime": _RUNTIME, "technique": _TECHNIQUE}
+NEAREST = 0.001
 _WHISKER_WIDTH, _BAR_WIDTH, _HEIGHT = 84, 100, 14
 
 
@@ -49,12 +50,16 @@ class Axis:
 
 
 def change_axis(view: View) -> Axis:
-    """Return the axis of changes of quality: what the table needs, but no further than a lost model goes."""
+    """Return the axis of changes of quality: what the table needs, but no further than a lost model goes.
+
+    Of a metric in [0, 1] it shows at least a tenth of a point, so that what is next to nothing looks like that.
+    """
     ends = [0.0]
     limits = []
     for run in view.measured:
         values = [finite(v) for v in (run.quality_delta, run.quality_delta_low, run.quality_delta_high)]
         ends += [value for value in values if value is not None]
+        ends += [-NEAREST, NEAREST] if run.bounded else []
         limits.append(LOST if run.bounded else 2 * LOST * abs(finite(run.quality) or 0.0))
     limit = max(limits, default=LOST) or 1.0
     low, high = max(min(ends), -limit), min(max(ends), limit)

@@ -187,7 +187,7 @@ def _quality_cells(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> list
         return [shown, _cell("")]
     picture = whisker(view, run, axes[0], _quality_tone(view, run)) if axes else ""
     bounds = "" if picture else f" {delta.bounds}"
-    return [shown, _cell(_number(delta.value, 34) + typeset(bounds) + picture)]
+    return [shown, _cell(_number(delta.value, 40) + typeset(bounds) + picture)]
 
 
 def _quality_tone(view: View, run: Run) -> Tone:

@@ -14,7 +14,7 @@ from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Lowered
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
-from nbopt.techniques._quantize.weights import DEFAULT_GROUP
+from nbopt.techniques._quantize.refusals import of_groups
 
 if TYPE_CHECKING:
     from nbopt.techniques.quantize import Quantize
@@ -34,9 +34,7 @@ def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
     if options.equalize or options.bias_correction:
         which = "equalize" if options.equalize else "bias-correction"
         return f"its converter has no --{which}: --runtime openvino"
-    if options.how == "weight_only" and options.dtype == "int8" and options.group_size != DEFAULT_GROUP:
-        return "it has int8 weights with a scale for each channel only: leave --group-size out"
-    return ""
+    return of_groups(options)
 
 
 def lower(

@@ -21,6 +21,7 @@ from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Lowered
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
+from nbopt.techniques._quantize.refusals import of_whole_numbers
 
 if TYPE_CHECKING:
     from nbopt.techniques.quantize import Quantize
@@ -38,11 +39,9 @@ def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
         return "its SmoothQuant needs neural-compressor, which is no longer kept up: --runtime openvino"
     if options.bias_correction:
         return "its quantizer corrects no biases: --runtime openvino"
-    if options.io != "float32":
-        return "inputs and outputs are float32 here: --io int8 is for --runtime litert"
     if runtime.symmetric_int8 and options.how in ("dynamic", "weight_only"):
         return f"it has no kernels for --method {options.how}: --method static"
-    return ""
+    return of_whole_numbers(options)
 
 
 def lower(

@@ -21,7 +21,8 @@ from nbopt.runtimes._layer_parts import owner_of
 from nbopt.technique import Context, Lowered
 from nbopt.techniques._quantize.calibrating import calibration_rows, stacked
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
-from nbopt.techniques._quantize.weights import DEFAULT_GROUP, bits_of, told
+from nbopt.techniques._quantize.refusals import of_groups, of_whole_numbers
+from nbopt.techniques._quantize.weights import bits_of, told
 
 if TYPE_CHECKING:
     from nbopt.techniques.quantize import Quantize
@@ -33,11 +34,7 @@ LAYERS = ("MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData"
 
 def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
     """Return why the options have no way here, "" where they have."""
-    if options.io != "float32":
-        return "inputs and outputs are float32 here: --io int8 is for --runtime litert"
-    if options.how == "weight_only" and options.dtype == "int8" and options.group_size != DEFAULT_GROUP:
-        return "it has int8 weights with a scale for each channel only: leave --group-size out"
-    return ""
+    return of_whole_numbers(options) or of_groups(options)
 
 
 def lower(

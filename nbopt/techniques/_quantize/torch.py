@@ -12,6 +12,7 @@ from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Lowered
 from nbopt.techniques._quantize.calibrating import calibration_rows
+from nbopt.techniques._quantize.refusals import of_whole_numbers
 
 if TYPE_CHECKING:
     from nbopt.techniques.quantize import Quantize
@@ -27,11 +28,9 @@ def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
         return "its quantizer takes extremes, and a scale for each channel: leave the other options out"
     if options.equalize or options.bias_correction:
         return "its quantizer neither equalizes nor corrects biases: --runtime openvino"
-    if options.io != "float32":
-        return "inputs and outputs are float32 here: --io int8 is for --runtime litert"
     if options.keep_float not in ("auto", "none"):
         return "no layer can be left out by name here: --runtime onnxruntime"
-    return ""
+    return of_whole_numbers(options)
 
 
 def lower(
