@@ -8,8 +8,7 @@ from typing import Any
 
 from nbopt.errors import ExportError, TrainingError
 from nbopt.frameworks import Fitting
-from nbopt.frozen import join_ragged
-from nbopt.measurement.predictions import not_finite, prepare
+from nbopt.measurement.predictions import not_finite
 from nbopt.recipe import Recipe
 from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
@@ -177,21 +176,18 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
 
 def _score(stage: Stage, plan: TrainingPlan) -> Any:
     """Return quality on the selection rows, which decides which state of a training is kept."""
-    before = True
-    workload, metric = stage.workload, stage.metric
-    rows = workload.select_rows
-    targets = rows.targets
-    if targets is None:
+    if stage.workload.select_rows.targets is None:
         return None
+    context, before = stage.context(plan.seed), True
 
     def score(model: Any) -> float:
         nonlocal before
-        raw = join_ragged([workload.framework.predict(model, inputs) for inputs in rows.batches()])
-        bad, first = int(not_finite(raw, metric.output).sum()), before
+        raw = context.outputs(model)
+        bad, first = int(not_finite(raw, stage.metric.output).sum()), before
         before = False
         if bad and not first:
             came = f"training diverged: NaN or infinity in the outputs of {bad:,} of {len(raw):,} rows after an epoch"
             raise TrainingError("finite outputs on validation", came, remedy(plan))
-        return metric.of(prepare(targets, raw, metric.output, rows.weight))
+        return context.quality(raw)
 
     return score

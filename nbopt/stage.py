@@ -96,9 +96,11 @@ class Stage:
         """
         known = _CONTROLS.setdefault(self.workload, {})
         key = self._key(self.native), self.settings.budget, plan
-        run = known.get(key) or make()
-        if not run.failed:
-            known[key] = run
+        run = known.get(key)
+        if run is None or not (Path(run.home) / run.artifact).exists():
+            run = make()
+            if not run.failed:
+                known[key] = run
         return run
 
     def baseline(self, runtime: Runtime) -> Kept:

@@ -92,19 +92,28 @@ class Context:
             model: The framework's model.
             most: Rows at most, the first ones; None takes all.
         """
-        workload, rows = self.workload, self.workload.select_rows
-        metric = metric_of(workload.metric, output=workload.output)
+        return self.quality(self.outputs(model, most))
+
+    def outputs(self, model: Any, most: int | None = None) -> Any:
+        """Return a model's outputs for the selection rows, or for the first of them."""
+        outputs: list[Any] = []
+        for inputs in self.workload.select_rows.batches():
+            outputs.append(self.workload.framework.predict(model, inputs))
+            if most is not None and sum(map(len, outputs)) >= most:
+                break
+        return join_ragged(outputs)
+
+    def quality(self, raw: Any) -> float:
+        """Return the metric of outputs for the first selection rows, in its own units.
+
+        Raises:
+            DataError: The selection rows have no labels.
+        """
+        rows, metric = self.workload.select_rows, metric_of(self.workload.metric, output=self.workload.output)
         if rows.targets is None:
             raise DataError("labels in valid, to select by", "rows without", "give valid=(x, y)")
-        outputs: list[Any] = []
-        done = 0
-        for inputs in rows.batches():
-            outputs.append(workload.framework.predict(model, inputs))
-            done += len(outputs[-1])
-            if most is not None and done >= most:
-                break
-        raw, weight = join_ragged(outputs), rows.weight
-        return metric.of(prepare(rows.targets[:done], raw, metric.output, None if weight is None else weight[:done]))
+        weight = None if rows.weight is None else rows.weight[: len(raw)]
+        return metric.of(prepare(rows.targets[: len(raw)], raw, metric.output, weight))
 
     def lost(self, before: float, after: float) -> float:
         """Return how much quality was lost, in the metric's own units; below 0 where some was gained."""
