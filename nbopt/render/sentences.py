@@ -51,7 +51,7 @@ class Headline:
     conditions: Sentence
 
 
-COARSEST_SPLIT = 0.2
+COARSEST_SPLIT = 0.1
 """Share of a speedup by which its bounds may lie apart from it for its parts to be told."""
 
 
