@@ -16,6 +16,7 @@ from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import prepare
 from nbopt.runtimes import Runtime
+from nbopt.space import Dimension, Search
 from nbopt.training import ProgressCallback, TrainingPlan, silent
 from nbopt.workload import Workload
 
@@ -185,6 +186,8 @@ class Draft:
         sensitivity: What was measured of single layers, as in `Lowered`.
         control: The untouched model, given the same training, must stand beside the result: what that training alone
             gains or spoils is not the technique's.
+        space: What a search may change, in all techniques together: one training for each trial.
+        search: How it is searched; None with dimensions takes the default.
     """
 
     model: Any
@@ -197,6 +200,8 @@ class Draft:
     dtype: str = ""
     sensitivity: dict[str, Any] = field(default_factory=dict)
     control: bool = False
+    space: tuple[Dimension, ...] = ()
+    search: Search | None = None
 
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""
