@@ -133,6 +133,8 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     stage.warm_up([stage.native, *chosen])
     repeats: dict[str, list[Run]] = {}
     for seed in range(recipe.seed, recipe.seed + seeds):
+        for runtime in chosen:
+            stage.prepare(runtime)  # importing a framework takes as long as measuring: it goes on beside the work below
         candidate = make_candidate(stage, recipe.with_seed(seed), chosen)
         for runtime in chosen:
             reason = candidate.refused(runtime)
