@@ -6,6 +6,7 @@ themselves: each returns an adjusted plan, and the plan is carried out once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from nbopt.errors import DataError, NbOptError, OptionError, TrainingError
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("constant", "cosine")
+AVERAGES = ("none", "ema", "swa")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class TrainingPlan:
         max_seconds: Stop after the epoch or step in which this much time has gone; None for no limit.
         keep_best: Validate before training and after each epoch, and keep the best state.
         seed: Seed of shuffling and of every random layer.
+        label_smoothing: Share of each label that all classes get alike, 0 (off) up to but not 1; 0.1 in Szegedy et al.
+            2016 (https://arxiv.org/abs/1512.00567). Losses of classes only.
+        mixup: Rows are mixed in pairs, by a share drawn from Beta(mixup, mixup) for each step, and so are their losses;
+            0 (off) or more, 0.1 to 0.4 in Zhang et al. 2018 (https://arxiv.org/abs/1710.09412). Floating inputs only.
+        cutmix: A box of each image is taken from another, by an area drawn from Beta(cutmix, cutmix) for each step; 0
+            (off) or more, 1 in Yun et al. 2019 (https://arxiv.org/abs/1905.04899). With mixup too, each step does one.
+        averaging: Which weights are judged and kept: "none" the last ones; "ema" a moving average over steps; "swa" the
+            mean over the ends of the last epochs, with BatchNorm's statistics measured again (Izmailov et al. 2018,
+            https://arxiv.org/abs/1803.05407).
+        ema_decay: What a moving average keeps at each step, 0 to 1, both excluded; at step t it is (1 + t) / (10 + t)
+            at most, so that a short training forgets where it began.
+        swa_start: Share of the epochs after which their ends are averaged, 0 up to but not 1.
 
     Raises:
         OptionError: A value is out of its range.
@@ -69,6 +83,12 @@ class TrainingPlan:
     max_seconds: float | None = None
     keep_best: bool = True
     seed: int = 0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    averaging: str = "none"
+    ema_decay: float = 0.999
+    swa_start: float = 0.75
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -81,6 +101,20 @@ class TrainingPlan:
             raise OptionError(f"a schedule among {', '.join(SCHEDULES)}", repr(self.schedule))
         if self.batch_size < 1:
             raise OptionError("a batch size of 1 or more", f"{self.batch_size}")
+        self._check_regularizers()
+
+    def _check_regularizers(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise OptionError("a label smoothing from 0 up to but not 1", f"{self.label_smoothing}", "0.1")
+        for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+            if not 0 <= value < math.inf:
+                raise OptionError(f"a {name} of 0 or more", f"{value}", "0 for none, 0.2 or 1")
+        if self.averaging not in AVERAGES:
+            raise OptionError(f"averaging among {', '.join(AVERAGES)}", repr(self.averaging))
+        if not 0 < self.ema_decay < 1:
+            raise OptionError("an ema_decay between 0 and 1, both excluded", f"{self.ema_decay}", "0.999")
+        if not 0 <= self.swa_start < 1:
+            raise OptionError("a swa_start from 0 up to but not 1", f"{self.swa_start}", "0.75")
 
     def adjusted(self, **changes: Any) -> TrainingPlan:
         """Return the plan with some fields changed."""

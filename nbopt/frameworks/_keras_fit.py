@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -12,9 +14,13 @@ import tensorflow as tf
 
 from nbopt.data import Batch, all_finite, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
-from nbopt.frameworks import Fitting, Framework
+from nbopt.frameworks import Fitting, Framework, trained_on
+from nbopt.frameworks._averaging import RECALIBRATED_ROWS
+from nbopt.frameworks._keras_averaging import Averaging
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
+from nbopt.frameworks._keras_mixing import mixed, mixed_loss
+from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._primary import primary_output
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
@@ -80,17 +86,31 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     scores: list[float] = []
     losses: list[float] = []
     best, best_epoch, best_state = -np.inf, 0, None
+    fitting = trained_on(fitting, plan)
+    averaging = Averaging.of(framework, model, plan)
+
+    def sample() -> Iterator[Batch]:
+        return fitting.split.some(RECALIBRATED_ROWS, plan.batch_size, np.random.default_rng(plan.seed))
 
     def score(epoch: int, *, done: float) -> None:
         nonlocal best, best_epoch, best_state
         ready = fitting.paced(model, done)
+        if averaging is not None:
+            averaging.after_epoch(epoch)
         if not validate or fitting.score is None:
             return
-        value = fitting.score(model)
-        scores.append(value)
-        # A tie goes to the later state: at equal quality the one that saw more data.
-        if ready and sign * value >= best:
-            best, best_epoch, best_state = sign * value, epoch, framework.state(model)
+        with nullcontext() if averaging is None else averaging.in_place(model, sample):
+            held()
+            value = fitting.score(model)
+            scores.append(value)
+            # A tie goes to the later state: at equal quality the one that saw more data.
+            if ready and sign * value >= best:
+                best, best_epoch, best_state = sign * value, epoch, framework.state(model)
+
+    def held() -> None:
+        """Let masks hold in an average too."""
+        for hold in () if averaging is None else fitting.hold:
+            hold(model)
 
     if type(model).train_step is not keras.Model.train_step:
         warnings.warn(
@@ -104,7 +124,7 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     try:
         score(0, done=0.0)
         if plan.epochs:
-            loop = _Loop(model, plan, fitting, start)
+            loop = _Loop(model, plan, fitting, start, averaging)
             for epoch in range(plan.epochs):
                 mean, stopped = loop.epoch(epoch, rng)
                 losses.append(mean)
@@ -114,6 +134,9 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     finally:
         if best_state is not None:
             framework.load_state(model, best_state)
+        elif averaging is not None:
+            averaging.settle(model, sample)
+            held()
     kept = best_epoch if validate else len(losses)
     return TrainingRecord(len(losses), time.perf_counter() - start, kept, tuple(losses), tuple(scores), stopped)
 
@@ -121,8 +144,12 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
 class _Loop:
     """Hold the compiled training step of one training."""
 
-    def __init__(self, model: Any, plan: TrainingPlan, fitting: Fitting, start: float) -> None:
+    def __init__(
+        self, model: Any, plan: TrainingPlan, fitting: Fitting, start: float, averaging: Averaging | None
+    ) -> None:
         self.model, self.plan, self.fitting, self.start = model, plan, fitting, start
+        self.averaging, self.mixing = averaging, Mixing.of(plan)
+        self.loss = fitting.loss if self.mixing is None else mixed_loss(fitting.loss)
         self.steps = fitting.split.steps(plan.batch_size)
         self.optimizer = make_optimizer(plan, model, self.steps)
         self.variables = model.trainable_variables
@@ -133,7 +160,7 @@ class _Loop:
     def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
         with tf.GradientTape() as tape:
             output = primary_output(self.model(inputs, training=True))
-            loss = tf.cast(self.fitting.loss(output, target, weight), tf.float32)
+            loss = tf.cast(self.loss(output, target, weight), tf.float32)
             # Weight penalties and activity regularizers of the user's layers.
             total = loss + tf.add_n([tf.cast(extra, tf.float32) for extra in self.model.losses] or [0.0])
             scaled = self.optimizer.scale_loss(total)
@@ -170,6 +197,8 @@ class _Loop:
                 raise broken_loss(loss, plan, epoch, step, finite=all_finite(batch))
             for hold in fitting.hold:
                 hold(self.model)
+            if self.averaging is not None:
+                self.averaging.after_step()
             total += loss
             done = epoch + (step / steps if steps else 0.0)
             if fitting.pace:
@@ -186,7 +215,8 @@ class _Loop:
         self._check_labels(targets)
         dtype = "float32" if targets.dtype.kind == "f" else "int32" if targets.dtype.kind == "b" else targets.dtype
         weight = None if batch.weight is None else tf.convert_to_tensor(to_numpy(batch.weight), tf.float32)
-        return model_arguments(self.model, batch.inputs), tf.convert_to_tensor(targets.astype(dtype)), weight
+        inputs, target = model_arguments(self.model, batch.inputs), tf.convert_to_tensor(targets.astype(dtype))
+        return (inputs, target, weight) if self.mixing is None else mixed(self.mixing, inputs, target, weight)
 
     def _check_labels(self, targets: np.ndarray[Any, Any]) -> None:
         """Name a class number that the output has no column for; TensorFlow would train on zeros or NaN."""
