@@ -5,10 +5,11 @@ Nothing here imports Optuna before a study is opened; it is the extra `tune`.
 
 from __future__ import annotations
 
+from nbopt.studies.choosing import Running
 from nbopt.studies.ending import Budget, expected_gain
 from nbopt.studies.opening import Opened, journal_file, open_study
 from nbopt.studies.pruners import PRUNERS, pruner_of
-from nbopt.studies.running import Ended, Running, run_study
+from nbopt.studies.running import Ended, run_study
 from nbopt.studies.samplers import SAMPLERS, Problem, sampler_of
 from nbopt.studies.suggesting import defaults, distributions, draw, values_of
 from nbopt.studies.trials import best_of, seeded

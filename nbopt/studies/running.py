@@ -3,73 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from nbopt.errors import OptionError, StudyError
-from nbopt.studies.ending import Budget, nothing_to_gain
+from nbopt.studies.choosing import Chooser, Running
+from nbopt.studies.ending import nothing_to_gain
 from nbopt.studies.extra import load, quiet
 from nbopt.studies.opening import Opened
-from nbopt.studies.pruners import pruner_of
-from nbopt.studies.samplers import Problem, choose, problem_of, sampler_of
+from nbopt.studies.pool import Job, Pool
 from nbopt.studies.suggesting import contains
 from nbopt.studies.trials import Objective, Outcome, begin, best_of, run_trial
-from nbopt.studies.warm import AUTO, earlier_best
+from nbopt.studies.warm import earlier_best
 from nbopt.training import Progress, ProgressCallback, silent
 
 FAILURES = 3
 """The first trials that may all fail before the search is given up: it is the objective then, and not a setting."""
-
-MOST_JOBS = 64
-
-
-@dataclass(frozen=True)
-class Running:
-    """Say how the trials of a study are run.
-
-    Args:
-        budget: Trials, time and money.
-        sampler: Word of `nbopt.studies.samplers`, or a sampler object of Optuna.
-        pruner: Word of `nbopt.studies.pruners`, or a pruner object of Optuna.
-        seed: Seed of the sampler, and of trial n plus n; 0 or more.
-        start: Parameters of the first trial, the untuned default; None leaves it to the sampler.
-        warm: "auto" starts from the best of earlier studies of the same key, "none", or the name of a study.
-        space: Optuna's distributions where they are known before the first trial.
-        limits: The most that user attributes of a trial may be; see `evaluate`.
-        jobs: Trials at a time, each in a process of its own; 1 runs in this kernel, unless there is a `timeout`.
-        timeout: Seconds that a trial may take before it is ended and failed; None for no limit. Python code that
-            hangs can't be ended from within its own process, so with a timeout trials run in another one.
-        reserve: Seconds of the budget to keep for what comes after, given the seconds of a usual trial.
-
-    Raises:
-        OptionError: A value is out of range.
-    """
-
-    budget: Budget = field(default_factory=Budget)
-    sampler: Any = "auto"
-    pruner: Any = "auto"
-    seed: int = 0
-    start: Mapping[str, Any] | None = None
-    warm: str = AUTO
-    space: Mapping[str, Any] | None = None
-    limits: Mapping[str, float] = field(default_factory=dict)
-    jobs: int = 1
-    timeout: float | None = None
-    reserve: Callable[[float], float] = lambda _: 0.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.jobs <= MOST_JOBS:
-            raise OptionError(f"jobs between 1 and {MOST_JOBS}", f"{self.jobs}", "jobs=2")
-        if self.timeout is not None and not self.timeout > 0:
-            raise OptionError("a trial timeout above 0 seconds", f"{self.timeout}", "--trial-timeout 10m")
-        sampler_of(self.sampler)
-        pruner_of(self.pruner, trials=self.budget.trials)
-
-    @property
-    def in_processes(self) -> bool:
-        """Tell whether trials run in processes of their own."""
-        return self.jobs > 1 or self.timeout is not None
 
 
 @dataclass(frozen=True)
@@ -96,6 +47,7 @@ def run_study(
     *,
     progress: ProgressCallback = silent,
     what: str = "tune",
+    pool: Pool | None = None,
 ) -> Ended:
     """Run trials until the study has as many as its budget says, or there is another end.
 
@@ -108,6 +60,7 @@ def run_study(
         running: How.
         progress: Told after each trial.
         what: What progress calls it.
+        pool: Processes that are there already; None starts some where they are needed.
 
     Raises:
         StudyError: The first trials all failed, or the objective can't go to another process.
@@ -115,19 +68,20 @@ def run_study(
     """
     keeper = Keeper(opened, running, progress, what)
     with quiet():
-        if not running.in_processes:
+        if pool is None and not running.in_processes:
             while not (why := keeper.why_end()):
-                keeper.prepare()
+                keeper.chooser.prepare()
                 trial = begin(opened, running.seed)
                 keeper.took(trial.number, run_trial(opened, trial, objective, limits=running.limits))
             return keeper.ended(why)
-        from nbopt.studies.pool import run_in_processes
-
-        return keeper.ended(run_in_processes(opened, objective, running, keeper))
+        with ExitStack() as stack:
+            crew = pool or stack.enter_context(Pool(objective, opened, jobs=running.jobs, timeout=running.timeout))
+            crew.run(lambda under_way: None if keeper.why_end(under_way) else Job(opened, running), keeper.took)
+        return keeper.ended(keeper.why_end())
 
 
 class Keeper:
-    """Keep count of a search: what samples its next trial, what ended, and when it is over.
+    """Keep count of a search: what ended, and when it is over.
 
     Args:
         opened: The study.
@@ -143,16 +97,13 @@ class Keeper:
         self._notes: list[str] = []
         self._failures: list[str] = []
         self._good = 0
-        self.word = ""
+        self.chooser = Chooser(opened, running)
         states = load().trial.TrialState
         ended = opened.study.get_trials(deepcopy=False)
         self.done = sum(trial.state.is_finished() for trial in ended)
         self._good = sum(trial.state in (states.COMPLETE, states.PRUNED) for trial in ended)
         if running.start is not None and not ended:
             opened.study.enqueue_trial(dict(running.start))
-        opened.study.pruner = pruner_of(
-            running.pruner, trials=running.budget.trials, objectives=len(opened.study.directions)
-        )
         if running.space is not None:
             self._warm_up(running.space)
         self._report()
@@ -171,32 +122,12 @@ class Keeper:
         budget = self.running.budget
         if self.done + under_way >= budget.trials:
             return " "
-        problem = self.problem()
+        problem = self.chooser.problem()
         over = budget.over(self.seconds, self.running.reserve(problem.seconds or 0.0))
         # At least one trial is run: a budget that allows none would give nothing to show.
         if over and (self.done or under_way):
             return over
         return nothing_to_gain(self.opened.study, budget, problem)
-
-    def problem(self) -> Problem:
-        """Return what is known of what is searched."""
-        found = problem_of(self.opened.study, self.running.budget.trials)
-        if self.running.space is None:
-            return found
-        space = self.running.space
-        return Problem(space, found.trials, found.objectives, found.conditional, found.constrained, found.seconds)
-
-    def prepare(self, worker: int = 0) -> None:
-        """Give the study the sampler for its next trial; what suits is asked again as more becomes known."""
-        problem = self.problem()
-        word = self.running.sampler
-        if word == "auto":
-            word = choose(problem)[0] + (" in groups" if problem.conditional and problem.objectives == 1 else "")
-        if word != self.word:
-            # Each worker draws on its own: with one seed all would draw the same at the start.
-            seed = self.running.seed + 7919 * worker + (self.done if self.word else 0)
-            self.opened.study.sampler = sampler_of(self.running.sampler, seed=seed, problem=problem)
-            self.word = word
 
     def took(self, number: int, outcome: Outcome | str) -> None:
         """Count a trial that ended; a text is the reason of one that was ended from outside.
@@ -258,5 +189,7 @@ class Keeper:
 
     def ended(self, why: str) -> Ended:
         """Return how the search ended."""
-        word = self.word if isinstance(self.word, str) else type(self.word).__name__
+        self.chooser.prepare()  # processes draw by choosers of their own
+        word = self.chooser.word
+        word = word if isinstance(word, str) else type(word).__name__
         return Ended(why.strip(), self.seconds, word, tuple(self._notes))
