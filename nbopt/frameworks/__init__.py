@@ -65,6 +65,8 @@ class Fitting:
             each, and with 1 at the end. It returns whether the model has the form that was asked for; until every
             one does, no state is kept as the best (a half-pruned model is better, and not what was asked for).
         progress: Told after every few steps.
+        valid: Data whose loss steers the training, where the plan watches it; None where there is none.
+        each_step: Told the loss and the learning rate of each step; training ends where it returns True.
     """
 
     split: Split
@@ -74,6 +76,8 @@ class Fitting:
     hold: tuple[Callable[[Any], None], ...] = ()
     pace: tuple[Callable[[Any, float], bool], ...] = ()
     progress: ProgressCallback = silent
+    valid: Split | None = None
+    each_step: Callable[[float, float], bool] | None = None
 
     def paced(self, model: Any, done: float) -> bool:
         """Tell each `pace` how far the training is; return whether the model has the form that was asked for."""

@@ -48,22 +48,24 @@ class Mix:
 
 @dataclass
 class Mixing:
-    """Draw how each batch is mixed.
+    """Draw how each batch of an epoch is mixed.
 
     Args:
         plan: Has `mixup`, `cutmix` and the seed.
+        epoch: Which one.
     """
 
     plan: TrainingPlan
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         # A generator of its own: rows come in the same order as in a training without mixing.
-        self.rng = np.random.default_rng([self.plan.seed, 0x313])
+        self.rng = np.random.default_rng([self.plan.seed, self.epoch, 0x313])
 
     @classmethod
-    def of(cls, plan: TrainingPlan) -> Mixing | None:
+    def of(cls, plan: TrainingPlan, epoch: int = 0) -> Mixing | None:
         """Return what mixes the batches of a plan, None where it mixes none."""
-        return cls(plan) if plan.mixup or plan.cutmix else None
+        return cls(plan, epoch) if plan.mixup or plan.cutmix else None
 
     def draw(self, rows: int, described: Sequence[tuple[str, Sequence[int]]]) -> Mix:
         """Return how a batch is mixed.

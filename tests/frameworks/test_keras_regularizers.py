@@ -137,7 +137,7 @@ def test_a_moving_average_is_what_a_training_leaves(digits: Digits) -> None:
     states = states_of(model, plan, digits.train)
     for index, value in enumerate(states[0]):
         mean = value
-        for step, state in enumerate(states[1:9], start=1):
+        for step, state in enumerate([*states[1:5], *states[6:10]], start=1):
             decay = min(0.6, (1 + step) / (10 + step))
             mean = decay * mean + (1 - decay) * state[index]
         np.testing.assert_allclose(states[-1][index], mean, rtol=1e-3, atol=1e-5)
@@ -150,7 +150,7 @@ def test_swa_is_the_mean_of_the_last_epochs_with_new_statistics(digits: Digits) 
     images = digits.x[:500].reshape(-1, 8, 8, 1), digits.y[:500]
     plan = TrainingPlan(epochs=4, batch_size=250, averaging="swa", swa_start=0.5, learning_rate=1e-2)
     states = states_of(model, plan, images)
-    for variable, one, two in zip(model.variables, states[6], states[8], strict=True):
+    for variable, one, two in zip(model.variables, states[6], states[9], strict=True):
         if variable.trainable and "float" in str(variable.dtype):
             np.testing.assert_allclose(variable.numpy(), (one + two) / 2, rtol=1e-3, atol=1e-5)
     first = model.layers[0](images[0]).numpy()
