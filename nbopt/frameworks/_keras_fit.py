@@ -15,6 +15,7 @@ from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
+from nbopt.frameworks._keras_precision import Precision
 from nbopt.frameworks._primary import primary_output
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
@@ -46,7 +47,8 @@ def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> 
         spared = [v for v in variables if len(v.shape) < 2 or v.name.startswith("embedding")]
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
-    if any(layer.dtype_policy.name == "mixed_float16" for layer in (model, *layers_of(model))):
+    mixed = any(layer.dtype_policy.name == "mixed_float16" for layer in (model, *layers_of(model)))
+    if mixed or plan.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer
@@ -98,16 +100,17 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
             NbOptWarning,
             stacklevel=2,
         )
-    stopped = ""
+    stopped, mixed = "", None
     rng = np.random.default_rng(plan.seed)
     seed_layers(model, plan.seed)
     try:
         score(0, done=0.0)
         if plan.epochs:
-            loop = _Loop(model, plan, fitting, start)
+            loop = Loop(model, plan, fitting, start)
             for epoch in range(plan.epochs):
                 mean, stopped = loop.epoch(epoch, rng)
                 losses.append(mean)
+                mixed = loop.precision.counts()
                 score(epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
                 if stopped:
                     break
@@ -115,10 +118,11 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
         if best_state is not None:
             framework.load_state(model, best_state)
     kept = best_epoch if validate else len(losses)
-    return TrainingRecord(len(losses), time.perf_counter() - start, kept, tuple(losses), tuple(scores), stopped)
+    seconds = time.perf_counter() - start
+    return TrainingRecord(len(losses), seconds, kept, tuple(losses), tuple(scores), stopped, mixed)
 
 
-class _Loop:
+class Loop:
     """Hold the compiled training step of one training."""
 
     def __init__(self, model: Any, plan: TrainingPlan, fitting: Fitting, start: float) -> None:
@@ -126,13 +130,14 @@ class _Loop:
         self.steps = fitting.split.steps(plan.batch_size)
         self.optimizer = make_optimizer(plan, model, self.steps)
         self.variables = model.trainable_variables
+        self.precision = Precision(plan)
         # One trace serves full batches and the last, shorter one.
         self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
         self.traced = False
 
     def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
-        with tf.GradientTape() as tape:
-            output = primary_output(self.model(inputs, training=True))
+        with self.precision.traced(self.model), tf.GradientTape() as tape:
+            output = self.precision.output(primary_output(self.model(inputs, training=True)))
             loss = tf.cast(self.fitting.loss(output, target, weight), tf.float32)
             # Weight penalties and activity regularizers of the user's layers.
             total = loss + tf.add_n([tf.cast(extra, tf.float32) for extra in self.model.losses] or [0.0])
@@ -141,7 +146,7 @@ class _Loop:
         pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if g is not None]
         if not pairs:
             raise ModelError("a loss that depends on the weights", "no gradient for any weight")
-        self.optimizer.apply_gradients(pairs)
+        self.precision.apply(self.optimizer, pairs)
         return total
 
     def epoch(self, epoch: int, rng: np.random.Generator) -> tuple[float, str]:
@@ -154,18 +159,7 @@ class _Loop:
         total = 0.0
         step = 0
         for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
-            arguments = self._arguments(batch)
-            if not self.traced:
-                self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
-                self.traced = True
-            try:
-                loss = float(self.step(*arguments))
-            except tf.errors.InvalidArgumentError as error:
-                # TensorFlow looked up a row by number, of an Embedding or of the output, that is not there.
-                reason = next((x for x in str(error).splitlines() if "indices" in x or "label" in x), str(error))
-                raise DataError(
-                    "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
-                ) from error
+            loss = self.one(batch)
             if not np.isfinite(loss):
                 raise broken_loss(loss, plan, epoch, step, finite=all_finite(batch))
             for hold in fitting.hold:
@@ -178,6 +172,28 @@ class _Loop:
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:
                 return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
         return total / max(step, 1), ""
+
+    def one(self, batch: Batch) -> float:
+        """Make one step; return its loss.
+
+        Raises:
+            DataError: Labels or class numbers that the model has no place for.
+            TrainingError: In half precision, the gradients of too many steps in a row were not finite.
+        """
+        arguments = self._arguments(batch)
+        if not self.traced:
+            self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
+            self.traced = True
+        try:
+            loss = float(self.step(*arguments))
+        except tf.errors.InvalidArgumentError as error:
+            # TensorFlow looked up a row by number, of an Embedding or of the output, that is not there.
+            reason = next((x for x in str(error).splitlines() if "indices" in x or "label" in x), str(error))
+            raise DataError(
+                "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
+            ) from error
+        self.precision.stepped()
+        return loss
 
     def _arguments(self, batch: Batch) -> tuple[Any, Any, Any]:
         if batch.targets is None:

@@ -17,7 +17,8 @@ from torch.nn import functional
 from nbopt.data import Batch, all_finite, classes_second, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, OutputKind
-from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
+from nbopt.frameworks._torch_module import device_of, state_of, tensors
+from nbopt.frameworks._torch_precision import Precision
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -223,12 +224,13 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
         schedule, each_step = make_schedule(plan, optimizer, fitting.split.steps(plan.batch_size))
+        precision = Precision(plan, model)
         try:
             score(0, done=0.0)
             for epoch in range(plan.epochs):
                 model.train()
                 in_epoch = schedule if each_step else None
-                mean, stopped = _epoch(model, plan, fitting, optimizer, in_epoch, rng, epoch, start)
+                mean, stopped = _epoch(model, plan, fitting, optimizer, in_epoch, precision, rng, epoch, start)
                 losses.append(mean)
                 if schedule is not None and not each_step:
                     schedule.step()
@@ -241,7 +243,8 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
             optimizer.zero_grad(set_to_none=True)
             model.eval()
     kept = best_epoch if validate else len(losses)
-    return TrainingRecord(len(losses), time.perf_counter() - start, kept, tuple(losses), tuple(scores), stopped)
+    seconds = time.perf_counter() - start
+    return TrainingRecord(len(losses), seconds, kept, tuple(losses), tuple(scores), stopped, precision.counts())
 
 
 def _epoch(
@@ -250,6 +253,7 @@ def _epoch(
     fitting: Fitting,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    precision: Precision,
     rng: np.random.Generator,
     epoch: int,
     start: float,
@@ -259,15 +263,13 @@ def _epoch(
     total = 0.0
     step = 0
     for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
-        target, weight = _labels(batch, model)
         optimizer.zero_grad(set_to_none=True)
-        loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
+        loss = step_loss(fitting, model, batch, precision)
         if not torch.isfinite(loss):
             finite, half = all_finite(batch), loss.dtype == torch.float16
             raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
-        loss.backward()
-        optimizer.step()
-        if schedule is not None:
+        stepped = precision.step(loss, optimizer)
+        if schedule is not None and stepped:
             schedule.step()
         with torch.no_grad():
             for hold in fitting.hold:
@@ -280,6 +282,12 @@ def _epoch(
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
     return total / max(step, 1), ""
+
+
+def step_loss(fitting: Fitting, model: torch.nn.Module, batch: Batch, precision: Precision) -> torch.Tensor:
+    """Return the loss of one batch."""
+    target, weight = _labels(batch, model)
+    return _loss(fitting, precision.call(model, tensors(model, batch.inputs)), target, weight)
 
 
 def _loss(fitting: Fitting, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
