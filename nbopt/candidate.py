@@ -30,7 +30,7 @@ class Candidate:
         trained: The techniques that changed the model, as a table writes them: one step, since they share one
             training. "" where none did.
         lowered: For each step on the file its technique, likewise.
-        failure: Why there is no such model: its training diverged; None where there is one.
+        failure: Why there is no such model: its training diverged, or was refused; None where there is one.
         model_artifact: Where the store keeps the framework's model, so that `run.model` works in any later kernel.
     """
 
@@ -43,6 +43,11 @@ class Candidate:
     lowered: tuple[str, ...] = ()
     model_artifact: str = ""
     failure: TrainingError | None = None
+
+    @property
+    def control_plan(self) -> TrainingPlan:
+        """Return the training that the untouched model gets beside it: the same one, in float32."""
+        return self.draft.plan.adjusted(seed=self.seed, precision="float32")
 
     def refused(self, runtime: Runtime) -> str:
         """Return why a runtime has no way to this recipe, "" where it has."""
@@ -77,13 +82,14 @@ class Control(Recipe):
 
 def make_control(stage: Stage, candidate: Candidate) -> Candidate:
     """Give the untouched model the training that a candidate had."""
-    plan = candidate.draft.plan
+    plan = candidate.control_plan
     draft, label = Draft(stage.workload.model, plan), f"train {plan.epochs} epochs"
     try:
         draft, record = _train(stage, draft, candidate.seed)
     except TrainingError as error:
         return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
-    draft = draft.noted("the untouched model, given the same training: what that alone does to quality")
+    exact = "" if candidate.record.mixed is None else " in float32"
+    draft = draft.noted(f"the untouched model, given the same training{exact}: what that alone does to quality")
     draft, artifact = _kept(stage, draft)
     counts = stage.workload.framework.count(draft.model)
     return Candidate(
@@ -117,12 +123,14 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
         if not added:
             trained.append(step)
     record, steps = TrainingRecord(), (" + ".join(step.label for step in trained), tuple(lowered))
-    if draft.plan.epochs:
-        try:
+    try:
+        for ready in draft.ready:
+            draft = ready(draft, context)
+        if draft.plan.epochs:
             draft, record = _train(stage, draft, recipe.seed)
-        except TrainingError as error:
-            # A finding about this recipe: other rows are facts all the same.
-            return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
+    except TrainingError as error:
+        # A finding about this recipe: other rows are facts all the same.
+        return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
     for finish in draft.finish:
         draft = replace(draft, model=finish(draft.model))
     # Kept before anything is exported or measured: whatever fails there, what was trained is not lost.
@@ -165,6 +173,8 @@ def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord
     )
     record = workload.framework.fit(model, replace(draft.plan, seed=seed), fitting)
     draft = replace(draft, model=model)
+    if record.mixed is not None:
+        draft = draft.noted(record.mixed.note)
     if record.stopped:
         draft = draft.noted(f"training ended early: {record.stopped}")
     if record.epochs and record.kept_epoch == 0 and record.scores:

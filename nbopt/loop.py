@@ -161,7 +161,7 @@ def _measure_control(stage: Stage, control: Control, candidate: Candidate, runti
     def make() -> Run:
         return measure_candidate(stage, control, make_control(stage, candidate), runtime)
 
-    return stage.control(replace(candidate.draft.plan, seed=candidate.seed), make)
+    return stage.control(candidate.control_plan, make)
 
 
 def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:

@@ -177,6 +177,8 @@ class Draft:
     Args:
         model: The framework's model; techniques replace it, on a copy.
         plan: The one training to come. Techniques adjust it.
+        ready: Called in order once every technique of the recipe is in the draft, and before anything is trained: for
+            what depends on the whole plan.
         hold: Called with the model after each training step (masks that must hold).
         pace: Called with the model and the share of the training that is done; see `Fitting.pace`.
         finish: Called in order after training, model to model (masks made permanent and removed).
@@ -192,6 +194,7 @@ class Draft:
 
     model: Any
     plan: TrainingPlan = field(default_factory=TrainingPlan)
+    ready: tuple[Callable[[Draft, Context], Draft], ...] = ()
     hold: tuple[Callable[[Any], None], ...] = ()
     pace: tuple[Callable[[Any, float], bool], ...] = ()
     finish: tuple[Callable[[Any], Any], ...] = ()

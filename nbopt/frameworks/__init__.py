@@ -114,6 +114,21 @@ class Exported:
     holds_model: bool = True
 
 
+@dataclass(frozen=True)
+class Stepping:
+    """Make single training steps of a copy of a model, to be timed.
+
+    Args:
+        step: Makes one step, and returns when it is done, on a GPU too.
+        memory: Returns the bytes of a step; None where the framework does not tell.
+        memory_words: What those bytes are.
+    """
+
+    step: Callable[[], None]
+    memory: Callable[[], int | None]
+    memory_words: str
+
+
 class Framework(Protocol):
     """What nbopt asks of a framework. Models passed in are never mutated, except by `fit` and `load_state`."""
 
@@ -163,6 +178,20 @@ class Framework(Protocol):
 
     def fit(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
         """Train `model` in place by the plan; on return it is in evaluation mode with the kept state."""
+        ...
+
+    def native_halves(self, model: Any) -> tuple[str, ...]:
+        """Return the half precisions that a model can be trained in where it lies, "bfloat16" or "float16".
+
+        Of a CPU they are those that the framework has kernels for, whether or not this CPU is fast at them.
+
+        Raises:
+            ModelError: The model is not in float32, as mixed precision wants weights to be.
+        """
+        ...
+
+    def stepping(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> Stepping:
+        """Return what makes single steps of a plan, on a copy of the model and the first batch."""
         ...
 
     def state(self, model: Any) -> Any:

@@ -18,6 +18,7 @@ from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._torch_averaging import Averaging
 from nbopt.frameworks._torch_mixing import draw, mixed, mixed_loss
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
+from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._watching import Watch
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
@@ -49,6 +50,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
         rates = Rates(plan, optimizer, fitting.split.steps(plan.batch_size))
+        precision = Precision(plan, model)
         try:
             model.eval()
             watch.look(model, 0, done=0.0)
@@ -56,7 +58,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
                 watch.rates.append(rates.now)
                 model.train()
                 rates.to_train()
-                mean, stopped = _epoch(model, plan, smoothed, rates, averaging, rng, epoch, start)
+                mean, stopped = _epoch(model, plan, smoothed, rates, averaging, precision, rng, epoch, start)
                 losses.append(mean)
                 rates.to_judge(model, plan, fitting)
                 with averaging.judged(epoch + 1):
@@ -81,6 +83,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
         stopped=stopped,
         rates=tuple(watch.rates),
         valid_losses=tuple(watch.valid_losses),
+        mixed=precision.counts(),
     )
 
 
@@ -90,6 +93,7 @@ def _epoch(
     fitting: Fitting,
     rates: Rates,
     averaging: Averaging,
+    precision: Precision,
     rng: np.random.Generator,
     epoch: int,
     start: float,
@@ -100,19 +104,14 @@ def _epoch(
     total = 0.0
     step = 0
     for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
-        target, weight = _labels(batch, model)
         rates.optimizer.zero_grad(set_to_none=True)
-        inputs = tensors(model, batch.inputs)
-        mix = None if mixing is None else draw(mixing, inputs)
-        value = partial(_loss, fitting, call(model, inputs if mix is None else mixed(inputs, mix)))
-        loss = value(target, weight) if mix is None else mixed_loss(value, target, weight, mix)
+        loss = step_loss(fitting, model, batch, precision, mixing)
         if not torch.isfinite(loss):
             finite, half = all_finite(batch), loss.dtype == torch.float16
             raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
-        loss.backward()
         rate = rates.now
-        rates.optimizer.step()
-        rates.step()
+        if precision.step(loss, rates.optimizer):
+            rates.step()
         with torch.no_grad():
             for hold in fitting.hold:
                 hold(model)
@@ -127,6 +126,17 @@ def _epoch(
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
     return total / max(step, 1), ""
+
+
+def step_loss(
+    fitting: Fitting, model: torch.nn.Module, batch: Batch, precision: Precision, mixing: Mixing | None = None
+) -> torch.Tensor:
+    """Return the loss of one batch, of its rows mixed where a plan mixes them."""
+    target, weight = _labels(batch, model)
+    inputs = tensors(model, batch.inputs)
+    mix = None if mixing is None else draw(mixing, inputs)
+    value = partial(_loss, fitting, precision.call(model, inputs if mix is None else mixed(inputs, mix)))
+    return value(target, weight) if mix is None else mixed_loss(value, target, weight, mix)
 
 
 def loss_on(model: torch.nn.Module, split: Split, fitting: Fitting) -> float:
