@@ -46,8 +46,8 @@ class Candidate:
 
     @property
     def control_plan(self) -> TrainingPlan:
-        """Return the training that the untouched model gets beside it: the same one, in float32."""
-        return self.draft.plan.adjusted(seed=self.seed, precision="float32")
+        """Return the training that the untouched model gets beside it: the same one, in float32, without `bare`."""
+        return self.draft.plan.adjusted(seed=self.seed, precision="float32", **self.draft.bare)
 
     def refused(self, runtime: Runtime) -> str:
         """Return why a runtime has no way to this recipe, "" where it has."""
@@ -84,12 +84,19 @@ def make_control(stage: Stage, candidate: Candidate) -> Candidate:
     """Give the untouched model the training that a candidate had."""
     plan = candidate.control_plan
     draft, label = Draft(stage.workload.model, plan), f"train {plan.epochs} epochs"
+    made = candidate.draft.plain
     try:
-        draft, record = _train(stage, draft, candidate.seed)
+        if made is not None and made.plan == plan:
+            draft, record = replace(draft, model=made.model), made.record
+        else:
+            draft, record = _train(stage, draft, candidate.seed)
     except TrainingError as error:
         return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
     exact = "" if candidate.record.mixed is None else " in float32"
-    draft = draft.noted(f"the untouched model, given the same training{exact}: what that alone does to quality")
+    had = candidate.draft.plan
+    without = [name.replace("_", " ") for name, value in candidate.draft.bare.items() if getattr(had, name) != value]
+    left = f" without {', '.join(without)}" if without else ""
+    draft = draft.noted(f"the untouched model, given the same training{exact}{left}: what that alone does to quality")
     draft, artifact = _kept(stage, draft)
     counts = stage.workload.framework.count(draft.model)
     return Candidate(
@@ -133,6 +140,8 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
         return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
     for finish in draft.finish:
         draft = replace(draft, model=finish(draft.model))
+    for deploy in draft.deploy:
+        draft = deploy(draft)
     # Kept before anything is exported or measured: whatever fails there, what was trained is not lost.
     draft, model_artifact = _kept(stage, draft)
     return Candidate(

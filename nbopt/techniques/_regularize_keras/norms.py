@@ -72,7 +72,7 @@ def foldable(found: Traced) -> dict[str, str]:
     """Return, for each BatchNorm that can be folded, the layer that it goes into."""
     result = {}
     for name, maker in found.makers.items():
-        norm, layer = found.layers[name], found.layers.get(maker)
+        norm, layer = found.layers[name], found.layers[maker]
         plain = isinstance(norm, L.BatchNormalization) and isinstance(layer, FOLDING)
         if not plain or found.listeners.get(maker, 0) != 1 or getattr(layer, "data_format", "") == "channels_first":
             continue
