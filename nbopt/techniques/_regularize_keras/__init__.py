@@ -91,7 +91,7 @@ def _with_rates(model: Any, layers: dict[str, Any], sites: Sequence[Site]) -> An
             )
         inner.rate = site.rate
         if isinstance(layer, ATTENTION):
-            layer._dropout = site.rate
+            setattr(layer, "_dropout" if hasattr(layer, "_dropout") else "dropout", site.rate)
     return model
 
 

@@ -21,7 +21,7 @@ RECURRENT = (L.RNN, L.Bidirectional)
 DROPOUT = (
     L.Dropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D, L.AlphaDropout, L.GaussianDropout,
 )  # fmt: skip
-ATTENTION = (L.MultiHeadAttention, L.GroupedQueryAttention)
+ATTENTION = (L.MultiHeadAttention, L.GroupQueryAttention)
 NORMS = (L.BatchNormalization, L.LayerNormalization, L.GroupNormalization, L.UnitNormalization, L.RMSNormalization)
 PASSING = (L.Flatten, L.Reshape, L.Permute)  # layers that give what they hear, in another shape
 
@@ -72,8 +72,7 @@ def traced(model: Any) -> Traced:
 
 def rate_of(layer: Any) -> float:
     """Return the rate at which a layer drops out, 0.0 where it does not."""
-    value = layer._dropout if isinstance(layer, ATTENTION) else getattr(layer, "rate", getattr(layer, "dropout", 0.0))
-    return float(value or 0.0)
+    return float(getattr(layer, "rate", getattr(layer, "dropout", 0.0)) or 0.0)
 
 
 def nodes_of(model: Any) -> Iterator[Any]:
