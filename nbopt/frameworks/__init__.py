@@ -102,7 +102,10 @@ class Exported:
 
 
 class Framework(Protocol):
-    """What nbopt asks of a framework. Models passed in are never mutated, except by `fit` and `load_state`."""
+    """What nbopt asks of a framework.
+
+    Models passed in are never mutated, except by `fit`, `initialise` and `load_state`.
+    """
 
     name: str
     native_runtime: str
@@ -150,6 +153,14 @@ class Framework(Protocol):
 
     def fit(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
         """Train `model` in place by the plan; on return it is in evaluation mode with the kept state."""
+        ...
+
+    def initialise(self, model: Any, seed: int) -> Any:
+        """Draw all weights of `model` anew, in place, and return it.
+
+        Raises:
+            ModelError: A layer has weights and no way to draw them.
+        """
         ...
 
     def state(self, model: Any) -> Any:
