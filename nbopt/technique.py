@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -116,8 +116,8 @@ class Context:
         weight = None if rows.weight is None else rows.weight[: len(raw)]
         return metric.of(prepare(rows.targets[: len(raw)], raw, metric.output, weight))
 
-    def trained(self, model: Any, plan: TrainingPlan) -> Trained:
-        """Return a copy of a model after a training, the best state on the selection rows kept.
+    def trained(self, model: Any, plan: TrainingPlan, begin: Sequence[Callable[[Any, int], Any]] = ()) -> Trained:
+        """Return a copy of a model after a training, the best state on the selection rows kept; see `Draft.begin`.
 
         Raises:
             DataError: There is no train data, or it can't be used.
@@ -127,6 +127,8 @@ class Context:
         if workload.train is None:
             raise DataError("train data, to train on", "none", "Workload(model, train=(x, y), valid=(x, y))")
         twin = workload.framework.clone(model)
+        for each in begin:
+            twin = each(twin, plan.seed)
         metric = metric_of(workload.metric, output=workload.output)
         fitting = Fitting(
             split=workload.train,
@@ -134,8 +136,9 @@ class Context:
             score=self.score,
             greater_is_better=metric.greater_is_better,
             progress=self.progress,
+            valid=workload.select,
         )
-        return Trained(twin, plan, workload.framework.fit(twin, plan, fitting))
+        return Trained(twin, plan, workload.framework.fit(twin, plan, fitting), len(begin))
 
     def lost(self, before: float, after: float) -> float:
         """Return how much quality was lost, in the metric's own units; below 0 where some was gained."""
@@ -199,11 +202,13 @@ class Trained:
         model: With the kept state.
         plan: By which it was trained, its seed too.
         record: What the training did.
+        begun: How many steps it began with.
     """
 
     model: Any
     plan: TrainingPlan
     record: TrainingRecord
+    begun: int = 0
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,10 @@ class Draft:
         plain: The untouched model after a training, where a technique had to look at it: the control of that plan.
         space: What a search may change, in all techniques together: one training for each trial.
         search: How it is searched; None with dimensions takes the default.
+        begin: Called in order with the copy that is to be trained and the seed, model to model (weights drawn anew).
+        control_plan: The training of the control, where it is not the draft's own: what the technique is compared with
+            is the untouched model, begun alike and trained by this.
+        tested: What was measured before the training, as plain data of `Run.search`.
     """
 
     model: Any
@@ -248,10 +257,18 @@ class Draft:
     plain: Trained | None = None
     space: tuple[Dimension, ...] = ()
     search: Search | None = None
+    begin: tuple[Callable[[Any, int], Any], ...] = ()
+    control_plan: TrainingPlan | None = None
+    tested: dict[str, Any] = field(default_factory=dict)
 
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""
         return replace(self, **changes)
+
+    def searching(self, *dimensions: Dimension) -> Draft:
+        """Return the draft with dimensions added; of one name, what is there already stays."""
+        there = {each.name for each in self.space}
+        return replace(self, space=(*self.space, *(each for each in dimensions if each.name not in there)))
 
     def noted(self, *notes: str) -> Draft:
         """Return the draft with notes added."""

@@ -130,7 +130,10 @@ class Stepping:
 
 
 class Framework(Protocol):
-    """What nbopt asks of a framework. Models passed in are never mutated, except by `fit` and `load_state`."""
+    """What nbopt asks of a framework.
+
+    Models passed in are never mutated, except by `fit`, `initialise` and `load_state`.
+    """
 
     name: str
     native_runtime: str
@@ -192,6 +195,14 @@ class Framework(Protocol):
 
     def stepping(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> Stepping:
         """Return what makes single steps of a plan, on a copy of the model and the first batch."""
+        ...
+
+    def initialise(self, model: Any, seed: int) -> Any:
+        """Draw all weights of `model` anew, in place, and return it.
+
+        Raises:
+            ModelError: A layer has weights and no way to draw them.
+        """
         ...
 
     def state(self, model: Any) -> Any:

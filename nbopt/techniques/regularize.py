@@ -94,6 +94,9 @@ class Regularize(Technique):
         None, "step size of the optimizer; none leaves what the recipe has, 0.001 at first", low=0.0, high=10.0,
         open_ends=True,
     )  # fmt: skip
+    from_scratch: bool = option(
+        False, "draw the weights anew instead of training on from the model's own; the control's too"
+    )
     anyway: bool = option(False, "go on where the model is not overfitted")
     fold: bool = option(True, "fold BatchNorm and take Dropout out of the result; not, where it shall be trained on")
 
@@ -106,6 +109,8 @@ class Regularize(Technique):
         """
         if context.workload.train is None:
             raise DataError("train data, to train on", "none", "Workload(model, train=(x, y), valid=(x, y))")
+        if self.from_scratch:
+            draft = draft.with_(begin=(*draft.begin, context.workload.framework.initialise))
         given = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
         plan = draft.plan.adjusted(
             epochs=max(draft.plan.epochs, self.epochs), patience=max(draft.plan.patience, self.patience), **given
@@ -113,15 +118,16 @@ class Regularize(Technique):
         seen, plain = self._diagnosed(draft, context, plan)
         draft = draft.noted(*filter(None, [seen.text, "" if plain is None else _AFTER]))
         if not seen.overfitted and not self.anyway:
+            draft = draft.with_(begin=draft.begin[: len(draft.begin) - self.from_scratch])
             return draft.noted(_STOPPED).with_(ready=(*draft.ready, partial(_stop, seen)))
-        trained = plain is None
+        trained = plain is None and not draft.begin
         bare = {**OFF, "weight_decay": plan.weight_decay}
         draft = draft.with_(plan=plan, control=True, bare={**bare, **draft.bare}, plain=plain or draft.plain)
         draft = self._with_named(draft, context, trained=trained)
         if self.cocktail or not self._named:
             space, notes = dimensions(draft, context, self._named, trained=trained)
             search = draft.search or Search(trials=self.trials)
-            draft = draft.with_(space=(*draft.space, *space), search=search).noted(*notes)
+            draft = draft.searching(*space).with_(search=search).noted(*notes)
         if not self.fold:
             return draft
         return draft.with_(deploy=(*draft.deploy, partial(deployed, context=context)))
@@ -156,7 +162,7 @@ class Regularize(Technique):
             return seen, None
         context.progress(Progress("training without regularizers, to see whether that overfits"))
         plan = plan.adjusted(**{**OFF, "weight_decay": plan.weight_decay}, seed=context.seed)
-        plain = context.trained(draft.model, plan)
+        plain = context.trained(draft.model, plan, draft.begin)
         return diagnose(plain.model, context), plain
 
     @property
