@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Literal, Protocol
@@ -14,6 +14,7 @@ import numpy as np
 
 from nbopt.data import Inputs, Split
 from nbopt.errors import ModelError
+from nbopt.frameworks._losses import TrainingLoss
 from nbopt.frozen import Leaf
 from nbopt.training import ProgressCallback, TrainingPlan, TrainingRecord, silent
 
@@ -56,7 +57,7 @@ class Fitting:
 
     Args:
         split: Training data.
-        loss: The framework's own loss object or function, as `Framework.loss` gave it.
+        loss: As `Framework.loss` gave it, before the plan smooths its labels.
         score: Quality of the model on validation; None to validate nothing.
         greater_is_better: Direction of `score`.
         hold: Called with the model after each step (masks that must hold).
@@ -64,6 +65,8 @@ class Fitting:
             each, and with 1 at the end. It returns whether the model has the form that was asked for; until every
             one does, no state is kept as the best (a half-pruned model is better, and not what was asked for).
         progress: Told after every few steps.
+        valid: Data whose loss steers the training, where the plan watches it; None where there is none.
+        each_step: Told the loss and the learning rate of each step; training ends where it returns True.
     """
 
     split: Split
@@ -73,11 +76,25 @@ class Fitting:
     hold: tuple[Callable[[Any], None], ...] = ()
     pace: tuple[Callable[[Any, float], bool], ...] = ()
     progress: ProgressCallback = silent
+    valid: Split | None = None
+    each_step: Callable[[float, float], bool] | None = None
 
     def paced(self, model: Any, done: float) -> bool:
         """Tell each `pace` how far the training is; return whether the model has the form that was asked for."""
         answers = [pace(model, done) for pace in self.pace]  # each is asked, whatever the first one says
         return all(answers)
+
+
+def trained_on(fitting: Fitting, plan: TrainingPlan) -> Fitting:
+    """Return what a training trains against once the plan had its say: the labels smoothed where it asks for that.
+
+    Raises:
+        ModelError: The loss has no labels that could be smoothed.
+    """
+    if not plan.label_smoothing:
+        return fitting
+    loss: TrainingLoss = fitting.loss
+    return replace(fitting, loss=loss.smoothed(plan.label_smoothing))
 
 
 @dataclass(frozen=True)

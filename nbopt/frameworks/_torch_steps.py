@@ -9,9 +9,10 @@ import torch
 
 from nbopt.errors import DataError
 from nbopt.frameworks import Fitting, Stepping, no_half
-from nbopt.frameworks._torch_fit import make_optimizer, step_loss
+from nbopt.frameworks._torch_fit import step_loss
 from nbopt.frameworks._torch_module import clone, device_of
 from nbopt.frameworks._torch_precision import Precision
+from nbopt.frameworks._torch_schedules import make_optimizer
 from nbopt.training import TrainingPlan
 
 

@@ -146,9 +146,9 @@ class TorchFramework:
 
     def loss(self, model: torch.nn.Module, loss: Any, kind: OutputKind) -> tuple[Any, str]:
         """Return the loss to train with and its plain name."""
-        from nbopt.frameworks import _torch_fit
+        from nbopt.frameworks import _torch_losses
 
-        return _torch_fit.loss_for(loss, kind)
+        return _torch_losses.loss_for(loss, kind)
 
     def fit(self, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
         """Train `model` in place by the plan."""
