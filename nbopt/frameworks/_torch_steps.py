@@ -12,7 +12,7 @@ from nbopt.frameworks import Fitting, Stepping, no_half
 from nbopt.frameworks._torch_fit import step_loss
 from nbopt.frameworks._torch_module import clone, device_of
 from nbopt.frameworks._torch_precision import Precision
-from nbopt.frameworks._torch_schedules import make_optimizer
+from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.training import TrainingPlan
 
 
@@ -25,6 +25,7 @@ def stepping(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> St
     """
     twin = clone(model).train()
     optimizer, precision = make_optimizer(plan, twin), Precision(plan, twin)
+    Rates(plan, optimizer, fitting.split.steps(plan.batch_size)).to_train()
     batch = next(iter(fitting.split.training_batches(plan.batch_size, np.random.default_rng(plan.seed))), None)
     if batch is None:
         raise DataError("a batch of train", "none")
