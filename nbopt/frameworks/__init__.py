@@ -129,6 +129,12 @@ class Stepping:
     memory_words: str
 
 
+def no_half(plan: TrainingPlan, error: Exception) -> ModelError:
+    """Return the error of a model whose layers have no kernel in a half precision, or mix it with float32."""
+    told = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
+    return ModelError(f"layers that compute in {plan.precision}", told, "leave amp out")
+
+
 class Framework(Protocol):
     """What nbopt asks of a framework.
 

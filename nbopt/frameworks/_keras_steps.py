@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from nbopt.errors import DataError
-from nbopt.frameworks import Fitting, Stepping
+from nbopt.frameworks import Fitting, Stepping, no_half
 from nbopt.frameworks._keras_fit import Loop, seed_layers
 from nbopt.training import TrainingPlan
 
@@ -24,7 +24,7 @@ def stepping(twin: Any, plan: TrainingPlan, fitting: Fitting) -> Stepping:
 
     Raises:
         DataError: There is no batch, or its labels don't go with the output.
-        ModelError: The model has nothing that trains.
+        ModelError: The model has nothing that trains, or can't compute in the plan's half precision.
     """
     seed_layers(twin, plan.seed)
     loop = Loop(twin, plan, fitting, time.perf_counter())
@@ -35,6 +35,11 @@ def stepping(twin: Any, plan: TrainingPlan, fitting: Fitting) -> Stepping:
     def step() -> None:
         loop.one(batch)
 
+    if plan.precision != "float32":
+        try:
+            step()
+        except (tf.errors.OpError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            raise no_half(plan, error) from error
     gpu = next((name for v in twin.weights if "GPU" in (name := v.value.device.rpartition("device:")[2])), "")
 
     def memory() -> int | None:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from nbopt.errors import DataError
-from nbopt.frameworks import Fitting, Stepping
+from nbopt.frameworks import Fitting, Stepping, no_half
 from nbopt.frameworks._torch_fit import step_loss
 from nbopt.frameworks._torch_module import clone, device_of
 from nbopt.frameworks._torch_precision import Precision
-from nbopt.frameworks._torch_schedules import make_optimizer
+from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.training import TrainingPlan
 
 
@@ -21,10 +21,11 @@ def stepping(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> St
 
     Raises:
         DataError: There is no batch, or its labels don't go with the loss.
-        ModelError: The model can't be copied, or has nothing that trains.
+        ModelError: The model can't be copied, has nothing that trains, or can't compute in the plan's half precision.
     """
     twin = clone(model).train()
     optimizer, precision = make_optimizer(plan, twin), Precision(plan, twin)
+    Rates(plan, optimizer, fitting.split.steps(plan.batch_size)).to_train()
     batch = next(iter(fitting.split.training_batches(plan.batch_size, np.random.default_rng(plan.seed))), None)
     if batch is None:
         raise DataError("a batch of train", "none")
@@ -46,6 +47,11 @@ def stepping(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> St
         step()
         return int(torch.cuda.max_memory_allocated() - before)
 
+    if precision.dtype is not None:
+        try:
+            step()
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            raise no_half(plan, error) from error
     words = "peak of a step beside the weights" if cuda else "kept for the backward pass of a step"
     return Stepping(step, memory, words)
 

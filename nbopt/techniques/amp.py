@@ -40,10 +40,10 @@ class Amp(Technique):
         None, "step size of the optimizer; none leaves what the recipe has, 0.001 at first", low=0.0, high=10.0,
         open_ends=True,
     )  # fmt: skip
-    batch_size: int | None = option(
-        None,
-        "rows a step where train is arrays; none leaves what the recipe has, 128 at first; halves gain more with more",
-        low=1,
+    batch_size: int = option(
+        0,
+        "rows a step where train is arrays; 0 leaves what the recipe has, 128 at first; halves gain more with more",
+        low=0,
         high=1_000_000,
         unit="rows",
     )
@@ -70,10 +70,15 @@ class Amp(Technique):
         if workload.train is None:
             raise DataError("train data, to train on in half precision", "none", "Workload(model, train=(x, y), ...)")
         self.halves(draft, context)
-        changes = {"learning_rate": self.learning_rate, "batch_size": self.batch_size}
+        changes = {"learning_rate": self.learning_rate, "batch_size": self.batch_size or None}
         given = {name: value for name, value in changes.items() if value is not None}
         plan = draft.plan.adjusted(epochs=max(draft.plan.epochs, self.epochs), **given)
         return draft.with_(plan=plan, control=True, ready=(*draft.ready, self.decide))
+
+    @property
+    def label(self) -> str:
+        """Return "amp" and what differs from the default, as a table writes it."""
+        return " ".join([self.word, *(word.removeprefix("--") for word in self.options_text())])
 
     def halves(self, draft: Draft, context: Context) -> tuple[str, ...]:
         """Return the half precisions that can be tried for this model on this machine.

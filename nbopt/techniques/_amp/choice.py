@@ -18,7 +18,7 @@ class Tried:
 
     Args:
         precision: "bfloat16" or "float16".
-        faster: How many times faster its steps are, with the interval.
+        faster: How many times faster its steps are, with the interval; None where the model can't compute in it.
         clear: The interval tells faster from slower, on a machine quiet enough to rank.
         told: The figures as a sentence.
         memory: Bytes of a step in float32 and in it; None where they are not told.
@@ -26,7 +26,7 @@ class Tried:
     """
 
     precision: str
-    faster: Interval
+    faster: Interval | None
     clear: bool
     told: str
     memory: tuple[int, int] | None = None
@@ -82,9 +82,10 @@ def chosen(tried: Sequence[Tried], min_gain: float) -> Tried | None:
         min_gain: How many times faster steps must be, at the lower bound of the interval; 0 takes the fastest
             whatever it gives.
     """
-    good = [each for each in tried if not min_gain or (each.clear and each.faster.low >= min_gain)]
+    timed = [(each, each.faster) for each in tried if each.faster is not None]
+    good = [(each, faster) for each, faster in timed if not min_gain or (each.clear and faster.low >= min_gain)]
     if not good:
         return None
-    best = max(good, key=lambda each: each.faster.value)
-    same = (each for each in good if each.precision == "bfloat16" and each.faster.high >= best.faster.low)
+    best, most = max(good, key=lambda pair: pair[1].value)
+    same = (each for each, faster in good if each.precision == "bfloat16" and faster.high >= most.low)
     return next(same, best)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from nbopt.data import kept_randomness
-from nbopt.errors import DataError
+from nbopt.errors import DataError, ModelError
 from nbopt.frameworks import Fitting
 from nbopt.measurement.blocks import CallableSide
 from nbopt.measurement.budget import Budget
@@ -38,7 +38,7 @@ def tried(draft: Draft, context: Context, precisions: Sequence[str], steps: int)
 
     Raises:
         DataError: The train data can't be used.
-        ModelError: The model can't be copied, or its layers can't compute in a precision.
+        ModelError: The model can't be copied, or has nothing that trains.
     """
     plan = replace(draft.plan, seed=0, learning_rate=HARMLESS, epochs=1, precision="float32")
     key = (plan, tuple(precisions), steps)
@@ -60,10 +60,15 @@ def _timed(draft: Draft, context: Context, plan: TrainingPlan, precisions: Seque
     fitting = Fitting(workload.train, workload.loss)
     context.progress(Progress(f"timing {steps} steps in float32, {', '.join(precisions)}"))
     # float32 first: what is wrong with data or model is then told as such, and not blamed on a precision.
-    sides = {
-        name: workload.framework.stepping(draft.model, plan.adjusted(precision=name), fitting)
-        for name in ("float32", *precisions)
-    }
+    sides = {"float32": workload.framework.stepping(draft.model, plan, fitting)}
+    found = []
+    for name in precisions:
+        try:
+            sides[name] = workload.framework.stepping(draft.model, plan.adjusted(precision=name), fitting)
+        except ModelError as error:
+            found.append(Tried(name, None, True, f"{name} can't be computed by this model: {error.came}"))
+    if len(sides) == 1:
+        return found
 
     def waiting(seconds: float) -> None:
         context.progress(Progress("waiting for another measurement", seconds))
@@ -72,8 +77,7 @@ def _timed(draft: Draft, context: Context, plan: TrainingPlan, precisions: Seque
         memory = {name: side.memory() for name, side in sides.items()}
         budget = Budget(SECONDS, precise=0.035, enough=steps, least=steps, fair=steps)
         rounds = run_rounds({name: CallableSide(side.step) for name, side in sides.items()}, budget, rng=context.seed)
-    found = []
-    for name in precisions:
+    for name in list(sides)[1:]:
         timing = timing_of(rounds, "float32", name)
         before, after = memory["float32"], memory[name]
         both = None if before is None or after is None else (before, after)
