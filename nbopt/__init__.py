@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nbopt.errors import NbOptError
     from nbopt.loop import optimize
     from nbopt.measurement import measure
+    from nbopt.rates import LRRange, lr_range
     from nbopt.recipe import Recipe
     from nbopt.reproduce import rerun
     from nbopt.runs import Run, RunStore
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
+    "LRRange",
     "NbOptError",
     "Recipe",
     "Run",
@@ -35,6 +37,7 @@ __all__ = [
     "__version__",
     "load",
     "load_ipython_extension",
+    "lr_range",
     "measure",
     "optimize",
     "rerun",
@@ -42,6 +45,7 @@ __all__ = [
 
 _HOME_OF = {
     "Comparison": "nbopt.comparison",
+    "LRRange": "nbopt.rates",
     "NbOptError": "nbopt.errors",
     "Recipe": "nbopt.recipe",
     "Run": "nbopt.runs",
@@ -49,13 +53,14 @@ _HOME_OF = {
     "TrainingPlan": "nbopt.training",
     "Workload": "nbopt.workload",
     "load": "nbopt.artifacts",
+    "lr_range": "nbopt.rates",
     "measure": "nbopt.measurement",
     "optimize": "nbopt.loop",
     "rerun": "nbopt.reproduce",
 }
 
 # A Comparison shows itself through nbopt.render, which lies above it and so registers itself from there.
-_RENDERED = frozenset({"Comparison", "optimize", "rerun"})
+_RENDERED = frozenset({"Comparison", "LRRange", "lr_range", "optimize", "rerun"})
 
 
 def _technique_files() -> dict[str, str]:

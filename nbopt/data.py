@@ -251,6 +251,14 @@ class Split:
         if empty:
             self._raise_empty()
 
+    def some(self, rows: int, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the first batches of a pass as `training_batches` gives it, until there are so many rows."""
+        for batch in self.training_batches(batch_size, rng):
+            yield batch
+            rows -= batch.rows
+            if rows <= 0:
+                return
+
     def first(self) -> Batch:
         """Return the first batch.
 
@@ -258,6 +266,11 @@ class Split:
             DataError: No batch came.
         """
         return next(iter(self))
+
+    @property
+    def whole_rows(self) -> int | None:
+        """Return the rows of arrays, which have no batches of their own; None of any other source."""
+        return None if self._whole is None else self._whole.rows
 
     def steps(self, batch_size: int) -> int | None:
         """Return the batches of one pass, or None where the source does not tell."""

@@ -83,6 +83,10 @@ class TrainingError(NbOptError):
     """A training diverged: its loss, or what the model gives after it, is no longer a number."""
 
 
+class StudyError(NbOptError):
+    """A search can't go on: its objective gives no number, or can't go to another process."""
+
+
 class StoreError(NbOptError):
     """The folder that keeps runs can't be read or written; `run` is the run that found no place, where it was one."""
 

@@ -41,7 +41,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env=_environment(threads),
+                env=environment_of(threads),
                 start_new_session=True,  # Ctrl-C in a terminal goes to the whole session: the parent decides here
                 text=True,
             )
@@ -136,7 +136,7 @@ class WorkerProcess:
             self._log.close()
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment_of(threads: int) -> dict[str, str]:
     """Return the child's environment: equal threads for every library, and the parent's import path."""
     count = str(threads)
     paths = [entry or str(Path.cwd()) for entry in sys.path]

@@ -1,0 +1,215 @@
+"""Samplers by problem: which one suits a search, and never twice the same setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbopt.errors import MissingExtra, OptionError, nearest
+from nbopt.studies.extra import EXTRA, has, load
+
+SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "random")
+
+STARTUP_TRIALS = 10
+"""Trials at random before a sampler has anything to learn from: Optuna's own default for TPE and GP."""
+
+GP_TRIALS, GP_DIMENSIONS = 100, 10
+"""A Gaussian process learns most from few trials; its cost grows with their cube."""
+
+GP_SECONDS = 10.0
+"""A Gaussian process took 0.2 s a trial (64 trials, 14 s): 2% of a trial of 10 s, and 20% of one of a second."""
+
+CMAES_TRIALS = 1000
+"""Optuna recommends CMA-ES from 1,000 trials on, and NSGA-II likewise: both learn by generations."""
+
+ATTEMPTS = 8
+"""Draws after which a setting that was tried before is replaced by one at random."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Say what is searched, as far as it is known.
+
+    Args:
+        space: Optuna's distributions, by name; those of all trials so far where nobody told them.
+        trials: Trials that the search may take.
+        objectives: Values of a trial.
+        conditional: Some parameters exist in some trials only.
+        constrained: Trials set constraints.
+        seconds: Time of a usual trial; None where none has ended yet.
+    """
+
+    space: Mapping[str, Any]
+    trials: int
+    objectives: int = 1
+    conditional: bool = False
+    constrained: bool = False
+    seconds: float | None = None
+
+    @property
+    def categorical(self) -> bool:
+        """Tell whether a parameter is one of choices in no order."""
+        return any(hasattr(each, "choices") for each in self.space.values())
+
+    @property
+    def size(self) -> float:
+        """Return how many settings there are; infinity where a parameter is continuous."""
+        return math.prod(values_in(each) for each in self.space.values()) if self.space else math.inf
+
+
+def values_in(distribution: Any) -> float:
+    """Return how many values one of Optuna's distributions has."""
+    if hasattr(distribution, "choices"):
+        return len(distribution.choices)
+    if distribution.step is None:
+        return 1 if distribution.low == distribution.high else math.inf
+    return math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
+
+
+def problem_of(study: Any, trials: int) -> Problem:
+    """Return what the trials of a study tell of its problem."""
+    states = load().trial.TrialState
+    ended = study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
+    space: dict[str, Any] = {}
+    for trial in ended:
+        space |= trial.distributions
+    lasted = [
+        (trial.datetime_complete - trial.datetime_start).total_seconds()
+        for trial in ended
+        if trial.datetime_complete and trial.datetime_start and trial.state == states.COMPLETE
+    ]
+    return Problem(
+        space,
+        trials,
+        len(study.directions),
+        conditional=any(len(trial.params) < len(space) for trial in ended),
+        constrained=any(trial.constraints for trial in ended),
+        seconds=float(np.median(lasted)) if lasted else None,
+    )
+
+
+def choose(problem: Problem) -> tuple[str, str]:
+    """Return the sampler that suits a problem, and why."""
+    many = problem.trials >= CMAES_TRIALS
+    if problem.objectives > 1:
+        if many and not problem.conditional:
+            return "nsga2", f"several objectives and {problem.trials} trials"
+        return "tpe", "several objectives and few trials"
+    if problem.categorical or problem.conditional:
+        return "tpe", "parameters without an order" if problem.categorical else "parameters that not every trial has"
+    if many and not problem.constrained and len(problem.space) > 1 and has("cmaes"):
+        return "cmaes", f"{len(problem.space)} numbers and {problem.trials} trials"
+    few = problem.trials <= GP_TRIALS and 0 < len(problem.space) <= GP_DIMENSIONS
+    # What is chosen must not cost more time than it saves.
+    if few and problem.seconds is not None and problem.seconds >= GP_SECONDS and has("torch", "scipy"):
+        return "gp", f"{len(problem.space)} numbers, few trials, each of {problem.seconds:.0f} s"
+    return "tpe", "suits every space"
+
+
+def sampler_of(word: Any, *, seed: int | None = None, problem: Problem | None = None) -> Any:
+    """Return a sampler.
+
+    Args:
+        word: One of `SAMPLERS`, or a sampler object of Optuna, which is taken as it is.
+        seed: Seed of its draws.
+        problem: What is searched; decides "auto", which is TPE where nothing is known yet.
+
+    Raises:
+        OptionError: There is no such sampler.
+        MissingExtra: A package that it needs is not installed.
+    """
+    if not isinstance(word, str):
+        return word
+    if word not in SAMPLERS:
+        raise OptionError(f"a sampler among {', '.join(SAMPLERS)}", repr(word), nearest(word, SAMPLERS))
+    if word == "auto":
+        word = choose(problem)[0] if problem is not None else "tpe"
+    samplers = load().samplers
+    if word == "random":
+        return samplers.RandomSampler(seed=seed)
+    if word == "nsga2":
+        return samplers.NSGAIISampler(seed=seed)
+    if word == "cmaes":
+        _need("cmaes")
+        return samplers.CmaEsSampler(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
+    if word == "gp":
+        _need("torch", "scipy")
+        return fresh(samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS), seed)
+    group = problem is not None and problem.conditional and problem.objectives == 1
+    tpe = samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, group=group)
+    return fresh(tpe, seed)
+
+
+def _need(*packages: str) -> None:
+    for package in packages:
+        if not has(package):
+            raise MissingExtra(package, EXTRA, "this sampler")
+
+
+def fresh(sampler: Any, seed: int | None = None) -> Any:
+    """Return a sampler that draws as another does, but no setting that the study has tried or is trying.
+
+    In a finite space TPE comes back to the best setting again and again. A trial there costs as much as any
+    other, and tells of noise, not of the space; the finalists' repeats tell of noise.
+    """
+    base = load().samplers.BaseSampler
+
+    class Fresh(base):
+        """Draw again where a whole setting was drawn before; parameters outside the common space are left alone."""
+
+        def __init__(self) -> None:
+            self.inner = sampler
+            self._rng = np.random.default_rng(seed)
+
+        def reseed_rng(self) -> None:
+            self.inner.reseed_rng()
+            self._rng = np.random.default_rng()
+
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            return dict(self.inner.infer_relative_search_space(study, trial))
+
+        def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+            drawn = self.inner.sample_relative(study, trial, search_space)
+            if not drawn or math.isinf(math.prod(map(values_in, search_space.values()))):
+                return dict(drawn)
+            tried = _tried(study, trial)
+            for _ in range(ATTEMPTS):
+                if _key(drawn) not in tried:
+                    return dict(drawn)
+                drawn = self.inner.sample_relative(study, trial, search_space)
+            for _ in range(ATTEMPTS):
+                if _key(drawn) not in tried:
+                    break
+                drawn = {name: self._any_of(each) for name, each in search_space.items()}
+            return dict(drawn)
+
+        def _any_of(self, distribution: Any) -> Any:
+            at = int(self._rng.integers(int(values_in(distribution))))
+            if hasattr(distribution, "choices"):
+                return distribution.choices[at]
+            value = distribution.low + at * (distribution.step or 0)
+            return int(value) if isinstance(distribution.low, int) else value
+
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            return self.inner.sample_independent(study, trial, name, distribution)
+
+        def before_trial(self, study: Any, trial: Any) -> None:
+            self.inner.before_trial(study, trial)
+
+        def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+            self.inner.after_trial(study, trial, state, values)
+
+    return Fresh()
+
+
+def _tried(study: Any, trial: Any) -> set[tuple[tuple[str, Any], ...]]:
+    found: Iterable[Any] = study.get_trials(deepcopy=False)
+    return {_key(each.params) for each in found if each.number != trial.number and each.params}
+
+
+def _key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(params.items()))
