@@ -21,6 +21,8 @@ RATE_SPAN = 30.0
 """The learning rate is searched so many times below and above the plan's."""
 
 MOST_DROPOUT = 0.7
+STARTS = 3
+"""A third of the trials at most are what another technique wants tried first."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Tune(Technique):
             self.repeats,
             "" if self.vs == "none" else self.vs,
             self.warm,
-            () if draft.search is None else draft.search.first,
+            () if draft.search is None else draft.search.first[: self.trials // STARTS],
         )
         return (
             draft.with_(plan=plan, search=search)
