@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nbopt.reproduce import rerun
     from nbopt.runs import Run, RunStore
     from nbopt.training import TrainingPlan
+    from nbopt.tuner import tune
+    from nbopt.tuning import Tuning
     from nbopt.workload import Workload
 
 __version__ = "0.1.0"
@@ -31,6 +33,7 @@ __all__ = [
     "Run",
     "RunStore",
     "TrainingPlan",
+    "Tuning",
     "Workload",
     "__version__",
     "load",
@@ -38,6 +41,7 @@ __all__ = [
     "measure",
     "optimize",
     "rerun",
+    "tune",
 ]
 
 _HOME_OF = {
@@ -47,15 +51,17 @@ _HOME_OF = {
     "Run": "nbopt.runs",
     "RunStore": "nbopt.runs",
     "TrainingPlan": "nbopt.training",
+    "Tuning": "nbopt.tuning",
     "Workload": "nbopt.workload",
     "load": "nbopt.artifacts",
     "measure": "nbopt.measurement",
     "optimize": "nbopt.loop",
     "rerun": "nbopt.reproduce",
+    "tune": "nbopt.tuner",
 }
 
-# A Comparison shows itself through nbopt.render, which lies above it and so registers itself from there.
-_RENDERED = frozenset({"Comparison", "optimize", "rerun"})
+# Comparison and Tuning show themselves through nbopt.render, which lies above and so registers itself from there.
+_RENDERED = frozenset({"Comparison", "Tuning", "optimize", "rerun", "tune"})
 
 
 def _technique_files() -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbopt.errors import OptionError
 from nbopt.studies.extra import load
-from nbopt.studies.samplers import Problem, problem_of
+from nbopt.studies.samplers import STARTUP_TRIALS, Problem, problem_of
 
 FEWEST = 30
 """Trials before it is asked whether more would gain anything: three times what a sampler starts with at random."""
@@ -124,7 +124,9 @@ def nothing_to_gain(study: Any, budget: Budget, problem: Problem | None = None) 
     ended = [trial for trial in trials if trial.state in (states.COMPLETE, states.PRUNED)]
     known = problem or problem_of(study, budget.trials)
     settings = {tuple(sorted(trial.params.items())) for trial in ended}
-    if settings and not known.conditional and len(settings) >= known.size:
+    # What trials have asked for so far is not yet all that they will ask for.
+    told = problem is not None and problem.told
+    if (told or len(ended) >= STARTUP_TRIALS) and not known.conditional and len(settings) >= known.size:
         return f"all {len(settings)} settings were tried"
     values = [trial.value for trial in ended if trial.state == states.COMPLETE and len(trial.values) == 1]
     if len(values) < FEWEST or len(study.directions) > 1:
