@@ -11,6 +11,7 @@ import numpy as np
 
 from nbopt.errors import MissingExtra, OptionError, nearest
 from nbopt.studies.extra import EXTRA, has, load
+from nbopt.studies.suggesting import contains
 
 SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "random")
 
@@ -26,8 +27,8 @@ GP_SECONDS = 10.0
 CMAES_TRIALS = 1000
 """Optuna recommends CMA-ES from 1,000 trials on, and NSGA-II likewise: both learn by generations."""
 
-ATTEMPTS = 8
-"""Draws after which a setting that was tried before is replaced by one at random."""
+ATTEMPTS = 50
+"""Steps that are taken away from a setting that was tried before, until there is one that was not."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,8 @@ class Fresh:
     """Draw as another sampler does, but no setting that the study has tried or is trying.
 
     In a finite space TPE comes back to the best setting again and again. A trial there costs as much as any
-    other, and tells of noise, not of the space; the finalists' repeats tell of noise. Parameters outside the space
-    that all trials share are left alone.
+    other, and tells of noise, not of the space; the finalists' repeats tell of noise. What is tried instead lies
+    beside it, one step at a time. Parameters outside the space that all trials share are left alone.
 
     It has the methods of Optuna's `BaseSampler`, which it can't name as its base: Optuna is imported late.
 
@@ -206,20 +207,23 @@ class Fresh:
         tried = _tried(study, trial)
         for _ in range(ATTEMPTS):
             if _key(drawn) not in tried:
-                return dict(drawn)
-            drawn = self.inner.sample_relative(study, trial, search_space)
-        for _ in range(ATTEMPTS):
-            if _key(drawn) not in tried:
                 break
-            drawn = {name: self._any_of(each) for name, each in search_space.items()}
+            drawn = self._beside(drawn, search_space)
         return dict(drawn)
 
-    def _any_of(self, distribution: Any) -> Any:
-        at = int(self._rng.integers(int(values_in(distribution))))
+    def _beside(self, drawn: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+        """Return a setting that differs in one parameter: the next value of a number, any other choice."""
+        names = [name for name in drawn if values_in(space[name]) > 1]
+        if not names:
+            return drawn
+        name = names[int(self._rng.integers(len(names)))]
+        distribution, value = space[name], drawn[name]
         if hasattr(distribution, "choices"):
-            return distribution.choices[at]
-        value = distribution.low + at * (distribution.step or 0)
-        return int(value) if isinstance(distribution.low, int) else value
+            others = [choice for choice in distribution.choices if choice != value]
+            return {**drawn, name: others[int(self._rng.integers(len(others)))]}
+        step = distribution.step or 1
+        ways = [value + way for way in (-step, step) if contains(distribution, value + way)]
+        return {**drawn, name: ways[int(self._rng.integers(len(ways)))]}
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
         """Return the value of one parameter outside that space."""
