@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nbopt.errors import NbOptError
     from nbopt.loop import optimize
     from nbopt.measurement import measure
+    from nbopt.rates import LRRange, lr_range
     from nbopt.recipe import Recipe
     from nbopt.reproduce import rerun
     from nbopt.runs import Run, RunStore
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
+    "LRRange",
     "NbOptError",
     "Recipe",
     "Run",
@@ -38,6 +40,7 @@ __all__ = [
     "__version__",
     "load",
     "load_ipython_extension",
+    "lr_range",
     "measure",
     "optimize",
     "rerun",
@@ -46,6 +49,7 @@ __all__ = [
 
 _HOME_OF = {
     "Comparison": "nbopt.comparison",
+    "LRRange": "nbopt.rates",
     "NbOptError": "nbopt.errors",
     "Recipe": "nbopt.recipe",
     "Run": "nbopt.runs",
@@ -54,14 +58,15 @@ _HOME_OF = {
     "Tuning": "nbopt.tuning",
     "Workload": "nbopt.workload",
     "load": "nbopt.artifacts",
+    "lr_range": "nbopt.rates",
     "measure": "nbopt.measurement",
     "optimize": "nbopt.loop",
     "rerun": "nbopt.reproduce",
     "tune": "nbopt.tuner",
 }
 
-# Comparison and Tuning show themselves through nbopt.render, which lies above and so registers itself from there.
-_RENDERED = frozenset({"Comparison", "Tuning", "optimize", "rerun", "tune"})
+# What shows itself does so through nbopt.render, which lies above it and so registers itself from there.
+_RENDERED = frozenset({"Comparison", "LRRange", "Tuning", "lr_range", "optimize", "rerun", "tune"})
 
 
 def _technique_files() -> dict[str, str]:

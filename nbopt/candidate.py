@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nbopt.errors import ExportError, TrainingError
-from nbopt.frameworks import Fitting
-from nbopt.measurement.predictions import not_finite
+from nbopt.fitting import train
 from nbopt.recipe import Recipe
 from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
+from nbopt.searching import Found, searched, trained_as_found
 from nbopt.stage import Stage
-from nbopt.technique import Draft, Technique
-from nbopt.training import Progress, TrainingPlan, TrainingRecord, remedy
+from nbopt.studies import journal_file
+from nbopt.technique import Context, Draft, Technique
+from nbopt.training import Progress, TrainingPlan, TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Candidate:
         trained: The techniques that changed the model, as a table writes them: one step, since they share one
             training. "" where none did.
         lowered: For each step on the file its technique, likewise.
+        found: What the search over its dimensions found, None where there was none.
         failure: Why there is no such model: its training diverged; None where there is one.
         model_artifact: Where the store keeps the framework's model, so that `run.model` works in any later kernel.
     """
@@ -43,6 +44,23 @@ class Candidate:
     lowered: tuple[str, ...] = ()
     model_artifact: str = ""
     failure: TrainingError | None = None
+    found: Found | None = None
+
+    @property
+    def control_plan(self) -> TrainingPlan:
+        """Return the training that the control gets: the one that a technique names, or else the candidate's own."""
+        plan = self.draft.plan if self.draft.control_plan is None else self.draft.control_plan
+        return replace(plan, seed=self.seed)
+
+    @property
+    def epochs(self) -> int:
+        """Return the epochs of all its trainings."""
+        return self.record.epochs if self.found is None else self.found.epochs
+
+    @property
+    def search_seconds(self) -> float:
+        """Return the time of its search, beside the training that is kept."""
+        return 0.0 if self.found is None else max(0.0, self.found.seconds - self.record.seconds)
 
     def refused(self, runtime: Runtime) -> str:
         """Return why a runtime has no way to this recipe, "" where it has."""
@@ -56,9 +74,11 @@ class Control(Recipe):
 
     Args:
         epochs: Passes over train.
+        how: What else is said of the training in a table: "constant", "from scratch".
     """
 
     epochs: int = 0
+    how: str = ""
 
     def text(self) -> str:
         """Return the recipe whose training it is, marked."""
@@ -72,18 +92,23 @@ class Control(Recipe):
     @property
     def label(self) -> str:
         """Return what was done, as a table writes it."""
-        return f"train {self.epochs} epoch{'s' if self.epochs > 1 else ''} (control)"
+        how = f", {self.how}" if self.how else ""
+        return f"train {self.epochs} epoch{'s' if self.epochs > 1 else ''}{how} (control)"
 
 
 def make_control(stage: Stage, candidate: Candidate) -> Candidate:
-    """Give the untouched model the training that a candidate had."""
-    plan = candidate.draft.plan
-    draft, label = Draft(stage.workload.model, plan), f"train {plan.epochs} epochs"
+    """Give the untouched model the training that a candidate had, or the one that it is compared with."""
+    plan = candidate.control_plan
+    draft = Draft(stage.workload.model, plan, begin=candidate.draft.begin)
+    label = f"train {plan.epochs} epochs"
     try:
-        draft, record = _train(stage, draft, candidate.seed)
+        draft, record = train(draft, stage.context(candidate.seed), candidate.seed)
     except TrainingError as error:
         return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
-    draft = draft.noted("the untouched model, given the same training: what that alone does to quality")
+    which = "the same training: what that alone does to quality"
+    if candidate.draft.control_plan is not None:
+        which = f"{how_of(candidate)} for as many epochs: what the technique is compared with"
+    draft = draft.noted(f"the untouched model, given {which}")
     draft, artifact = _kept(stage, draft)
     counts = stage.workload.framework.count(draft.model)
     return Candidate(
@@ -91,13 +116,25 @@ def make_control(stage: Stage, candidate: Candidate) -> Candidate:
     )
 
 
-def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = ()) -> Candidate:
+def how_of(candidate: Candidate) -> str:
+    """Return what is said of a control's training beside its epochs: "" where it is the candidate's own."""
+    if candidate.draft.control_plan is None:
+        return ""
+    plan = candidate.control_plan
+    rate = f"{plan.schedule} rate {plan.learning_rate:.2g}"
+    return f"{rate} from scratch" if candidate.draft.begin else rate
+
+
+def make_candidate(
+    stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (), found: Found | None = None
+) -> Candidate:
     """Apply the techniques, carry out the one training that they ask for, and finish the model.
 
     Args:
         stage: The workload and how it is measured.
         recipe: The techniques.
         runtimes: Where the result will run.
+        found: What the search of the same recipe found with another seed; None searches, where there are dimensions.
 
     Raises:
         ModelError: A technique can't be used on this model.
@@ -119,7 +156,7 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
     record, steps = TrainingRecord(), (" + ".join(step.label for step in trained), tuple(lowered))
     if draft.plan.epochs:
         try:
-            draft, record = _train(stage, draft, recipe.seed)
+            draft, record, found = _trained(stage, draft, context, recipe, found)
         except TrainingError as error:
             # A finding about this recipe: other rows are facts all the same.
             return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
@@ -136,7 +173,22 @@ def make_candidate(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime] = (
         trained=steps[0],
         lowered=steps[1],
         model_artifact=model_artifact,
+        found=found,
     )
+
+
+def _trained(
+    stage: Stage, draft: Draft, context: Context, recipe: Recipe, found: Found | None
+) -> tuple[Draft, TrainingRecord, Found | None]:
+    """Carry out the one training, or a search with one training for each trial."""
+    if not draft.space or stage.workload.train is None:
+        return *train(draft, context, recipe.seed), None
+    if found is not None:
+        # Other seeds repeat the training, not the search: what was searched for is one set of values.
+        return *trained_as_found(draft, context, recipe.seed, found), None
+    name = f"{stage.workload.name}: {recipe.text()}, seed {recipe.seed}, {stage.digest[:8]}"
+    key = f"{stage.digest}: {recipe.text()}"
+    return searched(draft, context, recipe.seed, name=name, key=key, storage=journal_file(stage.store.home))
 
 
 def _kept(stage: Stage, draft: Draft) -> tuple[Draft, str]:
@@ -145,49 +197,3 @@ def _kept(stage: Stage, draft: Draft) -> tuple[Draft, str]:
         return draft, stage.keep_model(draft.model)
     except ExportError as error:
         return draft.noted(f"run.model was not kept: {error.one_line}"), ""
-
-
-def _train(stage: Stage, draft: Draft, seed: int) -> tuple[Draft, TrainingRecord]:
-    workload = stage.workload
-    if workload.train is None:
-        return draft.noted("not fine-tuned: no train data was given"), TrainingRecord()
-    model = draft.model
-    if model is workload.model:
-        model = workload.framework.clone(model)
-    fitting = Fitting(
-        split=workload.train,
-        loss=workload.loss,
-        score=_score(stage, draft.plan),
-        greater_is_better=stage.metric.greater_is_better,
-        hold=draft.hold,
-        pace=draft.pace,
-        progress=stage.settings.progress,
-    )
-    record = workload.framework.fit(model, replace(draft.plan, seed=seed), fitting)
-    draft = replace(draft, model=model)
-    if record.stopped:
-        draft = draft.noted(f"training ended early: {record.stopped}")
-    if record.epochs and record.kept_epoch == 0 and record.scores:
-        draft = draft.noted("fine-tuning did not help on validation, so its result was not kept")
-    elif record.kept_epoch < record.epochs:
-        draft = draft.noted(f"epoch {record.kept_epoch} of {record.epochs} was the best on validation and is kept")
-    return draft, record
-
-
-def _score(stage: Stage, plan: TrainingPlan) -> Any:
-    """Return quality on the selection rows, which decides which state of a training is kept."""
-    if stage.workload.select_rows.targets is None:
-        return None
-    context, before = stage.context(plan.seed), True
-
-    def score(model: Any) -> float:
-        nonlocal before
-        raw = context.outputs(model)
-        bad, first = int(not_finite(raw, stage.metric.output).sum()), before
-        before = False
-        if bad and not first:
-            came = f"training diverged: NaN or infinity in the outputs of {bad:,} of {len(raw):,} rows after an epoch"
-            raise TrainingError("finite outputs on validation", came, remedy(plan))
-        return context.quality(raw)
-
-    return score

@@ -259,6 +259,11 @@ class Split:
         """
         return next(iter(self))
 
+    @property
+    def whole_rows(self) -> int | None:
+        """Return the rows of arrays, which have no batches of their own; None of any other source."""
+        return None if self._whole is None else self._whole.rows
+
     def steps(self, batch_size: int) -> int | None:
         """Return the batches of one pass, or None where the source does not tell."""
         if self._whole is not None:

@@ -12,6 +12,7 @@ from nbopt.errors import NbOptError, OptionError, nearest
 from nbopt.ledger import default_home
 from nbopt.render import figures
 from nbopt.render.layers import layers_html, layers_text
+from nbopt.render.search import search_html, search_text
 from nbopt.render.sensitivity import sensitivity_html, sensitivity_text
 from nbopt.runs import Run, RunStore
 from nbopt.sheet import Sheet, bundle
@@ -254,13 +255,14 @@ class RunCard:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         shown = bundle([self.sheet()])
-        more = sensitivity_html(self.run.sensitivity) + layers_html(self.run.audit)
+        run = self.run
+        more = search_html(run.search) + sensitivity_html(run.sensitivity) + layers_html(run.audit)
         return {**shown, "text/plain": repr(self), "text/html": shown["text/html"] + more}
 
     def __repr__(self) -> str:
-        return "\n\n".join(
-            filter(None, (self.sheet().text(), sensitivity_text(self.run.sensitivity), layers_text(self.run.audit)))
-        )
+        run = self.run
+        more = (search_text(run.search), sensitivity_text(run.sensitivity), layers_text(run.audit))
+        return "\n\n".join(filter(None, (self.sheet().text(), *more)))
 
 
 def _measured(value: figures.Figure, unit: str) -> str:

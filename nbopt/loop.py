@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nbopt.artifacts import size_of
-from nbopt.candidate import Candidate, Control, make_candidate, make_control
+from nbopt.candidate import Candidate, Control, how_of, make_candidate, make_control
 from nbopt.comparison import Comparison, Limits, without_repeats
 from nbopt.data import kept_randomness
 from nbopt.errors import FULL, ExportError, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
@@ -23,6 +23,7 @@ from nbopt.recording import Settings
 from nbopt.repeats import over_seeds
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime
+from nbopt.searching import Found
 from nbopt.stage import Stage, choose_runtimes
 from nbopt.technique import Technique
 from nbopt.training import Progress, ProgressCallback, silent
@@ -132,8 +133,10 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     chosen = [r for r in runtimes if r.name in named] if named and "all" not in named else runtimes
     stage.warm_up([stage.native, *chosen])
     repeats: dict[str, list[Run]] = {}
+    found: Found | None = None
     for seed in range(recipe.seed, recipe.seed + seeds):
-        candidate = make_candidate(stage, recipe.with_seed(seed), chosen)
+        candidate = make_candidate(stage, recipe.with_seed(seed), chosen, found)
+        found = found or candidate.found
         for runtime in chosen:
             reason = candidate.refused(runtime)
             if reason and not named & {runtime.name, "all"}:
@@ -143,11 +146,13 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
             yield run
         if candidate.draft.control and candidate.record.epochs:
             # On one runtime: what it tells is what the training alone does to quality.
-            control = Control(recipe.techniques, seed, candidate.draft.plan.epochs)
+            control = Control(recipe.techniques, seed, candidate.control_plan.epochs, how_of(candidate))
             where = next((each for each in chosen if not candidate.refused(each)), chosen[0])
             run = _measure_control(stage, control, candidate, where)
             repeats.setdefault(control.words, []).append(run)
             yield run
+        if found is not None and found.interrupted:
+            raise KeyboardInterrupt  # what the search had by then is kept and shown, and no more is begun
         if seeds > 1 and _is_settled(repeats.values()):
             break
     if seeds > 1:
@@ -161,7 +166,7 @@ def _measure_control(stage: Stage, control: Control, candidate: Candidate, runti
     def make() -> Run:
         return measure_candidate(stage, control, make_control(stage, candidate), runtime)
 
-    return stage.control(replace(candidate.draft.plan, seed=candidate.seed), make)
+    return stage.control((candidate.control_plan, len(candidate.draft.begin)), make)
 
 
 def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:
@@ -216,7 +221,7 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
         made.append((words, exported.path, stage.manifest(runtime, exported, precision)))
     manifest = stage.manifest(runtime, exported, precision)
     artifact = stage.store.keep(exported.path, manifest, {"recipe": recipe.text(), "workload": stage.workload.name})
-    search_seconds = time.perf_counter() - began
+    search_seconds = time.perf_counter() - began + candidate.search_seconds
     path = stage.store.home / artifact[0]
     native = stage.subject(stage.native)
     same_runtime = None
@@ -242,10 +247,11 @@ def _measure_on(stage: Stage, recipe: Recipe, candidate: Candidate, runtime: Run
             seed=candidate.seed,
             train_seconds=record.seconds if record.epochs else None,
             search_seconds=search_seconds,
-            measure_seconds=time.perf_counter() - began - search_seconds,
-            epochs=record.epochs or None,
+            measure_seconds=time.perf_counter() - began - search_seconds + candidate.search_seconds,
+            epochs=candidate.epochs or None,
             model_artifact=candidate.model_artifact,
             sensitivity=sensitivity,
+            search={**draft.tested, **({} if candidate.found is None else candidate.found.table)},
         )
 
 

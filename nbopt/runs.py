@@ -64,6 +64,8 @@ class Run:
         audit: What the loaded artifact really is, layer by layer (`nbopt.measurement.audit`).
         sensitivity: What was measured of single layers to choose among them: `what` it is, `layers` with a value
             each, and those `kept` as they were.
+        search: What a search over training tried: `what` a score is, the `space`, the `trials`, the `finalists` with
+            fresh seeds, and what was `chosen`; empty where nothing was searched.
         steps: Of a pipeline, what each step gave on each axis, in order: plain data of `measurement.steps.Step`.
         seeds: Seeds that the figures are a mean over; empty for one run of one seed.
         spread: Of each figure that varies with the seed its least and greatest value, by name.
@@ -133,6 +135,7 @@ class Run:
     peak_share: float | None = None
     audit: dict[str, Any] = field(default_factory=dict)
     sensitivity: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
     steps: tuple[dict[str, Any], ...] = ()
     seeds: tuple[int, ...] = ()
     spread: dict[str, Any] = field(default_factory=dict)

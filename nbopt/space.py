@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Dimension:
         """Return its name and range for people: `learning_rate 0.0001 to 0.01 (log)`."""
         if self.choices:
             return f"{self.name} {', '.join(map(str, self.choices))}"
-        return f"{self.name} {self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+        return f"{self.name} {self.low:.3g} to {self.high:.3g}{' (log)' if self.log else ''}"
 
     def size(self) -> float:
         """Return how many values it has, infinity for a continuous one."""
@@ -81,6 +81,10 @@ class Search:
         pruner: Word of a pruner of unpromising trials; "auto" chooses, "none" lets each one end.
         finalists: The best few that are trained again with fresh seeds before one is chosen.
         jobs: Trials at a time, in processes of their own; 1 searches in this kernel.
+        repeats: Fresh seeds of each finalist, and of the untouched values beside them.
+        vs: "random" runs a random search with as many trials beside it; "" does not.
+        warm: "auto" starts from the best of earlier searches of the same workload and space, "none" does not.
+        first: Values to try right after the untouched ones, by the dimensions' names; what is left out is untouched.
     """
 
     trials: int = 20
@@ -89,3 +93,7 @@ class Search:
     pruner: str = "auto"
     finalists: int = 3
     jobs: int = 1
+    repeats: int = 2
+    vs: str = ""
+    warm: str = "none"
+    first: tuple[Mapping[str, Any], ...] = ()

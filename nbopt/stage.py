@@ -27,7 +27,7 @@ from nbopt.recording import Recorder, Settings
 from nbopt.runs import Run, RunStore, hold_model
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
 from nbopt.technique import Context, Deployed
-from nbopt.training import Progress, TrainingPlan
+from nbopt.training import Progress
 from nbopt.workload import Workload
 
 
@@ -89,13 +89,13 @@ class Stage:
     def _key(self, runtime: Runtime) -> tuple[str, int, str, str]:
         return runtime.name, self.settings.thread_count, self.digest, str(self.store.home)
 
-    def control(self, plan: TrainingPlan, make: Callable[[], Run]) -> Run:
+    def control(self, training: Hashable, make: Callable[[], Run]) -> Run:
         """Return the row of the untouched model after a training, made once for all recipes of that training.
 
         What it tells is quality, so that any one runtime will do.
         """
         known = _CONTROLS.setdefault(self.workload, {})
-        key = self._key(self.native), self.settings.budget, plan
+        key = self._key(self.native), self.settings.budget, training
         run = known.get(key)
         if run is None or not (Path(run.home) / run.artifact).exists():
             run = make()

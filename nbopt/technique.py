@@ -188,6 +188,10 @@ class Draft:
             gains or spoils is not the technique's.
         space: What a search may change, in all techniques together: one training for each trial.
         search: How it is searched; None with dimensions takes the default.
+        begin: Called in order with the copy that is to be trained and the seed, model to model (weights drawn anew).
+        control_plan: The training of the control, where it is not the draft's own: what the technique is compared with
+            is the untouched model, begun alike and trained by this.
+        tested: What was measured before the training, as plain data of `Run.search`.
     """
 
     model: Any
@@ -202,10 +206,18 @@ class Draft:
     control: bool = False
     space: tuple[Dimension, ...] = ()
     search: Search | None = None
+    begin: tuple[Callable[[Any, int], Any], ...] = ()
+    control_plan: TrainingPlan | None = None
+    tested: dict[str, Any] = field(default_factory=dict)
 
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""
         return replace(self, **changes)
+
+    def searching(self, *dimensions: Dimension) -> Draft:
+        """Return the draft with dimensions added; of one name, what is there already stays."""
+        there = {each.name for each in self.space}
+        return replace(self, space=(*self.space, *(each for each in dimensions if each.name not in there)))
 
     def noted(self, *notes: str) -> Draft:
         """Return the draft with notes added."""

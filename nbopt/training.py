@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nbopt.errors import DataError, NbOptError, OptionError, TrainingError
+from nbopt.schedules import MONITORS, SCHEDULES
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
-SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,31 @@ class TrainingPlan:
         epochs: Passes over the training split, 0 or more. 0 trains nothing.
         learning_rate: Step size of the optimizer, above 0.
         optimizer: One of "adamw", "adam", "sgd" (momentum 0.9), "rmsprop".
-        weight_decay: Decoupled weight decay, 0 or more.
+        weight_decay: Decoupled weight decay, 0 or more (Loshchilov & Hutter 2019, arXiv:1711.05101; torch's SGD and
+            RMSprop add it to the gradient instead). Norms, biases and embeddings are spared.
         batch_size: Rows a step where the data is arrays; a loader keeps its own batches.
-        schedule: "constant", or "cosine" from `learning_rate` to 0 over all epochs, each step (each epoch where
-            the data does not tell how many steps it has).
+        schedule: How the rate goes over all epochs, moved each step (each epoch where the data does not tell how many
+            steps it has): "constant"; "step" drops it by `decay`, `drops` times; "exponential" goes to `decay` times
+            the rate; "cosine" to 0 (Loshchilov & Hutter 2017, arXiv:1608.03983), `cycles` times; "one_cycle" rises from
+            a 25th and falls to nearly nothing (Smith & Topin 2018, arXiv:1708.07120); "wsd" stays, then falls to 0 in
+            `cooldown` (trapezoid; Haegele et al. 2024, arXiv:2405.18392); "plateau" drops it by `decay` where
+            validation stands still for `plateau` epochs; "schedule_free" averages instead (Defazio et al. 2024,
+            arXiv:2405.15682; adamw, adam, and in torch sgd).
         max_seconds: Stop after the epoch or step in which this much time has gone; None for no limit.
         keep_best: Validate before training and after each epoch, and keep the best state.
         seed: Seed of shuffling and of every random layer.
+        warmup: Share of the steps in which the rate rises from nearly 0, 0 to 0.9; 0 for none. Of "one_cycle" it is the
+            rise, and 0 takes its 0.3.
+        cycles: Times that "cosine" starts again, 1 or more; 1 for no restart.
+        drops: Times that "step" drops the rate, 1 or more, at equal distances.
+        decay: Factor of a drop of "step" and "plateau", below 1, and of all of "exponential", above 0.
+        cooldown: Share of the steps in which "wsd" falls, above 0, up to 1; 0.2 is enough (Haegele et al. 2024).
+        plateau: Epochs without a gain, 1 or more, after which "plateau" drops the rate.
+        patience: Epochs without a gain on validation after which training ends (early stopping; Prechelt 1998,
+            doi:10.1007/3-540-49430-8_3), 0 or more; 0 never ends it. The best state is what `keep_best` keeps.
+        min_delta: Smallest gain that counts for `patience` and "plateau", 0 or more, in units of the loss or metric.
+        monitor: What a gain is on validation: of the "loss", the "metric", or of either ("both"). With `patience`, the
+            state that is kept is the best by it; by the metric, and by the loss where that is equal, for "both".
 
     Raises:
         OptionError: A value is out of its range.
@@ -69,6 +87,15 @@ class TrainingPlan:
     max_seconds: float | None = None
     keep_best: bool = True
     seed: int = 0
+    warmup: float = 0.0
+    cycles: int = 1
+    drops: int = 2
+    decay: float = 0.1
+    cooldown: float = 0.2
+    plateau: int = 2
+    patience: int = 0
+    min_delta: float = 0.0
+    monitor: str = "both"
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -81,6 +108,34 @@ class TrainingPlan:
             raise OptionError(f"a schedule among {', '.join(SCHEDULES)}", repr(self.schedule))
         if self.batch_size < 1:
             raise OptionError("a batch size of 1 or more", f"{self.batch_size}")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if self.monitor not in MONITORS:
+            raise OptionError(f"a monitor among {', '.join(MONITORS)}", repr(self.monitor))
+        if not 0 <= self.warmup <= 0.9:
+            raise OptionError("a warm-up between 0 and 0.9 of the steps", f"{self.warmup}", "--warmup 0.05")
+        if not 0 < self.cooldown <= 1:
+            raise OptionError("a cool-down above 0, up to 1 of the steps", f"{self.cooldown}", "--cooldown 0.2")
+        if not self.decay > 0 or (self.decay >= 1 and self.schedule in ("step", "plateau")):
+            raise OptionError("a decay above 0 and below 1", f"{self.decay}", "--decay 0.1")
+        for name, least in (("cycles", 1), ("drops", 1), ("plateau", 1), ("patience", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} of {least} or more", f"{getattr(self, name)}")
+        if self.min_delta < 0:
+            raise OptionError("a smallest gain of 0 or more", f"{self.min_delta}", "--min-delta 0")
+        if self.schedule == "schedule_free" and self.optimizer == "rmsprop":
+            raise OptionError("adamw, adam or sgd for schedule_free", "rmsprop", "--optimizer adamw")
+
+    @property
+    def watches(self) -> bool:
+        """Return whether validation steers the training, beside choosing the state that is kept."""
+        return self.patience > 0 or self.schedule == "plateau"
+
+    @property
+    def watches_loss(self) -> bool:
+        """Return whether the loss on validation is needed."""
+        return self.watches and self.monitor != "metric"
 
     def adjusted(self, **changes: Any) -> TrainingPlan:
         """Return the plan with some fields changed."""
@@ -98,6 +153,8 @@ class TrainingRecord:
         losses: Mean training loss of each epoch.
         scores: Quality on validation before training and after each epoch, as the metric gives it.
         stopped: Why it ended before its epochs, or "".
+        rates: Learning rate at the first step of each epoch.
+        valid_losses: Loss on validation before training and after each epoch, where it was watched.
     """
 
     epochs: int = 0
@@ -106,6 +163,8 @@ class TrainingRecord:
     losses: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
     stopped: str = ""
+    rates: tuple[float, ...] = ()
+    valid_losses: tuple[float, ...] = ()
 
 
 def broken_loss(

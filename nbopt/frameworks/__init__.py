@@ -64,6 +64,8 @@ class Fitting:
             each, and with 1 at the end. It returns whether the model has the form that was asked for; until every
             one does, no state is kept as the best (a half-pruned model is better, and not what was asked for).
         progress: Told after every few steps.
+        valid: Data whose loss steers the training, where the plan watches it; None where there is none.
+        each_step: Told the loss and the learning rate of each step; training ends where it returns True.
     """
 
     split: Split
@@ -73,6 +75,8 @@ class Fitting:
     hold: tuple[Callable[[Any], None], ...] = ()
     pace: tuple[Callable[[Any, float], bool], ...] = ()
     progress: ProgressCallback = silent
+    valid: Split | None = None
+    each_step: Callable[[float, float], bool] | None = None
 
     def paced(self, model: Any, done: float) -> bool:
         """Tell each `pace` how far the training is; return whether the model has the form that was asked for."""
@@ -98,7 +102,10 @@ class Exported:
 
 
 class Framework(Protocol):
-    """What nbopt asks of a framework. Models passed in are never mutated, except by `fit` and `load_state`."""
+    """What nbopt asks of a framework.
+
+    Models passed in are never mutated, except by `fit`, `initialise` and `load_state`.
+    """
 
     name: str
     native_runtime: str
@@ -146,6 +153,14 @@ class Framework(Protocol):
 
     def fit(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
         """Train `model` in place by the plan; on return it is in evaluation mode with the kept state."""
+        ...
+
+    def initialise(self, model: Any, seed: int) -> Any:
+        """Draw all weights of `model` anew, in place, and return it.
+
+        Raises:
+            ModelError: A layer has weights and no way to draw them.
+        """
         ...
 
     def state(self, model: Any) -> Any:

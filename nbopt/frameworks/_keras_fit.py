@@ -10,46 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nbopt.data import Batch, all_finite, to_numpy
+from nbopt.data import Batch, Split, all_finite, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
+from nbopt.frameworks._keras_schedules import Rates, make_optimizer
 from nbopt.frameworks._primary import primary_output
+from nbopt.frameworks._watching import Watch
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
-
-
-def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> Any:
-    """Return the plan's optimizer, built over the variables that train.
-
-    Weight decay is decoupled and spares biases, norms and embeddings, which only lose by it.
-
-    Raises:
-        ModelError: Nothing in the model trains.
-    """
-    variables = model.trainable_variables
-    if not variables:
-        raise ModelError("weights to train", "none that are trainable", "set layer.trainable = True on some layers")
-    kinds = {
-        "adamw": keras.optimizers.AdamW,
-        "adam": keras.optimizers.Adam,
-        "sgd": lambda **k: keras.optimizers.SGD(momentum=0.9, **k),
-        "rmsprop": keras.optimizers.RMSprop,
-    }
-    # AdamW insists on a number, and the others would subtract zero from each weight in each step.
-    decay = plan.weight_decay if plan.weight_decay or plan.optimizer == "adamw" else None
-    rate: Any = plan.learning_rate
-    if plan.schedule == "cosine" and steps is not None:
-        rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, max(1, plan.epochs * steps))
-    optimizer = kinds[plan.optimizer](learning_rate=rate, weight_decay=decay)
-    if plan.weight_decay:
-        spared = [v for v in variables if len(v.shape) < 2 or v.name.startswith("embedding")]
-        if spared:
-            optimizer.exclude_from_weight_decay(var_list=spared)
-    if any(layer.dtype_policy.name == "mixed_float16" for layer in (model, *layers_of(model))):
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(variables)
-    return optimizer
 
 
 def seed_layers(model: Any, seed: int) -> None:
@@ -75,23 +44,7 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
         ModelError: Nothing in the model trains.
     """
     start = time.perf_counter()
-    validate = fitting.score is not None and plan.keep_best
-    sign = 1.0 if fitting.greater_is_better else -1.0
-    scores: list[float] = []
     losses: list[float] = []
-    best, best_epoch, best_state = -np.inf, 0, None
-
-    def score(epoch: int, *, done: float) -> None:
-        nonlocal best, best_epoch, best_state
-        ready = fitting.paced(model, done)
-        if not validate or fitting.score is None:
-            return
-        value = fitting.score(model)
-        scores.append(value)
-        # A tie goes to the later state: at equal quality the one that saw more data.
-        if ready and sign * value >= best:
-            best, best_epoch, best_state = sign * value, epoch, framework.state(model)
-
     if type(model).train_step is not keras.Model.train_step:
         warnings.warn(
             f"{type(model).__name__} has a train_step of its own, which nbopt does not call: it trains on the loss",
@@ -101,21 +54,35 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     stopped = ""
     rng = np.random.default_rng(plan.seed)
     seed_layers(model, plan.seed)
+    loop = _Loop(model, plan, fitting, start)
+    watch = Watch(plan, fitting, lambda: framework.state(model), loop.loss_on)
     try:
-        score(0, done=0.0)
-        if plan.epochs:
-            loop = _Loop(model, plan, fitting, start)
-            for epoch in range(plan.epochs):
-                mean, stopped = loop.epoch(epoch, rng)
-                losses.append(mean)
-                score(epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
-                if stopped:
-                    break
+        watch.look(model, 0, done=0.0)
+        for epoch in range(plan.epochs):
+            loop.rates.begin_epoch(epoch)
+            watch.rates.append(loop.rates.now)
+            mean, stopped = loop.epoch(epoch, rng)
+            losses.append(mean)
+            loop.rates.to_judge(fitting)
+            why = watch.look(model, epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
+            stopped = stopped or why
+            if stopped:
+                break
+            loop.rates.end_epoch(epoch, watch.value)
     finally:
-        if best_state is not None:
-            framework.load_state(model, best_state)
-    kept = best_epoch if validate else len(losses)
-    return TrainingRecord(len(losses), time.perf_counter() - start, kept, tuple(losses), tuple(scores), stopped)
+        loop.rates.settle(fitting)
+        if watch.best_state is not None:
+            framework.load_state(model, watch.best_state)
+    return TrainingRecord(
+        epochs=len(losses),
+        seconds=time.perf_counter() - start,
+        kept_epoch=watch.kept_epoch(len(losses)),
+        losses=tuple(losses),
+        scores=tuple(watch.scores),
+        stopped=stopped,
+        rates=tuple(watch.rates),
+        valid_losses=tuple(watch.valid_losses),
+    )
 
 
 class _Loop:
@@ -125,10 +92,14 @@ class _Loop:
         self.model, self.plan, self.fitting, self.start = model, plan, fitting, start
         self.steps = fitting.split.steps(plan.batch_size)
         self.optimizer = make_optimizer(plan, model, self.steps)
+        self.rates = Rates(plan, model, self.optimizer, self.steps)
         self.variables = model.trainable_variables
         # One trace serves full batches and the last, shorter one.
         self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
         self.traced = False
+        self._forward = tf.function(
+            lambda inputs: primary_output(model(inputs, training=False)), autograph=False, reduce_retracing=True
+        )
 
     def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
         with tf.GradientTape() as tape:
@@ -148,13 +119,11 @@ class _Loop:
         """Train one pass; return the mean loss, and why it stopped early or ""."""
         fitting, plan = self.fitting, self.plan
         steps = self.steps
-        if plan.schedule == "cosine" and steps is None:
-            schedule = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs)
-            self.optimizer.learning_rate = float(schedule(epoch))
         total = 0.0
         step = 0
         for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
             arguments = self._arguments(batch)
+            rate = self.rates.now if fitting.each_step is not None else 0.0
             if not self.traced:
                 self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
                 self.traced = True
@@ -168,6 +137,7 @@ class _Loop:
                 ) from error
             if not np.isfinite(loss):
                 raise broken_loss(loss, plan, epoch, step, finite=all_finite(batch))
+            self.rates.step()
             for hold in fitting.hold:
                 hold(self.model)
             total += loss
@@ -175,9 +145,21 @@ class _Loop:
             if fitting.pace:
                 fitting.paced(self.model, min(1.0, done / plan.epochs))
             fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
+            if fitting.each_step is not None and fitting.each_step(loss, rate):
+                return total / step, f"ended in step {step} of epoch {epoch + 1}"
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:
                 return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
         return total / max(step, 1), ""
+
+    def loss_on(self, split: Split) -> float:
+        """Return the mean loss over the rows of a split, in evaluation mode and without penalties."""
+        total = count = 0.0
+        for batch in split:
+            inputs, target, weight = self._arguments(batch)
+            loss = self.fitting.loss(self._forward(inputs), target, weight)
+            share = batch.rows if weight is None else float(tf.reduce_sum(weight))
+            total, count = total + share * float(loss), count + share
+        return total / count if count else 0.0
 
     def _arguments(self, batch: Batch) -> tuple[Any, Any, Any]:
         if batch.targets is None:

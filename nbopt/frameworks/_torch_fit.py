@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nbopt.data import Batch, all_finite, classes_second, to_numpy
+from nbopt.data import Batch, Split, all_finite, classes_second, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, OutputKind
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
+from nbopt.frameworks._torch_schedules import Rates, make_optimizer
+from nbopt.frameworks._watching import Watch
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -166,32 +168,6 @@ def seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
-def make_optimizer(plan: TrainingPlan, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the plan's optimizer over the parameters that train."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise ModelError(
-            "parameters to train", "none that require gradients", "set requires_grad on some layers, or --epochs 0"
-        )
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adamw": torch.optim.AdamW,
-        "adam": torch.optim.Adam,
-        "sgd": lambda p, **k: torch.optim.SGD(p, momentum=0.9, **k),
-        "rmsprop": torch.optim.RMSprop,
-    }
-    return kinds[plan.optimizer](parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
-
-
-def make_schedule(
-    plan: TrainingPlan, optimizer: torch.optim.Optimizer, steps: int | None
-) -> tuple[torch.optim.lr_scheduler.LRScheduler | None, bool]:
-    """Return the plan's schedule, None for a constant rate, and whether it moves with each step or each epoch."""
-    if plan.schedule == "constant":
-        return None, False
-    total = max(1, plan.epochs * (steps or 1))
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total), steps is not None
-
-
 def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
     """Train `model` in place; on return, and on interrupt, it has the best state so far and is in evaluation mode.
 
@@ -200,56 +176,50 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
         TrainingError: The loss became NaN or infinite.
     """
     start = time.perf_counter()
-    validate = fitting.score is not None and plan.keep_best
-    sign = 1.0 if fitting.greater_is_better else -1.0
-    scores: list[float] = []
+    watch = Watch(plan, fitting, lambda: state_of(model), lambda split: loss_on(model, split, fitting))
     losses: list[float] = []
-    best, best_epoch, best_state = -np.inf, 0, None
-
-    def score(epoch: int, *, done: float) -> None:
-        nonlocal best, best_epoch, best_state
-        ready = fitting.paced(model, done)
-        if not validate or fitting.score is None:
-            return
-        model.eval()
-        value = fitting.score(model)
-        scores.append(value)
-        # A tie goes to the later state: at equal quality the one that saw more data.
-        if ready and sign * value >= best:
-            best, best_epoch, best_state = sign * value, epoch, state_of(model)
-
     stopped = ""
     with seeded(plan.seed, device_of(model)):
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
-        schedule, each_step = make_schedule(plan, optimizer, fitting.split.steps(plan.batch_size))
+        rates = Rates(plan, optimizer, fitting.split.steps(plan.batch_size))
         try:
-            score(0, done=0.0)
+            model.eval()
+            watch.look(model, 0, done=0.0)
             for epoch in range(plan.epochs):
+                watch.rates.append(rates.now)
                 model.train()
-                in_epoch = schedule if each_step else None
-                mean, stopped = _epoch(model, plan, fitting, optimizer, in_epoch, rng, epoch, start)
+                rates.to_train()
+                mean, stopped = _epoch(model, plan, fitting, rates, rng, epoch, start)
                 losses.append(mean)
-                if schedule is not None and not each_step:
-                    schedule.step()
-                score(epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
+                rates.to_judge(model, plan, fitting)
+                why = watch.look(model, epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
+                stopped = stopped or why
                 if stopped:
                     break
+                rates.end_epoch(watch.value)
         finally:
-            if best_state is not None:
-                model.load_state_dict(best_state)
+            rates.settle(model, fitting)
+            if watch.best_state is not None:
+                model.load_state_dict(watch.best_state)
             optimizer.zero_grad(set_to_none=True)
-            model.eval()
-    kept = best_epoch if validate else len(losses)
-    return TrainingRecord(len(losses), time.perf_counter() - start, kept, tuple(losses), tuple(scores), stopped)
+    return TrainingRecord(
+        epochs=len(losses),
+        seconds=time.perf_counter() - start,
+        kept_epoch=watch.kept_epoch(len(losses)),
+        losses=tuple(losses),
+        scores=tuple(watch.scores),
+        stopped=stopped,
+        rates=tuple(watch.rates),
+        valid_losses=tuple(watch.valid_losses),
+    )
 
 
 def _epoch(
     model: torch.nn.Module,
     plan: TrainingPlan,
     fitting: Fitting,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    rates: Rates,
     rng: np.random.Generator,
     epoch: int,
     start: float,
@@ -260,15 +230,15 @@ def _epoch(
     step = 0
     for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
         target, weight = _labels(batch, model)
-        optimizer.zero_grad(set_to_none=True)
+        rates.optimizer.zero_grad(set_to_none=True)
         loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
         if not torch.isfinite(loss):
             finite, half = all_finite(batch), loss.dtype == torch.float16
             raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
         loss.backward()
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
+        rate = rates.now
+        rates.optimizer.step()
+        rates.step()
         with torch.no_grad():
             for hold in fitting.hold:
                 hold(model)
@@ -277,9 +247,23 @@ def _epoch(
         if fitting.pace:
             fitting.paced(model, min(1.0, done / plan.epochs))
         fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
+        if fitting.each_step is not None and fitting.each_step(loss.item(), rate):
+            return total / step, f"ended in step {step} of epoch {epoch + 1}"
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
     return total / max(step, 1), ""
+
+
+def loss_on(model: torch.nn.Module, split: Split, fitting: Fitting) -> float:
+    """Return the mean loss of a model in evaluation mode over the rows of a split."""
+    total = count = 0.0
+    with torch.no_grad():
+        for batch in split:
+            target, weight = _labels(batch, model)
+            loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
+            share = batch.rows if weight is None else weight.sum().item()
+            total, count = total + share * loss.item(), count + share
+    return total / count if count else 0.0
 
 
 def _loss(fitting: Fitting, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:

@@ -140,6 +140,12 @@ class KerasFramework:
 
         return _keras_fit.fit(self, model, plan, fitting)
 
+    def initialise(self, model: Any, seed: int) -> Any:
+        """Draw all weights anew, in place."""
+        from nbopt.frameworks import _keras_initial
+
+        return _keras_initial.initialise(model, seed)
+
     def state(self, model: Any) -> list[np.ndarray[Any, Any]]:
         """Return a copy of all weights, BatchNorm statistics and states of random generators."""
         return [np.array(variable.numpy()) for variable in model.variables]

@@ -156,6 +156,12 @@ class TorchFramework:
 
         return _torch_fit.fit(model, plan, fitting)
 
+    def initialise(self, model: torch.nn.Module, seed: int) -> torch.nn.Module:
+        """Draw all weights anew, in place."""
+        from nbopt.frameworks import _torch_initial
+
+        return _torch_initial.initialise(model, seed)
+
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         """Return a copy of all weights and buffers."""
         from nbopt.frameworks._torch_module import state_of

@@ -89,7 +89,6 @@ class Scoring(Shared):
     start: Any = option(
         None, "parameters of the first trial, a dict: the untuned default, which others are compared with"
     )
-    warm: str = option("auto", "start from earlier studies of the same body: auto, none, or a study's name")
     study: str | None = option(None, "name of a study to make or to resume; else a new one each time")
     storage: Any = option(None, "a journal's path, a URL, or an Optuna storage; else a journal beside the runs")
     trial_timeout: float | None = option(
@@ -98,7 +97,6 @@ class Scoring(Shared):
     max_cost: float | None = option(None, "money that may be spent, by --price", low=0, open_ends=True)
     price: float | None = option(None, "what an hour of this machine costs", low=0, open_ends=True)
     min_gain: float | None = option(None, "end when less is to be gained; else 1% of what was gained; 0: never", low=0)
-    repeats: int = option(5, "fresh seeds of each finalist", low=1, high=100)
 
     def direction(self) -> str | None:
         """Return the directions in one text, None where the line says none."""

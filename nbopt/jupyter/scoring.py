@@ -137,7 +137,8 @@ def search_body(session: Session, body: Body, request: Request) -> Tuning:
     own = {spec.name: getattr(scoring, spec.name) for spec in dataclasses.fields(scoring)}
     own |= {spec.name: getattr(technique, spec.name) for spec in dataclasses.fields(technique)}
     taken = inspect.signature(tune).parameters
-    options = {name: value for name, value in own.items() if name in taken}
+    # None leaves it to `tune`, as it leaves it to a training where there is no body.
+    options = {name: value for name, value in own.items() if name in taken and value is not None}
     for spec in dataclasses.fields(technique):
         if spec.name not in taken and own[spec.name] != spec.default:
             flag = options_of(type(technique))[spec.name].flag

@@ -9,6 +9,7 @@ from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite, one_line
 from nbopt.render.layers import layers_html
 from nbopt.render.markup import markup, safe, typeset
+from nbopt.render.search import search_html
 from nbopt.render.sensitivity import sensitivity_html
 from nbopt.render.sentences import run_parts
 from nbopt.render.view import View
@@ -51,7 +52,8 @@ def _run(view: View, run: Run, shared: dict[str, Any], layers: bool) -> str:
         ("environment", safe(_words(own), 1500)),
     ]
     table = layers_html(run.audit, rows=LAYERS, pictures=False) if layers else ""
-    return _folded(run.name, lines, table + sensitivity_html(run.sensitivity, rows=SENSITIVE))
+    tried = search_html(run.search, rows=SENSITIVE) + sensitivity_html(run.sensitivity, rows=SENSITIVE)
+    return _folded(run.name, lines, table + tried)
 
 
 def _folded(title: str, lines: Iterable[tuple[str, str]], more: str = "") -> str:

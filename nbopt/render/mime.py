@@ -18,7 +18,7 @@ VERSION = 1
 MIME = f"application/vnd.nbopt.comparison.v{VERSION}+json"
 
 LIMIT_BYTES = 1_000_000
-"""Beyond this the payload drops the layers, the environments, then the last runs; `left_out` says so."""
+"""Beyond this the payload drops the layers, the trials, the environments, then the last runs; `left_out` says so."""
 
 
 def bundle(comparison: Comparison) -> dict[str, Any]:
@@ -46,6 +46,10 @@ def payload(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> dict[str,
         for run in runs:
             run["audit"].pop("layers", None)
         left_out.append("layers")
+    if _size(body) > limit_bytes and any(run["search"].get("trials") for run in runs):
+        for run in runs:
+            run["search"].pop("trials", None)
+        left_out.append("trials")
     if _size(body) > limit_bytes:
         for run in runs:
             run["environment"] = {}

@@ -1,0 +1,32 @@
+"""A torch module's weights drawn anew, as its layers' own initialisers draw them."""
+
+from __future__ import annotations
+
+import torch
+
+from nbopt.errors import ModelError
+
+
+def initialise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Draw all weights anew, in place, and return the model; the user's random state stays as it is.
+
+    Raises:
+        ModelError: A layer has weights and no `reset_parameters`.
+    """
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    cuda = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices=cuda), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+    # Vectors may well start where they were (biases at 0, scales at 1); a matrix drawn at random never does.
+    kept = [name for name, p in model.named_parameters() if p.ndim > 1 and torch.equal(p, before[name])]
+    if kept:
+        raise ModelError(
+            "layers that can draw their weights anew (reset_parameters)",
+            f"none for {', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''}",
+            "bind the untrained model, and leave --from-scratch out",
+        )
+    return model

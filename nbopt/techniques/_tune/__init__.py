@@ -1,0 +1,1 @@
+"""What tune changes in a model, in each framework."""

@@ -1,0 +1,192 @@
+"""Tune: search the hyperparameters of the bound workload's training, one training for each trial."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from nbopt.errors import DataError, OptionError, nearest
+from nbopt.rates import lr_range
+from nbopt.space import Dimension, Search
+from nbopt.studies import PRUNERS, SAMPLERS
+from nbopt.technique import Context, Draft, Technique, option
+from nbopt.training import OPTIMIZERS, TrainingPlan
+from nbopt.workload import Workload
+
+BATCHES = (32, 64, 128, 256, 512)
+DECAYS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+RATE_SPAN = 30.0
+"""The learning rate is searched so many times below and above the plan's."""
+
+MOST_DROPOUT = 0.7
+REPEATS = 2
+"""Fresh seeds where nobody says how many: each is a whole training."""
+
+
+@dataclass(frozen=True)
+class Tune(Technique):
+    """Search learning rate, weight decay, batch size, optimizer and dropout, each candidate with the same epochs.
+
+    By an ordinary Optuna study (https://optuna.org, Akiba et al. 2019, https://arxiv.org/abs/1907.10902) beside the
+    runs; what other steps of the recipe leave open is searched with it, in the same trainings. The untouched values are
+    tried first, and kept unless others are better with fresh seeds.
+    """
+
+    word: ClassVar[str] = "tune"
+    summary: ClassVar[str] = "learning rate, weight decay, batch size, optimizer and dropout, searched"
+    body: ClassVar[Literal["model", "objective"]] = "objective"
+
+    trials: int = option(20, "trainings of the search, the untouched values first", low=1, high=100_000)
+    epochs: int = option(
+        5, "passes over train of each training, more where another step asks for more", low=1, high=10_000
+    )
+    learning_rate: float | None = option(
+        None, "middle of the learning rates, 0.001 where no step says another", low=0.0, high=10.0, open_ends=True
+    )
+    only: tuple[str, ...] = option(
+        (),
+        "only these of learning_rate, weight_decay, batch_size, optimizer, dropout_rate; none means all",
+    )
+    budget: float | None = option(None, "time in which trainings are begun", low=0, unit="s", open_ends=True)
+    sampler: str = option("auto", "what draws the next values; auto chooses by dimensions and trials", choices=SAMPLERS)
+    pruner: str = option(
+        "auto", "what ends a training early that falls behind on valid; none lets each one end", choices=PRUNERS
+    )
+    finalists: int = option(3, "best ones that are trained again with fresh seeds", low=0, high=20)
+    repeats: int | None = option(
+        None, "fresh seeds of each finalist; else 2 of a training, and 5 of a cell's score", low=1, high=100
+    )
+    jobs: int = option(1, "trainings at a time, in processes of their own", low=1, high=64)
+    vs: str = option("none", "random: a random search with as many trials beside it", choices=("none", "random"))
+    warm: str = option(
+        "none", "auto starts from the best of earlier searches of this workload and recipe", choices=("none", "auto")
+    )
+    range_test: bool = option(False, "find the middle of the learning rates by a range test first")
+    from_scratch: bool = option(False, "draw the weights anew for each training, not go on from the model's own")
+
+    def apply(self, draft: Draft, context: Context) -> Draft:
+        """Return the draft with the hyperparameters as dimensions of its search.
+
+        Raises:
+            DataError: There is no train data.
+            OptionError: Options don't go together, or `only` names what there is not.
+        """
+        workload = context.workload
+        if workload.train is None:
+            raise DataError("train data, which tune trains on", "none", "Workload(..., train=...), --train train_dl")
+        if self.range_test and self.learning_rate is not None:
+            raise OptionError("a --learning-rate, or --range-test to find one", "both", "leave one out")
+        if self.from_scratch:
+            draft = draft.with_(begin=(*draft.begin, workload.framework.initialise))
+        plan = draft.plan.adjusted(
+            epochs=max(draft.plan.epochs, self.epochs), learning_rate=self.learning_rate or draft.plan.learning_rate
+        )
+        # What it is compared with is the training as it would have been, begun alike and as long.
+        if not draft.control:
+            draft = draft.with_(control=True, control_plan=plan)
+        if self.range_test:
+            found = lr_range(
+                workload,
+                optimizer=plan.optimizer,
+                batch_size=plan.batch_size,
+                weight_decay=plan.weight_decay,
+                seed=context.seed,
+                begin=draft.begin,
+                progress=context.progress,
+            )
+            draft = draft.with_(tested={**draft.tested, "range": found.to_dict()}).noted(found.text)
+            plan = plan.adjusted(learning_rate=found.suggested or plan.learning_rate)
+        dimensions = space_of(plan, workload, draft.model)
+        unknown = [name for name in self.only if name not in dimensions]
+        if unknown:
+            hint = nearest(unknown[0], dimensions)
+            raise OptionError(f"--only among {', '.join(dimensions)}", ", ".join(unknown), hint)
+        chosen = [each for name, each in dimensions.items() if not self.only or name in self.only]
+        search = Search(
+            self.trials,
+            self.budget,
+            self.sampler,
+            self.pruner,
+            self.finalists,
+            self.jobs,
+            self.repeats or REPEATS,
+            "" if self.vs == "none" else self.vs,
+            self.warm,
+            () if draft.search is None else draft.search.first,
+        )
+        return (
+            draft.with_(plan=plan, search=search)
+            .searching(*chosen)
+            .noted("width is not searched here: prune --structured narrows a trained model")
+        )
+
+    @property
+    def label(self) -> str:
+        """Return "tune 20 trials" and what differs from the default beside that."""
+        rest = replace(self, trials=20).options_text()
+        return " ".join([f"tune {self.trials} trials", *(word.removeprefix("--") for word in rest)])
+
+
+def space_of(plan: TrainingPlan, workload: Workload, model: Any) -> dict[str, Dimension]:
+    """Return the dimensions of a workload's training around a plan, whose values are the defaults."""
+    rate = plan.learning_rate
+    found = [
+        Dimension(
+            "learning_rate", _of_plan("learning_rate"), rate, low=rate / RATE_SPAN, high=rate * RATE_SPAN, log=True
+        ),
+        Dimension(
+            "weight_decay", _of_plan("weight_decay"), plan.weight_decay, choices=_with(DECAYS, plan.weight_decay)
+        ),
+        Dimension(
+            "optimizer",
+            _of_plan("optimizer"),
+            plan.optimizer,
+            # adam differs from adamw in nothing here: weight decay is decoupled in both.
+            choices=_with(tuple(name for name in OPTIMIZERS if name != "adam"), plan.optimizer),
+        ),
+    ]
+    rows = None if workload.train is None else workload.train.whole_rows
+    if rows is not None:
+        sizes = _with(tuple(size for size in BATCHES if size <= rows // 4), plan.batch_size)
+        if len(sizes) > 1:
+            found.append(Dimension("batch_size", _of_plan("batch_size"), plan.batch_size, choices=sizes))
+    dropout = dropout_of(workload, model)
+    if dropout is not None:
+        found.append(dropout)
+    return {each.name: each for each in found}
+
+
+def dropout_of(workload: Workload, model: Any) -> Dimension | None:
+    """Return the dimension of the dropout that a model has, None where it has none.
+
+    Where all layers have one rate it is that rate, and otherwise the highest one: the others keep their share of it.
+    """
+    framework = workload.framework
+    lowering = importlib.import_module(f"nbopt.techniques._tune.{framework.name}")
+    rates = lowering.rates(model)
+    highest = max(rates, default=0.0)
+    if not highest:
+        return None
+
+    def apply(draft: Draft, value: Any) -> Draft:
+        model = framework.clone(draft.model)
+        lowering.scale(model, float(value) / highest)
+        return draft.with_(model=model)
+
+    return Dimension("dropout_rate", apply, highest, low=0.0, high=max(MOST_DROPOUT, highest))
+
+
+def _of_plan(name: str) -> Callable[[Any, Any], Draft]:
+    def apply(draft: Draft, value: Any) -> Draft:
+        return draft.with_(plan=draft.plan.adjusted(**{name: value}))
+
+    return apply
+
+
+def _with(choices: tuple[Any, ...], default: Any) -> tuple[Any, ...]:
+    """Return choices with the default among them, numbers in order."""
+    if isinstance(default, str):
+        return tuple(dict.fromkeys((default, *choices)))
+    return tuple(sorted({*choices, default}))
