@@ -19,8 +19,6 @@ from nbopt.errors import StudyError
 from nbopt.studies.choosing import Running
 from nbopt.studies.ending import Budget
 from nbopt.studies.opening import OWNER, REASON, Opened, open_study
-from nbopt.studies.pool import Pool
-from nbopt.studies.repeating import fresh_seeds, repeat_all
 from nbopt.studies.running import run_study
 from nbopt.training import Progress
 
@@ -157,18 +155,3 @@ def test_a_database_serves_processes_too(home: Path, tmp_path: Path) -> None:
     opened = open_study("url", storage=f"sqlite:///{tmp_path / 'own.db'}")
     run_study(opened, quick, Running(Budget(6, min_gain=0), jobs=2))
     assert states(opened) == ["COMPLETE"] * 6
-
-
-def seeds_too(trial: Any) -> float:
-    return float(trial.suggest_float("x", -5, 5)) + trial.user_attrs["seed"] / 1e9
-
-
-def test_repeats_are_the_same_in_processes_and_in_the_kernel(home: Path) -> None:
-    opened, running = open_study("repeats"), Running(jobs=2)
-    settings, seeds = [{"x": 1.0}, {"x": 2.0}], fresh_seeds(0, 3)
-    here = repeat_all(seeds_too, settings, seeds, opened=opened, running=running)
-    with Pool(seeds_too, opened, jobs=2) as pool:
-        there = repeat_all(seeds_too, settings, seeds, opened=opened, running=running, pool=pool)
-    assert here == there
-    assert [outcome.values[0] > 2 for each in here for outcome in each.outcomes] == [False] * 3 + [True] * 3
-    assert opened.study.trials == []

@@ -10,8 +10,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from nbopt.errors import OptionError
 from nbopt.studies.extra import has
-from nbopt.studies.pruners import PRUNERS, pruner_of
-from nbopt.studies.pruners import choose as choose_pruner
 from nbopt.studies.samplers import SAMPLERS, Fresh, Problem, changed, choose, problem_of, sampler_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -105,16 +103,3 @@ def test_what_trials_tell_of_a_problem() -> None:
     assert problem.seconds is not None
     (told,) = changed(study)
     assert told.startswith("y (0 to ")
-
-
-@pytest.mark.parametrize("word", PRUNERS)
-def test_each_word_is_a_pruner(word: str) -> None:
-    assert isinstance(pruner_of(word, trials=60), optuna.pruners.BasePruner)
-
-
-def test_pruners_go_by_trials_and_objectives() -> None:
-    assert [choose_pruner(20), choose_pruner(200), choose_pruner(200, 2)] == ["median", "hyperband", "none"]
-    with pytest.raises(OptionError):
-        pruner_of("median", trials=10, objectives=2)
-    with pytest.raises(OptionError, match="median"):
-        pruner_of("mediam", trials=10)
