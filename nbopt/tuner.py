@@ -20,7 +20,7 @@ from nbopt.studies.pool import Pool
 from nbopt.studies.repeating import Repeats, fresh_seeds, repeat_all
 from nbopt.studies.running import run_study
 from nbopt.studies.standings import FINALIST, FIRST, RANDOM, Candidate, Standing, standings_of
-from nbopt.studies.trials import Objective, best_of
+from nbopt.studies.trials import Objective, best_of, feasible
 from nbopt.training import Progress, ProgressCallback, silent
 from nbopt.tuning import Standings, Tuning
 
@@ -184,8 +184,8 @@ def candidates_of(tuning: Tuning, finalists: int, *, given: bool) -> list[Candid
     return found
 
 
-def _of(trial: Any) -> tuple[int, dict[str, Any], tuple[float, ...]]:
-    return trial.number, dict(trial.params), tuple(trial.values)
+def _of(trial: Any) -> tuple[int, dict[str, Any], tuple[float, ...], bool]:
+    return trial.number, dict(trial.params), tuple(trial.values), feasible(trial)
 
 
 def _stand(

@@ -46,13 +46,17 @@ def sentence(tuning: Tuning) -> str:
     first = tuning.comparison.rows[0]
     scores = ", ".join(map(str, map(_figure, best.means)))
     seeds = f"over {len(best.repeats)} fresh seeds" if len(best.repeats) > 1 else "with a fresh seed"
-    if best is first:
-        return f"Nothing was better than {first.name}: {tuning.metric} {scores} {seeds}; it is kept."
-    changes = ", ".join(str(_figure(change, sign=True)) for change in best.changes)
     if len(tuning.maximize) > 1:
         front = len(tuning.study.best_trials)
         return (
             f"{front} trials on the Pareto front; {best.name} is nearest to the best of each score: {scores} {seeds}."
+        )
+    if best is first:
+        return f"Nothing was better than {first.name}: {tuning.metric} {scores} {seeds}; it is kept."
+    changes = ", ".join(str(_figure(change, sign=True)) for change in best.changes)
+    if not first.allowed:
+        return (
+            f"{tuning.metric} {scores} {seeds} with {best.name}; {first.name} breaks the limits ({changes} beside it)."
         )
     if not best.won:
         return f"No setting was better than {first.name} for sure: best {tuning.metric} {scores} {seeds}, {changes}."
@@ -136,7 +140,9 @@ def html(tuning: Tuning, limit_bytes: int = LIMIT_BYTES) -> str:
         size += len(drawn.encode())
         parts.append(drawn)
     name = tuning.name
-    step = f"%%optimize tune --study {name!r} --trials {2 * max(1, len(tuning))}"
+    ways = ["maximize" if up else "minimize" for up in tuning.maximize]
+    direction = f"--{ways[0]}" if len(ways) == 1 else f"--directions {','.join(ways)}"
+    step = f"%%optimize tune --study {name!r} {direction} --trials {2 * max(1, len(tuning))}"
     parts.append(f'<div style="margin:8px 0 4px 0"><code style="font-size:12px">{escape(step)}</code></div>')
     return f'<div style="font-size:13px;line-height:1.45;max-width:1240px">{"".join(parts)}</div>'
 
@@ -171,7 +177,9 @@ def _cells(row: Standing) -> tuple[str, ...]:
         return row.name, found, "failed", "", "", row.failures[0] if row.failures else ""
     again = ", ".join(str(_figure(mean)) for mean in row.means)
     change = ", ".join(str(_figure(each, sign=True)) for each in row.changes)
-    verdict = ", ".join(row.verdicts) + (f" ({len(row.failures)} seeds failed)" if row.failures else "")
+    verdict = ", ".join(row.verdicts if row.allowed else (*row.verdicts, "breaks the limits")) + (
+        f" ({len(row.failures)} seeds failed)" if row.failures else ""
+    )
     return row.name, found, again, change, verdict, _params(row.params)
 
 

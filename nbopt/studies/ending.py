@@ -30,7 +30,7 @@ class Budget:
         cost: Money that may be spent; needs `price`.
         price: Money an hour of this machine costs, all jobs together.
         min_gain: End when all remaining trials together can be expected to gain less than this, in the score's unit.
-            None takes 1% of what the search has gained over a middling setting so far; 0 never ends early.
+            None takes 1% of what the search has gained over a middling setting of its start; 0 never ends early.
 
     Raises:
         OptionError: A value is out of range, or there is a cost and no price.
@@ -134,7 +134,9 @@ def nothing_to_gain(study: Any, budget: Budget, problem: Problem | None = None) 
     greater = study.direction == load().study.StudyDirection.MAXIMIZE
     scores = np.asarray(values) if greater else -np.asarray(values)
     rest = budget.trials - sum(trial.state.is_finished() for trial in trials)
-    least = SHARE * float(scores.max() - np.median(scores)) if budget.min_gain is None else budget.min_gain
+    # The first trials are drawn at random: the later ones lie where the search has settled, and tell of no middle.
+    middling = float(np.median(scores[:STARTUP_TRIALS]))
+    least = SHARE * (float(scores.max()) - middling) if budget.min_gain is None else budget.min_gain
     gain = expected_gain(list(scores), rest)
     if rest < 1 or gain >= least:
         return ""

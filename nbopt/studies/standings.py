@@ -26,6 +26,7 @@ class Standing:
         trial: Number of its trial.
         params: The setting.
         found: What its trial in the search gave: the best of many, and so likely too good.
+        allowed: It keeps the constraints; one that does not is compared with, and never chosen.
         repeats: What each fresh seed gave, an array (seeds, objectives).
         means: Mean over fresh seeds with a 95% interval.
         changes: Mean less that of the first, paired by seed; its interval is wide enough for all finalists together.
@@ -38,6 +39,7 @@ class Standing:
     trial: int
     params: Mapping[str, Any]
     found: tuple[float, ...]
+    allowed: bool = True
     repeats: Any = field(default_factory=lambda: np.empty((0, 1)))
     means: tuple[Interval, ...] = ()
     changes: tuple[Interval, ...] = ()
@@ -59,6 +61,7 @@ class Candidate:
     trial: int
     params: Mapping[str, Any]
     found: tuple[float, ...]
+    allowed: bool = True
 
 
 def mean_interval(values: Sequence[float] | Any, level: float = 0.95) -> Interval:
@@ -123,9 +126,10 @@ def winner(standings: Sequence[Standing], maximize: Sequence[bool]) -> Standing 
     Of those that are better than the first, the best by its mean over fresh seeds. Where none is, the first where
     the user gave it ("start"), else the best by its mean: a first trial at random is nobody's choice.
     """
-    measured = [each for each in standings if each.means and each.kind != RANDOM]
+    measured = [each for each in standings if each.means and each.allowed and each.kind != RANDOM]
     if not measured:
         return None
+    # Where the first breaks the constraints, any that keeps them is better, whatever its score.
     won = [each for each in measured if each.won]
     if not won and measured[0].kind == FIRST and measured[0].name == "start":
         return measured[0]

@@ -32,7 +32,7 @@ def pruned(trial: Any) -> float:
 @pytest.mark.parametrize("value", [1, 1.5, np.float32(2), np.array(3.0), np.array([4.0]), torch.tensor(5.0)])
 def test_numbers_of_any_library_are_scores(value: Any) -> None:
     outcome = evaluate(lambda trial: value, fixed())
-    assert (outcome.state, outcome.values) == ("complete", (float(value),))
+    assert (outcome.state, outcome.values) == ("complete", (float(np.asarray(value).item()),))
 
 
 @pytest.mark.parametrize(
