@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -230,6 +230,8 @@ class Technique:
 
     word: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    body: ClassVar[Literal["model", "objective"]] = "model"
+    """What the body of a cell with it is: its value the model, or run once a trial, its value the score."""
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

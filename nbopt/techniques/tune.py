@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nbopt.errors import DataError, OptionError, nearest
 from nbopt.rates import lr_range
@@ -23,6 +23,8 @@ RATE_SPAN = 30.0
 MOST_DROPOUT = 0.7
 STARTS = 3
 """A third of the trials at most are what another technique wants tried first."""
+REPEATS = 2
+"""Fresh seeds where nobody says how many: each is a whole training."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Tune(Technique):
 
     word: ClassVar[str] = "tune"
     summary: ClassVar[str] = "learning rate, weight decay, batch size, optimizer and dropout, searched"
+    body: ClassVar[Literal["model", "objective"]] = "objective"
 
     trials: int = option(20, "trainings of the search, the untouched values first", low=1, high=100_000)
     epochs: int = option(
@@ -54,7 +57,9 @@ class Tune(Technique):
         "auto", "what ends a training early that falls behind on valid; none lets each one end", choices=PRUNERS
     )
     finalists: int = option(3, "best ones that are trained again with fresh seeds", low=0, high=20)
-    repeats: int = option(2, "fresh seeds of each finalist", low=1, high=100)
+    repeats: int | None = option(
+        None, "fresh seeds of each finalist; else 2 of a training, and 5 of a cell's score", low=1, high=100
+    )
     jobs: int = option(1, "trainings at a time, in processes of their own", low=1, high=64)
     vs: str = option("none", "random: a random search with as many trials beside it", choices=("none", "random"))
     warm: str = option(
@@ -108,7 +113,7 @@ class Tune(Technique):
             self.pruner,
             self.finalists,
             self.jobs,
-            self.repeats,
+            self.repeats or REPEATS,
             "" if self.vs == "none" else self.vs,
             self.warm,
             () if draft.search is None else draft.search.first[: self.trials // STARTS],
