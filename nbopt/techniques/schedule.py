@@ -90,7 +90,7 @@ class Schedule(Technique):
             raise DataError("train data, to train on by a schedule", "none", "--train train_dl, Workload(train=...)")
         self._check()
         if self.from_scratch:
-            draft = draft.with_(begin=(*draft.begin, context.workload.framework.initialise))
+            draft = draft.from_scratch(context.workload.framework)
         plan = self._plan(draft.plan)
         if self.range_test:
             found = lr_range(

@@ -81,7 +81,7 @@ class Tune(Technique):
         if self.range_test and self.learning_rate is not None:
             raise OptionError("a --learning-rate, or --range-test to find one", "both", "leave one out")
         if self.from_scratch:
-            draft = draft.with_(begin=(*draft.begin, workload.framework.initialise))
+            draft = draft.from_scratch(workload.framework)
         plan = draft.plan.adjusted(
             epochs=max(draft.plan.epochs, self.epochs), learning_rate=self.learning_rate or draft.plan.learning_rate
         )
