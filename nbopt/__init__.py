@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nbopt.reproduce import rerun
     from nbopt.runs import Run, RunStore
     from nbopt.training import TrainingPlan
+    from nbopt.tuner import tune
+    from nbopt.tuning import Tuning
     from nbopt.workload import Workload
 
 __version__ = "0.1.0"
@@ -33,6 +35,7 @@ __all__ = [
     "Run",
     "RunStore",
     "TrainingPlan",
+    "Tuning",
     "Workload",
     "__version__",
     "load",
@@ -41,6 +44,7 @@ __all__ = [
     "measure",
     "optimize",
     "rerun",
+    "tune",
 ]
 
 _HOME_OF = {
@@ -51,16 +55,18 @@ _HOME_OF = {
     "Run": "nbopt.runs",
     "RunStore": "nbopt.runs",
     "TrainingPlan": "nbopt.training",
+    "Tuning": "nbopt.tuning",
     "Workload": "nbopt.workload",
     "load": "nbopt.artifacts",
     "lr_range": "nbopt.rates",
     "measure": "nbopt.measurement",
     "optimize": "nbopt.loop",
     "rerun": "nbopt.reproduce",
+    "tune": "nbopt.tuner",
 }
 
-# A Comparison shows itself through nbopt.render, which lies above it and so registers itself from there.
-_RENDERED = frozenset({"Comparison", "LRRange", "lr_range", "optimize", "rerun"})
+# What shows itself does so through nbopt.render, which lies above it and so registers itself from there.
+_RENDERED = frozenset({"Comparison", "LRRange", "Tuning", "lr_range", "optimize", "rerun", "tune"})
 
 
 def _technique_files() -> dict[str, str]:

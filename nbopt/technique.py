@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from nbopt.errors import DataError, OptionError, nearest
-from nbopt.frameworks import Exported, Fitting, Signature
+from nbopt.frameworks import Exported, Fitting, Framework, Signature
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import prepare
@@ -265,6 +265,12 @@ class Draft:
         """Return the draft with some fields changed."""
         return replace(self, **changes)
 
+    def from_scratch(self, framework: Framework) -> Draft:
+        """Return the draft with its weights drawn anew before its training."""
+        if framework.initialise in self.begin:
+            return self
+        return replace(self, begin=(*self.begin, framework.initialise))
+
     def searching(self, *dimensions: Dimension) -> Draft:
         """Return the draft with dimensions added; of one name, what is there already stays."""
         there = {each.name for each in self.space}
@@ -281,6 +287,8 @@ class Technique:
 
     word: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    body: ClassVar[Literal["model", "objective"]] = "model"
+    """What the body of a cell with it is: its value the model, or run once a trial, its value the score."""
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

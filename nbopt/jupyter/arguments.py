@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbopt.errors import OptionError, nearest
-from nbopt.jupyter.options import GROUPS, Request, Running, Shared, shared_options
+from nbopt.jupyter.options import Request, Running, Shared, groups_of, shared_options
 from nbopt.jupyter.verbs import Verb, all_verbs
 from nbopt.recipe import Recipe, refuse_rest
 from nbopt.recipe.grammar import Option, Word, options_of, read_options, segments_of, words_of
@@ -39,7 +39,7 @@ class Command:
 
 def line_options(owner: type[Verb | Technique]) -> dict[str, Option]:
     """Return all options of a line that starts with this verb or technique, its own first."""
-    groups = owner.shares if issubclass(owner, Verb) else tuple(GROUPS)
+    groups = owner.shares if issubclass(owner, Verb) else groups_of(owner)
     own = options_of(owner)
     # A technique's own option comes before a shared one of the same name.
     return {**own, **{name: each for name, each in shared_options(groups).items() if name not in own}}

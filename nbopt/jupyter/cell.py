@@ -38,31 +38,34 @@ class Body:
     Args:
         shell: The IPython shell; its transforms (magics, `!`) and its names are used.
         source: The body, without the line of the magic.
+        gives: What its value is: "the model", "the score".
 
     Raises:
         OptionError: It does not end with an expression.
         CellSyntaxError: It is not Python.
     """
 
-    def __init__(self, shell: InteractiveShell, source: str) -> None:
+    def __init__(self, shell: InteractiveShell, source: str, gives: str = "the model") -> None:
         self._shell = shell
         # The line of the magic is the cell's first, so that numbers in a traceback are the cell's.
         text = "\n" + shell.transform_cell(source)
-        self._file = shell.compile.cache(text, _cell_number(shell), raw_code="\n" + source)
+        self.text = text
+        self.file = shell.compile.cache(text, _cell_number(shell), raw_code="\n" + source)
         try:
             with shell.compile.extra_flags(ast.PyCF_ALLOW_TOP_LEVEL_AWAIT):
-                tree = shell.transform_ast(shell.compile.ast_parse(text, self._file))
+                tree = shell.transform_ast(shell.compile.ast_parse(text, self.file))
         except SyntaxError as error:
             raise CellSyntaxError(error, shell.SyntaxTB.structured_traceback(SyntaxError, error, [])) from None
         if not tree.body or not isinstance(tree.body[-1], ast.Expr):
             came = f"`{ast.unparse(tree.body[-1]).splitlines()[0]}`" if tree.body else "no statement"
             raise OptionError(
-                "a body whose last line is an expression: its value is the model",
+                f"a body whose last line is an expression: its value is {gives}",
                 came,
-                "end the cell with the model alone on a line",
+                f"end the cell with {gives} alone on a line",
             )
         last = tree.body.pop()
         self.last = f"`{ast.unparse(last)}`"
+        self.result = last.value
         self._tree, self._value = tree, ast.Expression(last.value)
 
     @cached_property
@@ -78,35 +81,51 @@ class Body:
                 found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
         return found
 
-    def run(self) -> Any:
-        """Run it in the user's variables and return the value of its last expression.
+    @cached_property
+    def read(self) -> set[str]:
+        """Return the names whose value the body takes, in its functions too."""
+        parts = [self._tree, self._value]
+        nodes = (node for part in parts for node in ast.walk(part))
+        return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+    @cached_property
+    def _codes(self) -> tuple[CodeType, CodeType]:
+        with self._shell.compile.extra_flags(ast.PyCF_ALLOW_TOP_LEVEL_AWAIT):
+            statements = self._shell.compile(self._tree, self.file, "exec")
+            return statements, self._shell.compile(self._value, self.file, "eval")
+
+    def run(self, scope: dict[str, Any] | None = None) -> Any:
+        """Run it and return the value of its last expression.
+
+        Args:
+            scope: The variables; None takes the user's own, which the body then changes.
 
         Raises:
             BaseException: Whatever the body raises, showing the body's own frames only.
         """
-        with self._shell.compile.extra_flags(ast.PyCF_ALLOW_TOP_LEVEL_AWAIT):
-            statements = self._shell.compile(self._tree, self._file, "exec")
-            value = self._shell.compile(self._value, self._file, "eval")
+        statements, value = self._codes
         try:
-            self._execute(statements)
-            return self._execute(value)
+            self._execute(statements, scope)
+            return self._execute(value, scope)
         except UsageError as error:
             # Batch runs count a cell that ends in IPython's UsageError as one that passed.
             raise OptionError(str(error)) from error
         except BaseException as error:
-            self._shorten(error)
+            if scope is None:
+                self._shorten(error)
             raise
 
-    def _execute(self, code: CodeType) -> Any:
-        result = eval(code, self._shell.user_global_ns, self._shell.user_ns)
-        return _awaited(result) if code.co_flags & inspect.CO_COROUTINE else result
+    def _execute(self, code: CodeType, scope: dict[str, Any] | None) -> Any:
+        shell = self._shell
+        result = eval(code, shell.user_global_ns, shell.user_ns) if scope is None else eval(code, scope)
+        return awaited(result) if code.co_flags & inspect.CO_COROUTINE else result
 
     def _shorten(self, error: BaseException) -> None:
         """Make the error show the body's frames, without those of nbopt and IPython around them."""
         if isinstance(error, NbOptError):
             return
         frame: TracebackType | None = error.__traceback__
-        while frame is not None and frame.tb_frame.f_code.co_filename != self._file:
+        while frame is not None and frame.tb_frame.f_code.co_filename != self.file:
             frame = frame.tb_next
         if frame is None:
             return
@@ -116,7 +135,7 @@ class Body:
             error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
 
 
-def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Return what a coroutine gives, also where a loop is running in this thread, as in a kernel."""
     try:
         asyncio.get_running_loop()

@@ -8,6 +8,7 @@ from typing import Any
 from nbopt.errors import Interrupted, ModelError, OptionError
 from nbopt.jupyter.arguments import Command, read_line
 from nbopt.jupyter.cell import Body
+from nbopt.jupyter.scoring import is_objective, refuse_scoring, search_body
 from nbopt.jupyter.session import Session
 from nbopt.recipe.names import UndefinedName
 
@@ -25,8 +26,7 @@ def run(session: Session, line: str, cell: str | None = None) -> Any:
         Interrupted: The user interrupted; what was done is bound and shown.
     """
     try:
-        command = _read(session, line, cell)
-        result = _carry_out(session, command)
+        result, command = _done(session, line, cell)
     except Interrupted:
         raise
     except KeyboardInterrupt as error:
@@ -35,6 +35,18 @@ def run(session: Session, line: str, cell: str | None = None) -> Any:
         raise Interrupted("stopped before a run was finished; nothing was changed") from None
     session.keep(result, command.request)
     return None if cell is None and _silenced(session, line) else result
+
+
+def _done(session: Session, line: str, cell: str | None) -> tuple[Any, Command]:
+    """Carry the line out, and return the result with the command that was read."""
+    if cell is not None and is_objective(line):
+        # The body first: a syntax error is told before anything of the line.
+        body = Body(session.shell, cell, "the score")
+        command = read_line(line, session.names)
+        return search_body(session, body, command.request), command
+    command = _read(session, line, cell)
+    refuse_scoring(command.request)
+    return _carry_out(session, command), command
 
 
 def _read(session: Session, line: str, cell: str | None) -> Command:

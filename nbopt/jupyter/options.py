@@ -12,7 +12,7 @@ from nbopt.errors import OptionError
 from nbopt.recipe import Recipe
 from nbopt.recipe.grammar import Option, options_of
 from nbopt.runtimes import runtime_named
-from nbopt.technique import check_value, option
+from nbopt.technique import Technique, check_value, option
 
 MetricName = Literal["accuracy", "balanced_accuracy", "auc", "average_precision", "f1", "log_loss", "rmse", "mae", "r2"]
 ALL = "all"
@@ -79,8 +79,44 @@ class Output(Shared):
             raise OptionError("-o with a variable's name", repr(self.o), "-o q8")
 
 
-GROUPS: dict[str, type[Shared]] = {"binding": Binding, "running": Running, "output": Output}
+@dataclass(frozen=True)
+class Scoring(Shared):
+    """Say how a cell's body is searched that gives a score for each trial; only with such a body."""
+
+    maximize: bool = option(False, "larger scores are better: so it is where nothing is said")
+    minimize: bool = option(False, "smaller scores are better")
+    directions: str | None = option(None, "one for each of several scores: maximize,minimize")
+    start: Any = option(
+        None, "parameters of the first trial, a dict: the untuned default, which others are compared with"
+    )
+    study: str | None = option(None, "name of a study to make or to resume; else a new one each time")
+    storage: Any = option(None, "a journal's path, a URL, or an Optuna storage; else a journal beside the runs")
+    trial_timeout: float | None = option(
+        None, "end a trial after this time, and fail it", low=0, open_ends=True, unit="s"
+    )
+    max_cost: float | None = option(None, "money that may be spent, by --price", low=0, open_ends=True)
+    price: float | None = option(None, "what an hour of this machine costs", low=0, open_ends=True)
+    min_gain: float | None = option(None, "end when less is to be gained; else 1% of what was gained; 0: never", low=0)
+
+    def direction(self) -> str | None:
+        """Return the directions in one text, None where the line says none."""
+        said = [word for word in ("maximize", "minimize") if getattr(self, word)] + [self.directions or ""]
+        words = [word for word in said if word]
+        if len(words) > 1:
+            flags = " and ".join(f"--{word}" if "," not in word else f"--directions {word}" for word in words)
+            raise OptionError("one direction for the score", flags, "--directions maximize,minimize for two scores")
+        return words[0] if words else None
+
+
+GROUPS: dict[str, type[Shared]] = {"binding": Binding, "running": Running, "output": Output, "scoring": Scoring}
 """The groups by the word that a verb's `shares` names them with."""
+
+
+def groups_of(technique: type[Technique]) -> tuple[str, ...]:
+    """Return the groups that a line which starts with a technique takes."""
+    usual = ("binding", "running", "output")
+    return (*usual, "scoring") if technique.body == "objective" else usual
+
 
 _ALIASES = {"runtime": "runtimes"}
 _Group = TypeVar("_Group", bound=Shared)

@@ -1,6 +1,6 @@
-"""Show a Comparison: text, HTML, and the mime bundle that a notebook keeps. Pure functions of it.
+"""Show a Comparison, or a Tuning: text, HTML, and the mime bundle that a notebook keeps. Pure functions of it.
 
-Importing this package makes every Comparison show itself.
+Importing this package makes every Comparison and Tuning show itself.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from nbopt.render.plain import text
 from nbopt.render.rates import bundle as range_bundle
 from nbopt.render.rich import html
 from nbopt.render.sentences import run_sentence
+from nbopt.render.tuning import bundle as tuning_bundle
+from nbopt.tuning import Tuning
 
 Comparison.renderer = bundle
+Tuning.renderer = tuning_bundle
 LRRange.renderer = range_bundle
 
 __all__ = ["MIME", "bundle", "html", "payload", "run_sentence", "schema", "text", "workload_card"]

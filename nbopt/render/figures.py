@@ -57,6 +57,11 @@ def write(value: float, places: int, *, sign: bool = False) -> str:
     return f"{rounded:{plus}{',' if abs(rounded) >= 1e5 else ''}.{max(places, 0)}f}"
 
 
+def write_short(value: float) -> str:
+    """Write a number of which nothing else is known, with four digits."""
+    return f"{value:.4g}"
+
+
 def figure(
     value: float | None,
     low: float | None = None,

@@ -83,11 +83,12 @@ class Chooser:
     def problem(self) -> Problem:
         """Return what is known of what is searched."""
         found = problem_of(self._opened.study, self._running.budget.trials)
-        return found if self._running.space is None else replace(found, space=self._running.space)
+        return found if self._running.space is None else replace(found, space=self._running.space, told=True)
 
     def prepare(self) -> None:
         """Give the study its sampler."""
-        problem, word = self.problem(), self._running.sampler
+        problem, sampler = self.problem(), self._running.sampler
+        word = sampler if isinstance(sampler, str) else type(sampler).__name__
         if word == "auto":
             word = choose(problem)[0] + (" in groups" if problem.conditional and problem.objectives == 1 else "")
         if word == self.word:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbopt.errors import OptionError
 from nbopt.studies.extra import load
-from nbopt.studies.samplers import Problem, problem_of
+from nbopt.studies.samplers import STARTUP_TRIALS, Problem, problem_of
 
 FEWEST = 30
 """Trials before it is asked whether more would gain anything: three times what a sampler starts with at random."""
@@ -30,7 +30,7 @@ class Budget:
         cost: Money that may be spent; needs `price`.
         price: Money an hour of this machine costs, all jobs together.
         min_gain: End when all remaining trials together can be expected to gain less than this, in the score's unit.
-            None takes 1% of what the search has gained over a middling setting so far; 0 never ends early.
+            None takes 1% of what the search has gained over a middling setting of its start; 0 never ends early.
 
     Raises:
         OptionError: A value is out of range, or there is a cost and no price.
@@ -124,7 +124,9 @@ def nothing_to_gain(study: Any, budget: Budget, problem: Problem | None = None) 
     ended = [trial for trial in trials if trial.state in (states.COMPLETE, states.PRUNED)]
     known = problem or problem_of(study, budget.trials)
     settings = {tuple(sorted(trial.params.items())) for trial in ended}
-    if settings and not known.conditional and len(settings) >= known.size:
+    # What trials have asked for so far is not yet all that they will ask for.
+    told = problem is not None and problem.told
+    if (told or len(ended) >= STARTUP_TRIALS) and not known.conditional and len(settings) >= known.size:
         return f"all {len(settings)} settings were tried"
     values = [trial.value for trial in ended if trial.state == states.COMPLETE and len(trial.values) == 1]
     if len(values) < FEWEST or len(study.directions) > 1:
@@ -132,7 +134,9 @@ def nothing_to_gain(study: Any, budget: Budget, problem: Problem | None = None) 
     greater = study.direction == load().study.StudyDirection.MAXIMIZE
     scores = np.asarray(values) if greater else -np.asarray(values)
     rest = budget.trials - sum(trial.state.is_finished() for trial in trials)
-    least = SHARE * float(scores.max() - np.median(scores)) if budget.min_gain is None else budget.min_gain
+    # The first trials are drawn at random: the later ones lie where the search has settled, and tell of no middle.
+    middling = float(np.median(scores[:STARTUP_TRIALS]))
+    least = SHARE * (float(scores.max()) - middling) if budget.min_gain is None else budget.min_gain
     gain = expected_gain(list(scores), rest)
     if rest < 1 or gain >= least:
         return ""

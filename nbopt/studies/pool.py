@@ -236,7 +236,9 @@ class Pool:
         if worker.job.params is not None:
             took(worker.job.number, reason)
             return 0
-        numbers = _owned(worker.job.opened, worker.process.pid) | ({worker.number} - {None})
+        numbers = _owned(worker.job.opened, worker.process.pid)
+        if worker.number is not None:
+            numbers.add(worker.number)
         for number in sorted(numbers):
             worker.job.opened.fail(number, reason)
             took(number, reason)

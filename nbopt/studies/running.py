@@ -14,6 +14,7 @@ from nbopt.studies.ending import nothing_to_gain
 from nbopt.studies.extra import load, quiet
 from nbopt.studies.opening import Opened
 from nbopt.studies.pool import Job, Pool
+from nbopt.studies.samplers import changed
 from nbopt.studies.suggesting import contains
 from nbopt.studies.trials import Objective, Outcome, begin, best_of, run_trial
 from nbopt.studies.warm import earlier_best
@@ -189,7 +190,8 @@ class Keeper:
 
     def ended(self, why: str) -> Ended:
         """Return how the search ended."""
+        ranges = changed(self.opened.study)
+        if ranges:
+            self._notes.append(f"ranges changed between trials: {', '.join(ranges)}; a new study keeps them apart")
         self.chooser.prepare()  # processes draw by choosers of their own
-        word = self.chooser.word
-        word = word if isinstance(word, str) else type(word).__name__
-        return Ended(why.strip(), self.seconds, word, tuple(self._notes))
+        return Ended(why.strip(), self.seconds, self.chooser.word, tuple(self._notes))

@@ -11,6 +11,7 @@ import numpy as np
 
 from nbopt.errors import MissingExtra, OptionError, nearest
 from nbopt.studies.extra import EXTRA, has, load
+from nbopt.studies.suggesting import contains
 
 SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "random")
 
@@ -26,8 +27,8 @@ GP_SECONDS = 10.0
 CMAES_TRIALS = 1000
 """Optuna recommends CMA-ES from 1,000 trials on, and NSGA-II likewise: both learn by generations."""
 
-ATTEMPTS = 8
-"""Draws after which a setting that was tried before is replaced by one at random."""
+ATTEMPTS = 50
+"""Steps that are taken away from a setting that was tried before, until there is one that was not."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Problem:
         conditional: Some parameters exist in some trials only.
         constrained: Trials set constraints.
         seconds: Time of a usual trial; None where none has ended yet.
+        told: The space was told, and not gathered from trials.
     """
 
     space: Mapping[str, Any]
@@ -49,6 +51,7 @@ class Problem:
     conditional: bool = False
     constrained: bool = False
     seconds: float | None = None
+    told: bool = False
 
     @property
     def categorical(self) -> bool:
@@ -90,6 +93,22 @@ def problem_of(study: Any, trials: int) -> Problem:
         constrained=any(trial.constraints for trial in ended),
         seconds=float(np.median(lasted)) if lasted else None,
     )
+
+
+def changed(study: Any) -> list[str]:
+    """Return the parameters whose range is not the same in all trials, each with two of its ranges."""
+    found: dict[str, Any] = {}
+    told: dict[str, str] = {}
+    for trial in study.get_trials(deepcopy=False):
+        for name, each in trial.distributions.items():
+            before = found.setdefault(name, each)
+            if before != each and name not in told:
+                told[name] = f"{name} ({_range(before)}, in trial {trial.number} {_range(each)})"
+    return list(told.values())
+
+
+def _range(distribution: Any) -> str:
+    return f"{distribution.low:g} to {distribution.high:g}" if hasattr(distribution, "low") else "other choices"
 
 
 def choose(problem: Problem) -> tuple[str, str]:
@@ -138,10 +157,10 @@ def sampler_of(word: Any, *, seed: int | None = None, problem: Problem | None = 
         return samplers.CmaEsSampler(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
     if word == "gp":
         _need("torch", "scipy")
-        return fresh(samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS), seed)
+        return Fresh(samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS), seed)
     group = problem is not None and problem.conditional and problem.objectives == 1
     tpe = samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, group=group)
-    return fresh(tpe, seed)
+    return Fresh(tpe, seed)
 
 
 def _need(*packages: str) -> None:
@@ -150,60 +169,73 @@ def _need(*packages: str) -> None:
             raise MissingExtra(package, EXTRA, "this sampler")
 
 
-def fresh(sampler: Any, seed: int | None = None) -> Any:
-    """Return a sampler that draws as another does, but no setting that the study has tried or is trying.
+class Fresh:
+    """Draw as another sampler does, but no setting that the study has tried or is trying.
 
     In a finite space TPE comes back to the best setting again and again. A trial there costs as much as any
-    other, and tells of noise, not of the space; the finalists' repeats tell of noise.
+    other, and tells of noise, not of the space; the finalists' repeats tell of noise. What is tried instead lies
+    beside it, one step at a time. Parameters outside the space that all trials share are left alone.
+
+    It has the methods of Optuna's `BaseSampler`, which it can't name as its base: Optuna is imported late.
+
+    Args:
+        inner: A sampler of Optuna.
+        seed: Seed of the draws that replace what was tried before.
     """
-    base = load().samplers.BaseSampler
 
-    class Fresh(base):
-        """Draw again where a whole setting was drawn before; parameters outside the common space are left alone."""
+    def __init__(self, inner: Any, seed: int | None = None) -> None:
+        self.inner = inner
+        self._rng = np.random.default_rng(seed)
 
-        def __init__(self) -> None:
-            self.inner = sampler
-            self._rng = np.random.default_rng(seed)
+    def __str__(self) -> str:
+        return type(self.inner).__name__
 
-        def reseed_rng(self) -> None:
-            self.inner.reseed_rng()
-            self._rng = np.random.default_rng()
+    def reseed_rng(self) -> None:
+        """Start both from fresh random states."""
+        self.inner.reseed_rng()
+        self._rng = np.random.default_rng()
 
-        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
-            return dict(self.inner.infer_relative_search_space(study, trial))
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        """Return the space that is drawn from at once."""
+        return dict(self.inner.infer_relative_search_space(study, trial))
 
-        def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
-            drawn = self.inner.sample_relative(study, trial, search_space)
-            if not drawn or math.isinf(math.prod(map(values_in, search_space.values()))):
-                return dict(drawn)
-            tried = _tried(study, trial)
-            for _ in range(ATTEMPTS):
-                if _key(drawn) not in tried:
-                    return dict(drawn)
-                drawn = self.inner.sample_relative(study, trial, search_space)
-            for _ in range(ATTEMPTS):
-                if _key(drawn) not in tried:
-                    break
-                drawn = {name: self._any_of(each) for name, each in search_space.items()}
+    def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+        """Return a setting of that space."""
+        drawn = self.inner.sample_relative(study, trial, search_space)
+        if not drawn or math.isinf(math.prod(map(values_in, search_space.values()))):
             return dict(drawn)
+        tried = _tried(study, trial)
+        for _ in range(ATTEMPTS):
+            if _key(drawn) not in tried:
+                break
+            drawn = self._beside(drawn, search_space)
+        return dict(drawn)
 
-        def _any_of(self, distribution: Any) -> Any:
-            at = int(self._rng.integers(int(values_in(distribution))))
-            if hasattr(distribution, "choices"):
-                return distribution.choices[at]
-            value = distribution.low + at * (distribution.step or 0)
-            return int(value) if isinstance(distribution.low, int) else value
+    def _beside(self, drawn: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+        """Return a setting that differs in one parameter: the next value of a number, any other choice."""
+        names = [name for name in drawn if values_in(space[name]) > 1]
+        if not names:
+            return drawn
+        name = names[int(self._rng.integers(len(names)))]
+        distribution, value = space[name], drawn[name]
+        if hasattr(distribution, "choices"):
+            others = [choice for choice in distribution.choices if choice != value]
+            return {**drawn, name: others[int(self._rng.integers(len(others)))]}
+        step = distribution.step or 1
+        ways = [value + way for way in (-step, step) if contains(distribution, value + way)]
+        return {**drawn, name: ways[int(self._rng.integers(len(ways)))]}
 
-        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
-            return self.inner.sample_independent(study, trial, name, distribution)
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        """Return the value of one parameter outside that space."""
+        return self.inner.sample_independent(study, trial, param_name, param_distribution)
 
-        def before_trial(self, study: Any, trial: Any) -> None:
-            self.inner.before_trial(study, trial)
+    def before_trial(self, study: Any, trial: Any) -> None:
+        """Tell the sampler of a trial to come."""
+        self.inner.before_trial(study, trial)
 
-        def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-            self.inner.after_trial(study, trial, state, values)
-
-    return Fresh()
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        """Tell the sampler of a trial's end."""
+        self.inner.after_trial(study, trial, state, values)
 
 
 def _tried(study: Any, trial: Any) -> set[tuple[tuple[str, Any], ...]]:

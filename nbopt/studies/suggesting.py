@@ -103,8 +103,8 @@ def _distribution(dimension: Dimension) -> Any:
     if dimension.choices:
         return made.CategoricalDistribution(list(_words(dimension.choices)))
     if dimension.whole:
-        step = 1 if dimension.log else int(dimension.step or 1)
-        return made.IntDistribution(int(dimension.low or 0), int(dimension.high or 0), log=dimension.log, step=step)
+        whole = 1 if dimension.log else int(dimension.step or 1)
+        return made.IntDistribution(int(dimension.low or 0), int(dimension.high or 0), log=dimension.log, step=whole)
     step = None if dimension.log else dimension.step
     return made.FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=step)
 

@@ -94,10 +94,11 @@ def evaluate(
         return outcome
     for name, most in (limits or {}).items():
         figure = trial.user_attrs.get(name)
-        if not _is_number(figure):
+        number = _number(figure)
+        if number is None or math.isnan(number):
             came = "no figure" if figure is None else f"{figure!r:.60}"
             return Outcome("failed", reason=f"the limit on {name} needs trial.set_user_attr({name!r}, ...): {came}")
-        trial.set_constraint(name, float(figure) - most)
+        trial.set_constraint(name, number - most)
     return outcome
 
 
@@ -108,23 +109,25 @@ def _outcome_of(result: Any, objectives: int) -> Outcome:
         return Outcome("failed", reason=f"gave {_shown(result)}, and not {many}", missing=True)
     numbers = []
     for value in values:
-        if not _is_number(value):
+        number = _number(value)
+        if number is None:
             return Outcome("failed", reason=f"gave {_shown(value)}, which is no number", missing=True)
-        numbers.append(float(value))
+        numbers.append(number)
     broken = [number for number in numbers if not math.isfinite(number)]
     if broken:
         return Outcome("failed", reason=f"its score was {'NaN' if math.isnan(broken[0]) else broken[0]}")
     return Outcome("complete", tuple(numbers))
 
 
-def _is_number(value: Any) -> bool:
-    if value is None or isinstance(value, (str, bytes, bool)) or getattr(value, "size", 1) in (0, None):
-        return False
+def _number(value: Any) -> float | None:
+    """Return a score as a number: Python's, an array or tensor of one element; None where it is no number."""
+    if value is None or isinstance(value, (str, bytes, bool)):
+        return None
     try:
-        float(value)
+        # NumPy 2.4 makes no float of an array of one element any more; `item` does.
+        return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
-        return False
-    return True
+        return None
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nbopt.errors import DataError, OptionError, nearest
 from nbopt.rates import lr_range
@@ -21,6 +21,10 @@ RATE_SPAN = 30.0
 """The learning rate is searched so many times below and above the plan's."""
 
 MOST_DROPOUT = 0.7
+STARTS = 3
+"""A third of the trials at most are what another technique wants tried first."""
+REPEATS = 2
+"""Fresh seeds where nobody says how many: each is a whole training."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Tune(Technique):
 
     word: ClassVar[str] = "tune"
     summary: ClassVar[str] = "learning rate, weight decay, batch size, optimizer and dropout, searched"
+    body: ClassVar[Literal["model", "objective"]] = "objective"
 
     trials: int = option(20, "trainings of the search, the untouched values first", low=1, high=100_000)
     epochs: int = option(
@@ -52,7 +57,9 @@ class Tune(Technique):
         "auto", "what ends a training early that falls behind on valid; none lets each one end", choices=PRUNERS
     )
     finalists: int = option(3, "best ones that are trained again with fresh seeds", low=0, high=20)
-    repeats: int = option(2, "fresh seeds of each finalist", low=1, high=100)
+    repeats: int | None = option(
+        None, "fresh seeds of each finalist; else 2 of a training, and 5 of a cell's score", low=1, high=100
+    )
     jobs: int = option(1, "trainings at a time, in processes of their own", low=1, high=64)
     vs: str = option("none", "random: a random search with as many trials beside it", choices=("none", "random"))
     warm: str = option(
@@ -74,7 +81,7 @@ class Tune(Technique):
         if self.range_test and self.learning_rate is not None:
             raise OptionError("a --learning-rate, or --range-test to find one", "both", "leave one out")
         if self.from_scratch:
-            draft = draft.with_(begin=(*draft.begin, workload.framework.initialise))
+            draft = draft.from_scratch(workload.framework)
         plan = draft.plan.adjusted(
             epochs=max(draft.plan.epochs, self.epochs), learning_rate=self.learning_rate or draft.plan.learning_rate
         )
@@ -106,10 +113,10 @@ class Tune(Technique):
             self.pruner,
             self.finalists,
             self.jobs,
-            self.repeats,
+            self.repeats or REPEATS,
             "" if self.vs == "none" else self.vs,
             self.warm,
-            () if draft.search is None else draft.search.first,
+            () if draft.search is None else draft.search.first[: self.trials // STARTS],
         )
         return (
             draft.with_(plan=plan, search=search)

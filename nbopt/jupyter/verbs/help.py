@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.errors import OptionError, nearest
-from nbopt.jupyter.options import GROUPS
+from nbopt.jupyter.options import GROUPS, groups_of
 from nbopt.jupyter.verbs import Verb, all_verbs
 from nbopt.recipe.grammar import Option, options_of
 from nbopt.recipe.values import is_flag
@@ -81,10 +81,11 @@ def page_of(kind: type[Verb | Technique]) -> HelpPage:
         usage, shares, examples = kind.usage, kind.shares, kind.examples
     else:
         usage = f"%optimize {kind.word} [OPTIONS] [| NEXT TECHNIQUE]"
-        shares = tuple(GROUPS)
+        shares = groups_of(kind)
         examples = (f"%optimize {kind.word}", *(_example(kind.word, each) for each in own[:2]))
     taken = [place.removesuffix("...") for place in getattr(kind, "takes", ())]
     titles = {"binding": "what is optimized", "running": "running and measuring", "output": "result"}
+    titles["scoring"] = "with a cell body, which gives the score of a `trial`"
     sheets = [Sheet(f"{usage}: {kind.summary}", rows=_rows(own, taken))]
     sheets += [Sheet(titles[name], rows=_rows(options_of(GROUPS[name]).values(), taken)) for name in shares]
     sheets.append(Sheet("examples", rows=tuple((line,) for line in examples)))
