@@ -17,7 +17,7 @@ help: ## show this list
 demo: $(VENV)/.installed-demo ## run the quickstart on real data and print its table
 	$(BIN)/nbopt demo
 
-test: lint ## everything that CI checks
+test: lint $(VENV)/.installed-litert-torch ## everything that CI checks
 	@# Set-up ends here: with the data in its cache, no test needs a network.
 	$(BIN)/python -m nbopt.datasets fetch
 	$(BIN)/python -m pytest
@@ -38,6 +38,12 @@ format: $(VENV)/.installed-test ## rewrite the sources in the house style
 	$(BIN)/ruff format
 
 install: $(VENV)/.installed-test ## the environment of a developer, and nothing else
+
+# Packages whose declared needs exclude newer versions of what others need, and which run with those all the same.
+$(VENV)/.installed-litert-torch: constraints/litert-torch.txt $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/litert-torch -r constraints/litert-torch.txt
+	@touch $@
 
 clean: ## remove the environment and what the tools left; keeps runs and caches of data
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -189,7 +189,7 @@ class Stage:
 
     def prepare(self, runtime: Runtime) -> None:
         """Start the process for a runtime's next artifact, so that it imports its packages while that is made."""
-        if runtime.name not in self._spare:
+        if runtime.name not in self._spare and not runtime.unavailable(self.workload.framework.name):
             self._spare[runtime.name] = WorkerProcess(self.settings.thread_count, runtime.name)
 
     def bench(self, path: Path, manifest: Manifest, *, wait: bool = True) -> Bench:

@@ -34,9 +34,15 @@ def export(model: torch.nn.Module, signature: Signature, path: Path, form: str) 
     """
     if form == "torch":
         return _write_module(model, path)
+    if form == "litert":
+        from nbopt.frameworks._torch_litert import write_litert
+
+        return write_litert(model, signature, path)
     writers = {"onnx": _write_onnx, "openvino": _write_openvino}
     if form not in writers:
-        raise ExportError(f"a form among torch, {', '.join(writers)}", form, "a torch model has no way to it here")
+        raise ExportError(
+            f"a form among torch, litert, {', '.join(writers)}", form, "a torch model has no way to it here"
+        )
     graph = onnx_graph(model, signature)
     with quiet():
         try:
@@ -85,11 +91,9 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     if model in _last and _last[model].mark == mark:
         return _last[model]
     _last.clear()
-    twin = folded(clone(model)).cpu()
-    widened = any(p.dtype == torch.bfloat16 for p in twin.parameters())
-    if widened:
-        twin = twin.float()  # it holds each bfloat16 exactly
-    program, batch, notes = trace(twin, signature)
+    widened = any(p.dtype == torch.bfloat16 for p in model.parameters())
+    # The copy has no name here, so that it goes as soon as the program, which has one of its own, is there.
+    program, batch, notes = trace(_twin(model, widened=widened), signature)
     if widened:
         notes = (*notes, "exported in float32: runtimes lack bfloat16 kernels for some operations on CPU")
     with quiet(), contextlib.redirect_stdout(io.StringIO()), exported_for_any_length():
@@ -100,11 +104,18 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     if result is None:
         raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime torch")
     graph = Graph(_without_metadata(result.model_proto), batch, notes, mark)
+    del program, result
     if not graph.proto.graph.input:
         raise ExportError("a model that uses its inputs", "a constant", "check forward")
     if graph.proto.ByteSize() <= KEEP_BYTES:
         _last[model] = graph
     return graph
+
+
+def _twin(model: torch.nn.Module, *, widened: bool) -> torch.nn.Module:
+    """Return a copy on CPU with its wrappers folded; in float32, which holds each bfloat16 exactly, where `widened`."""
+    twin = folded(clone(model)).cpu()
+    return twin.float() if widened else twin
 
 
 def _without_metadata(proto: Any) -> Any:
@@ -148,7 +159,10 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
-        content = cloudpickle.dumps(twin)
+        with path.open("wb") as file:  # not by way of bytes: large models stand in memory often enough
+            cloudpickle.dump(twin, file)
+    except OSError:
+        raise
     except Exception as error:
         # A pickle raises whatever a part of the model happens to raise.
         raise ExportError(
@@ -159,7 +173,6 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
     finally:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)
-    path.write_bytes(content)
     if plain(model) is model:
         return Exported(path)
     wrapper = "DataParallel" if isinstance(model, torch.nn.DataParallel) else "torch.compile"

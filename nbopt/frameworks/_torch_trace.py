@@ -24,7 +24,7 @@ from nbopt.frameworks._torch_recurrent import traced_for_any_length
 EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
 
 
-class _Primary(torch.nn.Module):
+class Primary(torch.nn.Module):
     """Give a model positional inputs and one output, so that every exported form has one shape of call.
 
     torch.export can't mark axes of **named arguments as dynamic, so inputs by name become positions here.
@@ -55,7 +55,7 @@ def trace(
 
     def attempt(rows: int, *, dynamic: bool, strict: bool) -> torch.export.ExportedProgram:
         # A failed attempt leaves its stand-ins for tensors in an RNN's list of weights: each gets a copy of its own.
-        wrapped = _Primary(_without_loops(clone(model)), signature.names if signature.keyed else None).eval()
+        wrapped = Primary(_without_loops(clone(model)), signature.names if signature.keyed else None).eval()
         example = tensors(model, map_leaves(lambda leaf: np.repeat(leaf, rows, axis=0), signature.example))
         shapes = {"values": tuple(axes)} if dynamic else None
         with quiet(), torch.no_grad(), traced_for_any_length():

@@ -27,6 +27,7 @@ class Budget:
         least: Rounds that are made even where they take longer than `seconds`.
         fair: Rounds that an interval needs to be of use; fewer are made only where they take longer than
             `patience` times `seconds`.
+        far: Times `precise` that will do for a ratio beyond 1.25, 1 or more.
         patience: How much longer than `seconds` the rounds of a slow model may take, 1 or more.
     """
 
@@ -36,13 +37,15 @@ class Budget:
     least: int = LEAST_ROUNDS
     fair: int = LEAST_ROUNDS
     patience: float = 1.0
+    far: float = 1.0
 
     @classmethod
     def of(cls, budget: Literal["quick", "full"] | float | Budget) -> Budget:
         """Return the budget of a word or a number of seconds.
 
-        quick: 1.2 s, less where the interval is within 2% (width 3.5%) before; a model of which that is less than
-        eight rounds gets up to five times as long for them. full: until the interval is within 1%, at most 20 s.
+        quick: 1.2 s, less where the interval is within 2% (width 3.5%) before, or 4% beyond a ratio of 1.25; a model
+        of which that is less than eight rounds gets up to five times as long for them. full: until the interval
+        is within 1%, at most 20 s.
 
         Raises:
             OptionError: Neither a known word nor a positive number.
@@ -50,7 +53,7 @@ class Budget:
         if isinstance(budget, Budget):
             return budget
         if budget == "quick":
-            return cls(1.2, precise=0.035, enough=36, fair=8, patience=5.0)
+            return cls(1.2, precise=0.035, enough=36, fair=8, patience=5.0, far=2.0)
         if budget == "full":
             return cls(20.0, precise=0.02, enough=60)
         seconds: object = budget  # what a user passes is whatever it is

@@ -45,6 +45,9 @@ RESOLUTION_NS = 500.0
 differed by that much through where their objects lie."""
 COARSEST = 0.25
 
+FAR = 1.25
+"""Beyond this ratio no verdict hangs on a percent: see `Budget.far`."""
+
 _STEADY = 0.05  # windows whose medians differ by less than this are steady
 _WINDOWS = 10  # windows that the warm-up's time is divided into
 _FEWEST_QUIET = 10
@@ -353,7 +356,12 @@ def _done(rounds: Rounds, plan: Budget, level: float) -> bool:
     if plan.precise is None or made < plan.enough or made % 5:
         return False
     baseline, *others = rounds.blocks
-    return all(rounds.paired_ratio(baseline, other, level=level).relative_width <= plan.precise for other in others)
+    return all(_precise(rounds.paired_ratio(baseline, other, level=level), plan) for other in others)
+
+
+def _precise(ratio: Interval, plan: Budget) -> bool:
+    apart = ratio.low > FAR or ratio.high < 1 / FAR
+    return plan.precise is not None and ratio.relative_width <= plan.precise * (plan.far if apart else 1.0)
 
 
 def _warm_up(side: Side, first: Block, limit_ns: float) -> WarmUp:

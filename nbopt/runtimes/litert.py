@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbopt.data import Inputs, rows_of
-from nbopt.errors import ArtifactError, DataError, ExportError
+from nbopt.errors import ArtifactError, DataError, ExportError, MissingExtra
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
 
 
@@ -71,7 +71,7 @@ class LiteRt(Runtime):
         """Return why it can't be used here; torch models also need a converter that nbopt's extras leave out."""
         reason = super().unavailable(framework)
         if not reason and framework == "torch" and find_spec("litert_torch") is None:
-            return "LiteRT takes torch models through litert_torch, which is not installed: pip install litert-torch"
+            return MissingExtra("litert_torch", "litert-torch", "LiteRT for torch models").one_line
         return reason
 
     def load(self, path: Path, manifest: Manifest, *, threads: int) -> LiteRtSession:

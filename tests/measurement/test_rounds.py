@@ -86,6 +86,18 @@ def test_quick_stops_early_where_the_interval_is_narrow(clock: Clock) -> None:
     assert rounds.ratio("f", "g").relative_width < 0.02
 
 
+def test_quick_asks_less_precision_of_a_ratio_that_leaves_no_question(clock: Clock) -> None:
+    spent = {}
+    for ratio in (1.1, 3.0):
+        sides = {"f": clock.side(1.0, noise=0.12, seed=3), "g": clock.side(ratio, noise=0.12, seed=4)}
+        rounds = run_rounds(sides, "quick")
+        spent[ratio] = rounds.paired_ratio("f", "g").relative_width, rounds.fraction
+    (near, _), (far, fraction) = spent[1.1], spent[3.0]
+    assert near <= 0.035 or spent[1.1][1] > 0.9
+    assert 0.035 < far <= 0.07
+    assert fraction < spent[1.1][1]
+
+
 def test_the_budget_is_kept(clock: Clock) -> None:
     for budget, seconds in (("quick", 1.2), ("full", 20.0), (3.0, 3.0)):
         sides = {"f": clock.side(1.0, noise=0.5), "g": clock.side(1.1, noise=0.5, seed=1)}
