@@ -135,14 +135,10 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     repeats: dict[str, list[Run]] = {}
     found: Found | None = None
     for seed in range(recipe.seed, recipe.seed + seeds):
-<<<<<<< HEAD
-        candidate = make_candidate(stage, recipe.with_seed(seed), chosen, found)
-        found = found or candidate.found
-=======
         for runtime in chosen:
             stage.prepare(runtime)  # importing a framework takes as long as measuring: it goes on beside the work below
-        candidate = make_candidate(stage, recipe.with_seed(seed), chosen)
->>>>>>> main
+        candidate = make_candidate(stage, recipe.with_seed(seed), chosen, found)
+        found = found or candidate.found
         for runtime in chosen:
             reason = candidate.refused(runtime)
             if reason and not named & {runtime.name, "all"}:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from nbopt.errors import DataError, OptionError, nearest
-from nbopt.frameworks import Exported, Signature
+from nbopt.frameworks import Exported, Framework, Signature
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import prepare
@@ -213,6 +213,12 @@ class Draft:
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""
         return replace(self, **changes)
+
+    def from_scratch(self, framework: Framework) -> Draft:
+        """Return the draft with its weights drawn anew before its training."""
+        if framework.initialise in self.begin:
+            return self
+        return replace(self, begin=(*self.begin, framework.initialise))
 
     def searching(self, *dimensions: Dimension) -> Draft:
         """Return the draft with dimensions added; of one name, what is there already stays."""

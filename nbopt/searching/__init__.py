@@ -110,7 +110,7 @@ def searched(
     what = f"{metric.name} on {workload.select.name}"
     table = table_of(opened.study, space, what, finals, chosen, ended)
     found = Found(chosen.values, table, seed, epochs, time.monotonic() - began, bool(interrupted))
-    told = [*opened.notes, *notes_on(table, epochs), *filter(None, [interrupted])]
+    told = [*opened.notes, *_stale(draft), *notes_on(table, epochs), *filter(None, [interrupted])]
     return chosen.first.draft.noted(*told), chosen.first.record, found
 
 
@@ -126,6 +126,16 @@ def trained_as_found(draft: Draft, context: Context, seed: int, found: Found) ->
     return trained.noted(
         *told, f"searched with seed {found.seed} alone; other seeds train what was found there"
     ), record
+
+
+def _stale(draft: Draft) -> list[str]:
+    """Return notes on dimensions whose default is not what a later step of the recipe put into the plan."""
+    plan = vars(draft.plan)
+    return [
+        f"a later step set {each.name} to {plan[each.name]}, and its search goes around {each.default}: put it last"
+        for each in draft.space
+        if plan.get(each.name, each.default) != each.default
+    ]
 
 
 def _unfinished(name: str, directions: tuple[str, ...], storage: Path | None, key: str, trials: int) -> Opened:

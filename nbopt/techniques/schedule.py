@@ -16,6 +16,9 @@ from nbopt.training import TrainingPlan
 FACTORS = (1.0, 3.0, 1 / 3)
 """Times the learning rate at which every schedule is tried, the constant rate too: each gets the same tuning."""
 
+STARTS = 3
+"""A third of a search's trials at most are what a technique wants tried first."""
+
 COMPARED = ("step", "cosine", "one_cycle", "wsd", "plateau", "schedule_free")
 
 APPLIES = {
@@ -87,7 +90,7 @@ class Schedule(Technique):
             raise DataError("train data, to train on by a schedule", "none", "--train train_dl, Workload(train=...)")
         self._check()
         if self.from_scratch:
-            draft = draft.with_(begin=(*draft.begin, context.workload.framework.initialise))
+            draft = draft.from_scratch(context.workload.framework)
         plan = self._plan(draft.plan)
         if self.range_test:
             found = lr_range(
@@ -136,12 +139,14 @@ class Schedule(Technique):
             if (kind, factor) != (plan.schedule, 1.0)
         ]
         before = draft.search
+        # Beside other dimensions the schedules are only where the search starts, and not all of it.
+        most = len(grid) if before is None else before.trials // STARTS
         search = before or Search(
             self.trials, self.budget, finalists=self.finalists, sampler="tpe",
             # A schedule that warms up is behind at first, and not worse for it.
             pruner="none",
         )  # fmt: skip
-        draft = draft.with_(search=replace(search, first=(*search.first, *grid)))
+        draft = draft.with_(search=replace(search, first=(*search.first, *grid[:most])))
         return draft.searching(
             Dimension("schedule", _with_schedule, plan.schedule, choices=kinds),
             Dimension("learning_rate", _with_rate, rate, low=rate / 10, high=rate * 10, log=True),

@@ -21,6 +21,8 @@ RATE_SPAN = 30.0
 """The learning rate is searched so many times below and above the plan's."""
 
 MOST_DROPOUT = 0.7
+STARTS = 3
+"""A third of the trials at most are what another technique wants tried first."""
 REPEATS = 2
 """Fresh seeds where nobody says how many: each is a whole training."""
 
@@ -79,7 +81,7 @@ class Tune(Technique):
         if self.range_test and self.learning_rate is not None:
             raise OptionError("a --learning-rate, or --range-test to find one", "both", "leave one out")
         if self.from_scratch:
-            draft = draft.with_(begin=(*draft.begin, workload.framework.initialise))
+            draft = draft.from_scratch(workload.framework)
         plan = draft.plan.adjusted(
             epochs=max(draft.plan.epochs, self.epochs), learning_rate=self.learning_rate or draft.plan.learning_rate
         )
@@ -114,7 +116,7 @@ class Tune(Technique):
             self.repeats or REPEATS,
             "" if self.vs == "none" else self.vs,
             self.warm,
-            () if draft.search is None else draft.search.first,
+            () if draft.search is None else draft.search.first[: self.trials // STARTS],
         )
         return (
             draft.with_(plan=plan, search=search)

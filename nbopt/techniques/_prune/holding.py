@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from nbopt.techniques._prune.lowering import Lowering, Masks
 from nbopt.techniques._prune.schedules import share_at
 from nbopt.techniques._prune.subjects import Shares, Subject
+
+
+@dataclass
+class _Zeros:
+    """Hold how far a model is pruned, and its masks."""
+
+    share: float = -1.0
+    masks: Masks = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -28,23 +38,33 @@ class Holding:
     target: Shares
     schedule: str = "one-shot"
     rounds: int = 1
-    _share: float = -1.0
-    _masks: Masks = field(default_factory=dict)
-    _kept: dict[str, Any] = field(default_factory=dict)
+    _zeros: WeakKeyDictionary[Any, _Zeros] = field(default_factory=WeakKeyDictionary)
+    _once: _Zeros | None = None
 
     def pace(self, model: Any, done: float) -> bool:
         """Prune further where the schedule says so; return whether the target is reached."""
-        share = share_at(self.schedule, done, self.rounds)
-        if share > self._share:
-            self._share = share
-            self._masks = self.subject.masks(model, times(self.target, share))
-            self._kept = {}
+        zeros, share = self._of(model), share_at(self.schedule, done, self.rounds)
+        if share > zeros.share:
+            zeros.share, zeros.kept = share, {}
+            zeros.masks = self.subject.masks(model, times(self.target, share))
             self.hold(model)
-        return self._share >= 1.0
+            if self.schedule == "one-shot":
+                self._once = zeros
+        return zeros.share >= 1.0
+
+    def _of(self, model: Any) -> _Zeros:
+        """Return the zeros of a model: a search trains several copies, and each has its own.
+
+        A copy of what was pruned at once has the zeros of that already, and they must hold in it too.
+        """
+        if model not in self._zeros:
+            self._zeros[model] = _Zeros() if self._once is None else _Zeros(self._once.share, self._once.masks)
+        return self._zeros[model]
 
     def hold(self, model: Any) -> None:
         """Put the zeros back that a training step may have filled."""
-        self.lowering.put_zeros(model, self._masks, self._kept)
+        zeros = self._of(model)
+        self.lowering.put_zeros(model, zeros.masks, zeros.kept)
 
     def finish(self, model: Any) -> Any:
         """Return the model in its final form."""
