@@ -17,12 +17,19 @@ def initialise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     cuda = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=cuda), torch.no_grad():
         torch.manual_seed(seed)
+        for parameter in model.parameters():
+            if parameter.dtype.is_floating_point:
+                parameter.fill_(torch.nan)  # so that what no layer draws is known afterwards
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
                 reset()
-    # Vectors may well start where they were (biases at 0, scales at 1); a matrix drawn at random never does.
-    kept = [name for name, p in model.named_parameters() if p.ndim > 1 and torch.equal(p, before[name])]
+        left = [name for name, p in model.named_parameters() if bool(torch.isnan(p).any())]
+        for name, parameter in model.named_parameters():
+            if name in left:
+                parameter.copy_(before[name])
+    # A vector may stay as it is, such as a scale; a matrix tells what was learned.
+    kept = [name for name in left if before[name].ndim > 1]
     if kept:
         raise ModelError(
             "layers that can draw their weights anew (reset_parameters)",

@@ -79,7 +79,8 @@ def course(found: Mapping[str, Any]) -> str:
         else (f'<path d="M6 {start}H{_WIDTH - 6}" stroke="{COLOURS["plain"]}" stroke-dasharray="3 3"/>')
     )
     parts += f'<path d="{line}" stroke="{COLOURS["good"]}" fill="none" stroke-width="1.5"/>'
-    parts += "".join(f'<circle cx="{x}" cy="{y}" r="2.4" fill="{COLOURS["muted"]}"/>' for x, y in points)
+    dots = "".join(f"M{x} {y}h0" for x, y in points)
+    parts += f'<path d="{dots}" stroke="{COLOURS["muted"]}" stroke-width="4.8" stroke-linecap="round"/>'
     said = f"{one_line(str(found['what']), 60)} of {len(done)} trials: first {scores[0]:.4g}, best {better(scores):.4g}"
     return _image(parts, said)
 

@@ -231,7 +231,7 @@ def test_a_search_needs_labels(digits: Digits, tmp_path: Path) -> None:
 
 def test_smaller_can_be_better(digits: Digits, tmp_path: Path) -> None:
     work = Workload(mlp(), train=digits.train, valid=digits.valid, metric="log_loss", name="x")
-    assert not metric_of("log_loss").greater_is_better
+    assert not metric_of("log_loss", output=work.output).greater_is_better
     _, _, found = search(work, tmp_path, draft_of(work))
     finals = found.table["finalists"]
     assert found.table["chosen"]["mean"] == min(final["mean"] for final in finals)
