@@ -72,9 +72,7 @@ class Figure:
         if not has("plotly"):
             raise MissingExtra("plotly", "notebook", "interactive figures")
         with quiet(), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="(PedAnovaImportanceEvaluator computes|The number of trials is too)"
-            )
+            warnings.filterwarnings("ignore", module=r"optuna\.(importance|visualization)")
             return self.draw()
 
     @property
@@ -152,7 +150,7 @@ def importances(study: Any) -> dict[str, float]:
     target = {} if len(study.directions) == 1 else {"target": lambda trial: sign * trial.values[0]}
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
+            warnings.filterwarnings("ignore", module=r"optuna\.importance")
             # Of too few trials Optuna warns, and gives all parameters the same share: that would be no figure.
             warnings.filterwarnings("error", message="The number of trials is too small")
             found: dict[str, float] = load().importance.get_param_importances(study, **target)

@@ -75,7 +75,7 @@ def tune(
         budget: Seconds for all of it; up to half of them are kept for the finalists.
         max_cost: Money for all of it; needs `price`.
         price: What an hour of this machine costs.
-        min_gain: End when the remaining trials are expected to gain less; None takes 1% of what the search gained,
+        min_gain: End when the remaining trials are expected to gain less; None takes 0.3% of what the search gained,
             0 never ends early.
         limits: The most that a user attribute of the trial may be, by name: `{"latency_ms": 2}` makes trials that set a
             larger `latency_ms` infeasible.

@@ -96,7 +96,9 @@ class Scoring(Shared):
     )
     max_cost: float | None = option(None, "money that may be spent, by --price", low=0, open_ends=True)
     price: float | None = option(None, "what an hour of this machine costs", low=0, open_ends=True)
-    min_gain: float | None = option(None, "end when less is to be gained; else 1% of what was gained; 0: never", low=0)
+    min_gain: float | None = option(
+        None, "end when less is to be gained; else 0.3% of what was gained; 0: never", low=0
+    )
 
     def direction(self) -> str | None:
         """Return the directions in one text, None where the line says none."""

@@ -40,7 +40,9 @@ def sentence(tuning: Tuning) -> str:
     if best is None:
         found = best_of(tuning.study)
         if not found:
-            return "No trial gave a number." if len(tuning) else "No trial has ended."
+            complete = any(trial.state.name == "COMPLETE" for trial in tuning.study.get_trials(deepcopy=False))
+            few = "No trial gave a number." if len(tuning) else "No trial has ended."
+            return "No trial keeps within the limits." if complete else few
         scores = ", ".join(map(figures.write_short, found[0].values))
         return f"Best {tuning.metric} {scores} in trial {found[0].number}, the best of {len(tuning)}: not re-run."
     first = tuning.comparison.rows[0]

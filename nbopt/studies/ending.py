@@ -16,8 +16,12 @@ from nbopt.studies.samplers import STARTUP_TRIALS, Problem, problem_of
 FEWEST = 30
 """Trials before it is asked whether more would gain anything: three times what a sampler starts with at random."""
 
-SHARE = 0.01
-"""Without a `min_gain`, what remains is not worth its time below this share of what the search has gained."""
+SHARE = 0.003
+"""Without a `min_gain`, what remains is not worth its time below this share of what the search has gained.
+
+On tables of HPOBench and HPOLib (4 tasks, 10 seeds, 100 trials) it ended after 84 to 95 trials and lost 0 to 3% of the
+gain; 0.01 ended after 68 to 83 and lost up to 8%: while a search still learns, the guess of what is to come is low.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Budget:
         cost: Money that may be spent; needs `price`.
         price: Money an hour of this machine costs, all jobs together.
         min_gain: End when all remaining trials together can be expected to gain less than this, in the score's unit.
-            None takes 1% of what the search has gained over a middling setting of its start; 0 never ends early.
+            None takes 0.3% of what the search has gained over a middling setting of its start; 0 never ends early.
 
     Raises:
         OptionError: A value is out of range, or there is a cost and no price.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbopt.errors import OptionError, nearest
-from nbopt.studies.extra import load
+from nbopt.studies.extra import load, quiet
 
 PRUNERS = ("auto", "median", "hyperband", "wilcoxon", "none")
 
@@ -52,4 +52,5 @@ def pruner_of(word: Any, *, trials: int, objectives: int = 1) -> Any:
         return pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_STEPS)
     if word == "hyperband":
         return pruners.HyperbandPruner()
-    return pruners.WilcoxonPruner() if word == "wilcoxon" else pruners.NopPruner()
+    with quiet():  # Wilcoxon's is marked experimental
+        return pruners.WilcoxonPruner() if word == "wilcoxon" else pruners.NopPruner()
