@@ -72,9 +72,7 @@ class Figure:
         if not has("plotly"):
             raise MissingExtra("plotly", "notebook", "interactive figures")
         with quiet(), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="(PedAnovaImportanceEvaluator computes|The number of trials is too)"
-            )
+            warnings.filterwarnings("ignore", module=r"optuna\.(importance|visualization)")
             return self.draw()
 
     @property

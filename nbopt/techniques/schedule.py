@@ -16,6 +16,9 @@ from nbopt.training import TrainingPlan
 FACTORS = (1.0, 3.0, 1 / 3)
 """Times the learning rate at which every schedule is tried, the constant rate too: each gets the same tuning."""
 
+EPOCHS = 5
+"""Passes over train where no step of a recipe says how many."""
+
 STARTS = 3
 """A third of a search's trials at most are what a technique wants tried first."""
 
@@ -47,7 +50,9 @@ class Schedule(Technique):
         "how the rate goes; auto trains by each, and by a constant rate as well, and keeps the best on valid",
         choices=("auto", *SCHEDULES),
     )
-    epochs: int = option(5, "passes over train, more where another step asks for more", low=1, high=10_000)
+    epochs: int | None = option(
+        None, "passes over train at least; 5 where no step of the recipe says more", low=1, high=10_000
+    )
     learning_rate: float | None = option(
         None,
         "highest step size, 0.001 where no step of the recipe says another",
@@ -114,7 +119,7 @@ class Schedule(Technique):
     def _plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Return the plan of the one training for the whole recipe, its schedule still as it was."""
         return plan.adjusted(
-            epochs=max(plan.epochs, self.epochs),
+            epochs=max(plan.epochs, self.epochs or 0) or EPOCHS,
             learning_rate=self.learning_rate or plan.learning_rate,
             warmup=self.warmup,
             cycles=self.cycles,

@@ -21,6 +21,9 @@ RATE_SPAN = 30.0
 """The learning rate is searched so many times below and above the plan's."""
 
 MOST_DROPOUT = 0.7
+EPOCHS = 5
+"""Passes over train where no step of a recipe says how many."""
+
 STARTS = 3
 """A third of the trials at most are what another technique wants tried first."""
 REPEATS = 2
@@ -41,8 +44,8 @@ class Tune(Technique):
     body: ClassVar[Literal["model", "objective"]] = "objective"
 
     trials: int = option(20, "trainings of the search, the untouched values first", low=1, high=100_000)
-    epochs: int = option(
-        5, "passes over train of each training, more where another step asks for more", low=1, high=10_000
+    epochs: int | None = option(
+        None, "passes over train of each training at least; 5 where no step says more", low=1, high=10_000
     )
     learning_rate: float | None = option(
         None, "middle of the learning rates, 0.001 where no step says another", low=0.0, high=10.0, open_ends=True
@@ -83,7 +86,8 @@ class Tune(Technique):
         if self.from_scratch:
             draft = draft.from_scratch(workload.framework)
         plan = draft.plan.adjusted(
-            epochs=max(draft.plan.epochs, self.epochs), learning_rate=self.learning_rate or draft.plan.learning_rate
+            epochs=max(draft.plan.epochs, self.epochs or 0) or EPOCHS,
+            learning_rate=self.learning_rate or draft.plan.learning_rate,
         )
         # What it is compared with is the training as it would have been, begun alike and as long.
         if not draft.control:

@@ -40,7 +40,7 @@ def other_value(spec: dataclasses.Field[Any]) -> Any:
         return not default
     if meta["low"] is not None and meta["high"] is not None:
         middle = (meta["low"] + meta["high"]) / 2
-        if isinstance(default, int):
+        if isinstance(default, int) or "int" in str(spec.type).split(" | "):
             return int(middle) if int(middle) != default else int(middle) - 1
         return middle if middle != default else (middle + meta["high"]) / 2
     if isinstance(default, (int, float)):

@@ -42,7 +42,9 @@ def test_the_space_is_around_the_plan_and_its_defaults_change_nothing(work: Work
         assert dimension.apply(draft, dimension.default).plan == draft.plan
     other = found["batch_size"].apply(draft, 32)
     assert other.plan == draft.plan.adjusted(batch_size=32)
-    assert draft.plan.epochs == 5
+    assert draft.plan.epochs == 3
+    assert Tune(epochs=7).apply(Draft(work.model, plan), Context(work)).plan.epochs == 7
+    assert Tune().apply(Draft(work.model), Context(work)).plan.epochs == 5
     assert draft.control_plan == draft.plan
 
 
