@@ -31,7 +31,7 @@ class Candidate:
             training. "" where none did.
         lowered: For each step on the file its technique, likewise.
         found: What the search over its dimensions found, None where there was none.
-        failure: Why there is no such model: its training diverged; None where there is one.
+        failure: Why there is no such model: its training diverged, or was refused; None where there is one.
         model_artifact: Where the store keeps the framework's model, so that `run.model` works in any later kernel.
     """
 
@@ -48,9 +48,12 @@ class Candidate:
 
     @property
     def control_plan(self) -> TrainingPlan:
-        """Return the training that the control gets: the one that a technique names, or else the candidate's own."""
+        """Return the training that the control gets: the one that a technique names, or else the candidate's own.
+
+        It is in float32, and without what techniques keep from it (`Draft.bare`).
+        """
         plan = self.draft.plan if self.draft.control_plan is None else self.draft.control_plan
-        return replace(plan, seed=self.seed)
+        return plan.adjusted(seed=self.seed, precision="float32", **self.draft.bare)
 
     @property
     def epochs(self) -> int:
@@ -100,12 +103,19 @@ def make_control(stage: Stage, candidate: Candidate) -> Candidate:
     """Give the untouched model the training that a candidate had, or the one that it is compared with."""
     plan = candidate.control_plan
     draft = Draft(stage.workload.model, plan, begin=candidate.draft.begin)
-    label = f"train {plan.epochs} epochs"
+    label, made = f"train {plan.epochs} epochs", candidate.draft.plain
     try:
-        draft, record = train(draft, stage.context(candidate.seed), candidate.seed)
+        if made is not None and made.plan == plan and made.begun == len(draft.begin):
+            draft, record = replace(draft, model=made.model), made.record
+        else:
+            draft, record = train(draft, stage.context(candidate.seed), candidate.seed)
     except TrainingError as error:
         return Candidate(draft, TrainingRecord(), (0, 0), False, candidate.seed, label, (), failure=error)
-    which = "the same training: what that alone does to quality"
+    had = candidate.draft.plan
+    without = [name.replace("_", " ") for name, value in candidate.draft.bare.items() if getattr(had, name) != value]
+    exact = "" if candidate.record.mixed is None else " in float32"
+    left = f" without {', '.join(without)}" if without else ""
+    which = f"the same training{exact}{left}: what that alone does to quality"
     if candidate.draft.control_plan is not None:
         which = f"{how_of(candidate)} for as many epochs: what the technique is compared with"
     draft = draft.noted(f"the untouched model, given {which}")
@@ -154,14 +164,18 @@ def make_candidate(
         if not added:
             trained.append(step)
     record, steps = TrainingRecord(), (" + ".join(step.label for step in trained), tuple(lowered))
-    if draft.plan.epochs:
-        try:
+    try:
+        for ready in draft.ready:
+            draft = ready(draft, context)
+        if draft.plan.epochs:
             draft, record, found = _trained(stage, draft, context, recipe, found)
-        except TrainingError as error:
-            # A finding about this recipe: other rows are facts all the same.
-            return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
+    except TrainingError as error:
+        # A finding about this recipe: other rows are facts all the same.
+        return Candidate(draft, record, (0, 0), False, recipe.seed, *steps, failure=error)
     for finish in draft.finish:
         draft = replace(draft, model=finish(draft.model))
+    for deploy in draft.deploy:
+        draft = deploy(draft)
     # Kept before anything is exported or measured: whatever fails there, what was trained is not lost.
     draft, model_artifact = _kept(stage, draft)
     return Candidate(

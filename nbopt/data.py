@@ -251,6 +251,14 @@ class Split:
         if empty:
             self._raise_empty()
 
+    def some(self, rows: int, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the first batches of a pass as `training_batches` gives it, until there are so many rows."""
+        for batch in self.training_batches(batch_size, rng):
+            yield batch
+            rows -= batch.rows
+            if rows <= 0:
+                return
+
     def first(self) -> Batch:
         """Return the first batch.
 

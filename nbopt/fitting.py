@@ -56,6 +56,8 @@ def train(draft: Draft, context: Context, seed: int, judge: Judge | None = None)
     draft = replace(draft, model=model)
     if plan.watches and not judged:
         draft = draft.noted(f"{workload.select.name} has no labels: it neither ended the training nor moved its rate")
+    if record.mixed is not None:
+        draft = draft.noted(record.mixed.note)
     if record.stopped:
         draft = draft.noted(f"training ended early: {record.stopped}")
     if record.epochs and record.kept_epoch == 0 and record.scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from nbopt.errors import DataError, OptionError, nearest
-from nbopt.frameworks import Exported, Framework, Signature
+from nbopt.frameworks import Exported, Fitting, Framework, Signature
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import prepare
 from nbopt.runtimes import Runtime
 from nbopt.space import Dimension, Search
-from nbopt.training import ProgressCallback, TrainingPlan, silent
+from nbopt.training import ProgressCallback, TrainingPlan, TrainingRecord, silent
 from nbopt.workload import Workload
 
 
@@ -116,6 +116,30 @@ class Context:
         weight = None if rows.weight is None else rows.weight[: len(raw)]
         return metric.of(prepare(rows.targets[: len(raw)], raw, metric.output, weight))
 
+    def trained(self, model: Any, plan: TrainingPlan, begin: Sequence[Callable[[Any, int], Any]] = ()) -> Trained:
+        """Return a copy of a model after a training, the best state on the selection rows kept; see `Draft.begin`.
+
+        Raises:
+            DataError: There is no train data, or it can't be used.
+            TrainingError: It diverged.
+        """
+        workload = self.workload
+        if workload.train is None:
+            raise DataError("train data, to train on", "none", "Workload(model, train=(x, y), valid=(x, y))")
+        twin = workload.framework.clone(model)
+        for each in begin:
+            twin = each(twin, plan.seed)
+        metric = metric_of(workload.metric, output=workload.output)
+        fitting = Fitting(
+            split=workload.train,
+            loss=workload.loss,
+            score=self.score,
+            greater_is_better=metric.greater_is_better,
+            progress=self.progress,
+            valid=workload.select,
+        )
+        return Trained(twin, plan, workload.framework.fit(twin, plan, fitting), len(begin))
+
     def lost(self, before: float, after: float) -> float:
         """Return how much quality was lost, in the metric's own units; below 0 where some was gained."""
         greater = metric_of(self.workload.metric, output=self.workload.output).greater_is_better
@@ -171,21 +195,44 @@ class Lowering(Protocol):
 
 
 @dataclass(frozen=True)
+class Trained:
+    """Hold a model that was trained.
+
+    Args:
+        model: With the kept state.
+        plan: By which it was trained, its seed too.
+        record: What the training did.
+        begun: How many steps it began with.
+    """
+
+    model: Any
+    plan: TrainingPlan
+    record: TrainingRecord
+    begun: int = 0
+
+
+@dataclass(frozen=True)
 class Draft:
     """Hold a candidate in the making. A technique returns a new draft; the loop trains, finishes and exports it.
 
     Args:
         model: The framework's model; techniques replace it, on a copy.
         plan: The one training to come. Techniques adjust it.
+        ready: Called in order once every technique of the recipe is in the draft, and before anything is trained: for
+            what depends on the whole plan.
         hold: Called with the model after each training step (masks that must hold).
         pace: Called with the model and the share of the training that is done; see `Fitting.pace`.
         finish: Called in order after training, model to model (masks made permanent and removed).
+        deploy: Called in order after `finish`, draft to draft: what is worth doing for the file that ships alone, and
+            says what it did (BatchNorm folded, Dropout taken out).
         lower: Steps on the exported file.
         notes: What must be said on the row: fallbacks first.
         dtype: Precision asked for, "" where the technique does not touch it.
         sensitivity: What was measured of single layers, as in `Lowered`.
         control: The untouched model, given the same training, must stand beside the result: what that training alone
             gains or spoils is not the technique's.
+        bare: Fields of the plan that the control does not get, with what it has in their place.
+        plain: The untouched model after a training, where a technique had to look at it: the control of that plan.
         space: What a search may change, in all techniques together: one training for each trial.
         search: How it is searched; None with dimensions takes the default.
         begin: Called in order with the copy that is to be trained and the seed, model to model (weights drawn anew).
@@ -196,14 +243,18 @@ class Draft:
 
     model: Any
     plan: TrainingPlan = field(default_factory=TrainingPlan)
+    ready: tuple[Callable[[Draft, Context], Draft], ...] = ()
     hold: tuple[Callable[[Any], None], ...] = ()
     pace: tuple[Callable[[Any, float], bool], ...] = ()
     finish: tuple[Callable[[Any], Any], ...] = ()
+    deploy: tuple[Callable[[Draft], Draft], ...] = ()
     lower: tuple[Lowering, ...] = ()
     notes: tuple[str, ...] = ()
     dtype: str = ""
     sensitivity: dict[str, Any] = field(default_factory=dict)
     control: bool = False
+    bare: dict[str, Any] = field(default_factory=dict)
+    plain: Trained | None = None
     space: tuple[Dimension, ...] = ()
     search: Search | None = None
     begin: tuple[Callable[[Any, int], Any], ...] = ()

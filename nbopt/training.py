@@ -6,6 +6,7 @@ themselves: each returns an adjusted plan, and the plan is carried out once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,11 @@ from nbopt.errors import DataError, NbOptError, OptionError, TrainingError
 from nbopt.schedules import MONITORS, SCHEDULES
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
+AVERAGES = ("none", "ema", "swa")
+PRECISIONS = ("float32", "bfloat16", "float16")
+FRUITLESS = 50
+"""Steps in a row whose gradients were not finite, after which a training in half precision has diverged: float16's
+loss scale has then been halved from 65,536 to almost nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,22 @@ class TrainingPlan:
         min_delta: Smallest gain that counts for `patience` and "plateau", 0 or more, in units of the loss or metric.
         monitor: What a gain is on validation: of the "loss", the "metric", or of either ("both"). With `patience`, the
             state that is kept is the best by it; by the metric, and by the loss where that is equal, for "both".
+        label_smoothing: Share of each label that all classes get alike, 0 (off) up to but not 1; 0.1 in Szegedy et al.
+            2016 (https://arxiv.org/abs/1512.00567). Losses of classes only.
+        mixup: Rows are mixed in pairs, by a share drawn from Beta(mixup, mixup) for each step, and so are their losses;
+            0 (off) or more, 0.1 to 0.4 in Zhang et al. 2018 (https://arxiv.org/abs/1710.09412). Floating inputs only.
+        cutmix: A box of each image is taken from another, by an area drawn from Beta(cutmix, cutmix) for each step; 0
+            (off) or more, 1 in Yun et al. 2019 (https://arxiv.org/abs/1905.04899). With mixup too, each step does one.
+        averaging: Which weights are judged and kept: "none" the last ones; "ema" a moving average over steps; "swa" the
+            mean over the ends of the last epochs, with BatchNorm's statistics measured again (Izmailov et al. 2018,
+            https://arxiv.org/abs/1803.05407).
+        ema_decay: What a moving average keeps at each step, 0 to 1, both excluded; at step t it is (1 + t) / (10 + t)
+            at most, so that a short training forgets where it began.
+        swa_start: Share of the epochs after which their ends are averaged, 0 up to but not 1.
+        precision: What layers compute in while it trains: "float32", the default, which is as the model is; "bfloat16"
+            or "float16", in which torch's autocast and Keras's mixed policies compute products and convolutions,
+            float16 with a scaled loss (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740). Weights stay
+            float32, before, meanwhile and after.
 
     Raises:
         OptionError: A value is out of its range.
@@ -96,6 +118,13 @@ class TrainingPlan:
     patience: int = 0
     min_delta: float = 0.0
     monitor: str = "both"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    averaging: str = "none"
+    ema_decay: float = 0.999
+    swa_start: float = 0.75
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -109,6 +138,24 @@ class TrainingPlan:
         if self.batch_size < 1:
             raise OptionError("a batch size of 1 or more", f"{self.batch_size}")
         self._check_schedule()
+        self._check_regularizers()
+        if self.precision not in PRECISIONS:
+            raise OptionError(f"a precision among {', '.join(PRECISIONS)}", repr(self.precision))
+
+    def _check_regularizers(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise OptionError("a label smoothing from 0 up to but not 1", f"{self.label_smoothing}", "0.1")
+        for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+            if not 0 <= value < math.inf:
+                raise OptionError(f"a {name} of 0 or more", f"{value}", "0 for none, 0.2 or 1")
+        if self.averaging not in AVERAGES:
+            raise OptionError(f"averaging among {', '.join(AVERAGES)}", repr(self.averaging))
+        if not 0 < self.ema_decay < 1:
+            raise OptionError("an ema_decay between 0 and 1, both excluded", f"{self.ema_decay}", "0.999")
+        if not 0 <= self.swa_start < 1:
+            raise OptionError("a swa_start from 0 up to but not 1", f"{self.swa_start}", "0.75")
+        if self.averaging != "none" and self.schedule == "schedule_free":
+            raise OptionError("one average of weights", f"{self.averaging} of schedule_free, which averages already")
 
     def _check_schedule(self) -> None:
         if self.monitor not in MONITORS:
@@ -143,6 +190,37 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """Count what half precision did to a training.
+
+    Args:
+        precision: "bfloat16" or "float16".
+        steps: Steps, skipped ones with them.
+        skipped: Steps that changed no weight, because a gradient was NaN or infinite.
+        nonfinite: Gradients that were so, one for each weight and step.
+        scale: Of float16 what the loss was multiplied by at the end; None for bfloat16, which has float32's range.
+    """
+
+    precision: str
+    steps: int = 0
+    skipped: int = 0
+    nonfinite: int = 0
+    scale: float | None = None
+
+    @property
+    def note(self) -> str:
+        """Return the counts as a sentence."""
+        scaled = "" if self.scale is None else f"; the loss scale was {self.scale:,.4g} at the end"
+        if not self.skipped:
+            return f"trained in {self.precision}: none of {self.steps:,} steps was skipped{scaled}"
+        one = self.skipped == 1
+        return (
+            f"trained in {self.precision}: {self.skipped:,} of {self.steps:,} steps {'was' if one else 'were'} skipped "
+            f"for {self.nonfinite:,} gradient{'s that were' if self.nonfinite > 1 else ' that was'} not finite{scaled}"
+        )
+
+
+@dataclass(frozen=True)
 class TrainingRecord:
     """Keep what a training did.
 
@@ -155,6 +233,7 @@ class TrainingRecord:
         stopped: Why it ended before its epochs, or "".
         rates: Learning rate at the first step of each epoch.
         valid_losses: Loss on validation before training and after each epoch, where it was watched.
+        mixed: What half precision did, None where all was in float32.
     """
 
     epochs: int = 0
@@ -165,6 +244,7 @@ class TrainingRecord:
     stopped: str = ""
     rates: tuple[float, ...] = ()
     valid_losses: tuple[float, ...] = ()
+    mixed: Mixed | None = None
 
 
 def broken_loss(
@@ -182,12 +262,21 @@ def broken_loss(
     """
     came = f"{loss} in epoch {epoch + 1}, step {step}"
     do = "train in float32 (model.float()): float16 weights overflow" if overflows else ""
+    if plan.precision == "float16":
+        do = "float16 ends at 65,504: --precision bfloat16, or leave amp out"
     if not finite or (epoch, step) == (0, 1):
         # No weight has changed, or no weights could help.
         return DataError(
             "a finite training loss", came, do or "check train for NaN, and what the loss makes of the outputs"
         )
     return TrainingError("a finite training loss", f"training diverged: its loss was {came}", do or remedy(plan))
+
+
+def fruitless(plan: TrainingPlan) -> TrainingError:
+    """Return the error of a training in half precision in which no step finds finite gradients any more."""
+    come = f"{FRUITLESS} steps in a row with gradients that are NaN or infinite, in {plan.precision}"
+    other = "--precision bfloat16" if plan.precision == "float16" else "leave amp out"
+    return TrainingError("finite gradients", come, f"{remedy(plan)}, or {other}")
 
 
 def remedy(plan: TrainingPlan) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Literal, Protocol
@@ -14,6 +14,7 @@ import numpy as np
 
 from nbopt.data import Inputs, Split
 from nbopt.errors import ModelError
+from nbopt.frameworks._losses import TrainingLoss
 from nbopt.frozen import Leaf
 from nbopt.training import ProgressCallback, TrainingPlan, TrainingRecord, silent
 
@@ -56,7 +57,7 @@ class Fitting:
 
     Args:
         split: Training data.
-        loss: The framework's own loss object or function, as `Framework.loss` gave it.
+        loss: As `Framework.loss` gave it, before the plan smooths its labels.
         score: Quality of the model on validation; None to validate nothing.
         greater_is_better: Direction of `score`.
         hold: Called with the model after each step (masks that must hold).
@@ -84,6 +85,18 @@ class Fitting:
         return all(answers)
 
 
+def trained_on(fitting: Fitting, plan: TrainingPlan) -> Fitting:
+    """Return what a training trains against once the plan had its say: the labels smoothed where it asks for that.
+
+    Raises:
+        ModelError: The loss has no labels that could be smoothed.
+    """
+    if not plan.label_smoothing:
+        return fitting
+    loss: TrainingLoss = fitting.loss
+    return replace(fitting, loss=loss.smoothed(plan.label_smoothing))
+
+
 @dataclass(frozen=True)
 class Exported:
     """Say what an export wrote.
@@ -99,6 +112,27 @@ class Exported:
     batch: int | None = None
     notes: tuple[str, ...] = ()
     holds_model: bool = True
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """Make single training steps of a copy of a model, to be timed.
+
+    Args:
+        step: Makes one step, and returns when it is done, on a GPU too.
+        memory: Returns the bytes of a step; None where the framework does not tell.
+        memory_words: What those bytes are.
+    """
+
+    step: Callable[[], None]
+    memory: Callable[[], int | None]
+    memory_words: str
+
+
+def no_half(plan: TrainingPlan, error: Exception) -> ModelError:
+    """Return the error of a model whose layers have no kernel in a half precision, or mix it with float32."""
+    told = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
+    return ModelError(f"layers that compute in {plan.precision}", told, "leave amp out")
 
 
 class Framework(Protocol):
@@ -153,6 +187,20 @@ class Framework(Protocol):
 
     def fit(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
         """Train `model` in place by the plan; on return it is in evaluation mode with the kept state."""
+        ...
+
+    def native_halves(self, model: Any) -> tuple[str, ...]:
+        """Return the half precisions that a model can be trained in where it lies, "bfloat16" or "float16".
+
+        Of a CPU they are those that the framework has kernels for, whether or not this CPU is fast at them.
+
+        Raises:
+            ModelError: The model is not in float32, as mixed precision wants weights to be.
+        """
+        ...
+
+    def stepping(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> Stepping:
+        """Return what makes single steps of a plan, on a copy of the model and the first batch."""
         ...
 
     def initialise(self, model: Any, seed: int) -> Any:

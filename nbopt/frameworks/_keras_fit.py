@@ -12,10 +12,14 @@ import tensorflow as tf
 
 from nbopt.data import Batch, Split, all_finite, to_numpy
 from nbopt.errors import DataError, ModelError, NbOptWarning
-from nbopt.frameworks import Fitting, Framework
+from nbopt.frameworks import Fitting, Framework, trained_on
+from nbopt.frameworks._keras_averaging import Averaging
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
+from nbopt.frameworks._keras_mixing import mixed, mixed_loss
+from nbopt.frameworks._keras_precision import Precision
 from nbopt.frameworks._keras_schedules import Rates, make_optimizer
+from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._watching import Watch
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
@@ -54,7 +58,8 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     stopped = ""
     rng = np.random.default_rng(plan.seed)
     seed_layers(model, plan.seed)
-    loop = _Loop(model, plan, fitting, start)
+    averaging = Averaging(framework, model, plan, fitting)
+    loop = Loop(model, plan, fitting, start, averaging)
     watch = Watch(plan, fitting, lambda: framework.state(model), loop.loss_on)
     try:
         watch.look(model, 0, done=0.0)
@@ -64,7 +69,8 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
             mean, stopped = loop.epoch(epoch, rng)
             losses.append(mean)
             loop.rates.to_judge(fitting)
-            why = watch.look(model, epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
+            with averaging.judged(epoch + 1):
+                why = watch.look(model, epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
             stopped = stopped or why
             if stopped:
                 break
@@ -73,6 +79,8 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
         loop.rates.settle(fitting)
         if watch.best_state is not None:
             framework.load_state(model, watch.best_state)
+        else:
+            averaging.settle()
     return TrainingRecord(
         epochs=len(losses),
         seconds=time.perf_counter() - start,
@@ -82,18 +90,26 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
         stopped=stopped,
         rates=tuple(watch.rates),
         valid_losses=tuple(watch.valid_losses),
+        mixed=loop.precision.counts(),
     )
 
 
-class _Loop:
+class Loop:
     """Hold the compiled training step of one training."""
 
-    def __init__(self, model: Any, plan: TrainingPlan, fitting: Fitting, start: float) -> None:
+    def __init__(
+        self, model: Any, plan: TrainingPlan, fitting: Fitting, start: float, averaging: Averaging | None = None
+    ) -> None:
         self.model, self.plan, self.fitting, self.start = model, plan, fitting, start
+        self.averaging, self.mixing = averaging, Mixing.of(plan)
+        self.loss = trained_on(fitting, plan).loss
+        if self.mixing is not None:
+            self.loss = mixed_loss(self.loss)
         self.steps = fitting.split.steps(plan.batch_size)
         self.optimizer = make_optimizer(plan, model, self.steps)
         self.rates = Rates(plan, model, self.optimizer, self.steps)
         self.variables = model.trainable_variables
+        self.precision = Precision(plan)
         # One trace serves full batches and the last, shorter one.
         self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
         self.traced = False
@@ -102,9 +118,9 @@ class _Loop:
         )
 
     def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
-        with tf.GradientTape() as tape:
-            output = primary_output(self.model(inputs, training=True))
-            loss = tf.cast(self.fitting.loss(output, target, weight), tf.float32)
+        with self.precision.traced(self.model), tf.GradientTape() as tape:
+            output = self.precision.output(primary_output(self.model(inputs, training=True)))
+            loss = tf.cast(self.loss(output, target, weight), tf.float32)
             # Weight penalties and activity regularizers of the user's layers.
             total = loss + tf.add_n([tf.cast(extra, tf.float32) for extra in self.model.losses] or [0.0])
             scaled = self.optimizer.scale_loss(total)
@@ -112,34 +128,26 @@ class _Loop:
         pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if g is not None]
         if not pairs:
             raise ModelError("a loss that depends on the weights", "no gradient for any weight")
-        self.optimizer.apply_gradients(pairs)
+        self.precision.apply(self.optimizer, pairs)
         return total
 
     def epoch(self, epoch: int, rng: np.random.Generator) -> tuple[float, str]:
         """Train one pass; return the mean loss, and why it stopped early or ""."""
         fitting, plan = self.fitting, self.plan
         steps = self.steps
+        self.mixing = Mixing.of(plan, epoch)
         total = 0.0
         step = 0
         for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
-            arguments = self._arguments(batch)
             rate = self.rates.now if fitting.each_step is not None else 0.0
-            if not self.traced:
-                self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
-                self.traced = True
-            try:
-                loss = float(self.step(*arguments))
-            except tf.errors.InvalidArgumentError as error:
-                # TensorFlow looked up a row by number, of an Embedding or of the output, that is not there.
-                reason = next((x for x in str(error).splitlines() if "indices" in x or "label" in x), str(error))
-                raise DataError(
-                    "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
-                ) from error
+            loss = self.one(batch)
             if not np.isfinite(loss):
                 raise broken_loss(loss, plan, epoch, step, finite=all_finite(batch))
             self.rates.step()
             for hold in fitting.hold:
                 hold(self.model)
+            if self.averaging is not None:
+                self.averaging.after_step()
             total += loss
             done = epoch + (step / steps if steps else 0.0)
             if fitting.pace:
@@ -150,6 +158,30 @@ class _Loop:
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:
                 return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
         return total / max(step, 1), ""
+
+    def one(self, batch: Batch) -> float:
+        """Make one step; return its loss.
+
+        Raises:
+            DataError: Labels or class numbers that the model has no place for, or inputs that can't be mixed.
+            TrainingError: In half precision, the gradients of too many steps in a row were not finite.
+        """
+        arguments = self._arguments(batch)
+        if self.mixing is not None:
+            arguments = mixed(self.mixing, *arguments)
+        if not self.traced:
+            self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
+            self.traced = True
+        try:
+            loss = float(self.step(*arguments))
+        except tf.errors.InvalidArgumentError as error:
+            # TensorFlow looked up a row by number, of an Embedding or of the output, that is not there.
+            reason = next((x for x in str(error).splitlines() if "indices" in x or "label" in x), str(error))
+            raise DataError(
+                "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
+            ) from error
+        self.precision.stepped()
+        return loss
 
     def loss_on(self, split: Split) -> float:
         """Return the mean loss over the rows of a split, in evaluation mode and without penalties."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,8 @@ import tensorflow as tf
 from nbopt.errors import ModelError
 from nbopt.frameworks import OutputKind
 from nbopt.frameworks._keras_copy import symbolic
+from nbopt.frameworks._losses import ALREADY, OF_VALUES, Loss, TrainingLoss, unknown
 from nbopt.frameworks._primary import primary_output
-
-Loss = Callable[[Any, Any, Any], Any]
-"""loss(output, target, weight or None) -> scalar tensor."""
 
 TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
 IGNORED = -100  # label that padding gives in sequence models
@@ -59,7 +58,7 @@ def declared_output(model: Any, loss: Any) -> OutputKind | None:
     return None
 
 
-def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[Loss, str]:
+def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[TrainingLoss, str]:
     """Return `loss(output, target, weight) -> scalar` and its plain name.
 
     Args:
@@ -76,7 +75,7 @@ def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[Loss, str]:
     loss = _for_primary(loss, model)
     if loss is not None:
         return _users(loss), f"{_shown(loss)} ({whose})"
-    losses: dict[str, tuple[Loss, str]] = {
+    losses: dict[str, tuple[Callable[..., Any], str]] = {
         "logits": (_cross_entropy, "cross-entropy of logits (inferred)"),
         "probabilities": (_nll_of_probabilities, "cross-entropy of probabilities (inferred)"),
         "log_probabilities": (_nll, "negative log-likelihood (inferred)"),
@@ -86,7 +85,10 @@ def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[Loss, str]:
         "multilabel_probabilities": (_binary, "binary cross-entropy of probabilities, a label each (inferred)"),
         "regression": (_squared, "mean squared error (inferred)"),
     }
-    return losses[kind]
+    inferred, words = losses[kind]
+    if kind == "regression":
+        return TrainingLoss(inferred, refusal=OF_VALUES), words
+    return TrainingLoss(inferred, lambda share: functools.partial(inferred, smoothing=share)), words
 
 
 def _compiled_loss(model: Any) -> Any:
@@ -176,7 +178,11 @@ def _is_dense(output: Any, target: Any) -> bool:
     return len(target.shape) == len(output.shape) and target.shape[-1] == output.shape[-1] and output.shape[-1] != 1
 
 
-def _class_rows(log_probabilities: Any, target: Any, weight: Any) -> Any:
+def _class_rows(log_probabilities: Any, target: Any, weight: Any, smoothing: float) -> Any:
+    if smoothing:
+        # Of a label that gives a share to all classes alike, whether it comes as a number or as a row of columns.
+        evenly = tf.reduce_mean(log_probabilities, -1, keepdims=True)
+        log_probabilities = (1 - smoothing) * log_probabilities + smoothing * evenly
     if _is_dense(log_probabilities, target):
         return _mean(-tf.reduce_sum(tf.cast(target, log_probabilities.dtype) * log_probabilities, -1), weight)
     target = tf.cast(tf.reshape(target, tf.shape(log_probabilities)[:-1]), tf.int32)
@@ -188,30 +194,31 @@ def _class_rows(log_probabilities: Any, target: Any, weight: Any) -> Any:
     return tf.reduce_sum(rows) / tf.maximum(tf.reduce_sum(tf.cast(counted, rows.dtype)), 1.0)
 
 
-def _cross_entropy(output: Any, target: Any, weight: Any) -> Any:
-    return _class_rows(tf.nn.log_softmax(tf.cast(output, tf.float32)), target, weight)
+def _cross_entropy(output: Any, target: Any, weight: Any, smoothing: float = 0.0) -> Any:
+    return _class_rows(tf.nn.log_softmax(tf.cast(output, tf.float32)), target, weight, smoothing)
 
 
-def _nll(output: Any, target: Any, weight: Any) -> Any:
-    return _class_rows(tf.cast(output, tf.float32), target, weight)
+def _nll(output: Any, target: Any, weight: Any, smoothing: float = 0.0) -> Any:
+    return _class_rows(tf.cast(output, tf.float32), target, weight, smoothing)
 
 
-def _nll_of_probabilities(output: Any, target: Any, weight: Any) -> Any:
-    return _class_rows(tf.math.log(tf.maximum(tf.cast(output, tf.float32), TINY)), target, weight)
+def _nll_of_probabilities(output: Any, target: Any, weight: Any, smoothing: float = 0.0) -> Any:
+    return _class_rows(tf.math.log(tf.maximum(tf.cast(output, tf.float32), TINY)), target, weight, smoothing)
 
 
-def _alike(output: Any, target: Any) -> tuple[Any, Any]:
+def _alike(output: Any, target: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
     output = tf.cast(output, tf.float32)
-    return output, tf.cast(tf.reshape(target, tf.shape(output)), tf.float32)
+    target = tf.cast(tf.reshape(target, tf.shape(output)), tf.float32)
+    return output, target * (1 - smoothing) + smoothing / 2 if smoothing else target
 
 
-def _binary_logits(output: Any, target: Any, weight: Any) -> Any:
-    output, target = _alike(output, target)
+def _binary_logits(output: Any, target: Any, weight: Any, smoothing: float = 0.0) -> Any:
+    output, target = _alike(output, target, smoothing)
     return _mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=output), weight)
 
 
-def _binary(output: Any, target: Any, weight: Any) -> Any:
-    output, target = _alike(output, target)
+def _binary(output: Any, target: Any, weight: Any, smoothing: float = 0.0) -> Any:
+    output, target = _alike(output, target, smoothing)
     p = tf.clip_by_value(output, TINY, 1 - TINY)
     return _mean(-(target * tf.math.log(p) + (1 - target) * tf.math.log(1 - p)), weight)
 
@@ -221,8 +228,8 @@ def _squared(output: Any, target: Any, weight: Any) -> Any:
     return _mean((output - target) ** 2, weight)
 
 
-def _users(loss: Any) -> Loss:
-    """Adapt a user's loss: class numbers and one-hot labels are both taken, whichever it was made for."""
+def _users(loss: Any) -> TrainingLoss:
+    """Adapt a user's loss, and smooth its labels where it is one of Keras' own."""
     name = _plain(loss)
     try:
         function = keras.losses.get(loss) if isinstance(loss, (str, dict)) else loss
@@ -232,6 +239,59 @@ def _users(loss: Any) -> Loss:
         ) from error
     if not callable(function):
         raise ModelError("a loss as a Keras name, a keras.losses.Loss, or a function f(y_true, y_pred)", repr(loss))
+    value = _suited(function, name)
+    if name in _REGRESSION:
+        return TrainingLoss(value, refusal=OF_VALUES)
+    if _share_of(function):
+        return TrainingLoss(value, refusal=ALREADY)
+    if _with_smoothing(function, name, 0.1) is None:
+        return TrainingLoss(value, refusal=unknown(_shown(loss)))
+    return TrainingLoss(
+        value, lambda share: _suited(_with_smoothing(function, name, share), name.replace("sparsecat", "cat"))
+    )
+
+
+def _share_of(function: Any) -> float:
+    """Return the share by which a loss of Keras smooths labels already."""
+    if isinstance(function, functools.partial):
+        return float(function.keywords.get("label_smoothing", 0.0))
+    return float(getattr(function, "label_smoothing", 0.0) or 0.0)
+
+
+def _with_smoothing(function: Any, name: str, share: float) -> Any:
+    """Return Keras' own loss with smoothed labels, None of a loss that has no such thing."""
+    if isinstance(function, keras.losses.Loss):
+        config = function.get_config()
+        if type(function) is keras.losses.SparseCategoricalCrossentropy and config.get("ignore_class") is None:
+            # Class numbers can't be smoothed; the same loss of one-hot labels can.
+            return keras.losses.CategoricalCrossentropy(
+                from_logits=config["from_logits"],
+                label_smoothing=share,
+                axis=config.get("axis", -1),
+                reduction=config.get("reduction", "sum_over_batch_size"),
+            )
+        own = type(function).__module__.startswith("keras.")
+        return (
+            type(function).from_config({**config, "label_smoothing": share})
+            if own and "label_smoothing" in config
+            else None
+        )
+    inner = function.func if isinstance(function, functools.partial) else function
+    keywords = function.keywords if isinstance(function, functools.partial) else {}
+    if name == "sparsecategoricalcrossentropy" and keywords.get("ignore_class") is None:
+        return functools.partial(
+            keras.losses.categorical_crossentropy,
+            from_logits=keywords.get("from_logits", False),
+            label_smoothing=share,
+        )
+    own = getattr(inner, "__module__", "").startswith("keras.")
+    if own and "label_smoothing" in inspect.signature(inner).parameters:
+        return functools.partial(inner, **keywords, label_smoothing=share)
+    return None
+
+
+def _suited(function: Any, name: str) -> Loss:
+    """Return a loss that takes class numbers and one-hot labels alike, whichever it was made for."""
 
     def suited(output: Any, target: Any) -> Any:
         if "sparsecategorical" in name:

@@ -52,7 +52,8 @@ def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> 
         spared = [v for v in variables if len(v.shape) < 2 or v.name.startswith(SPARED_NAMES)]
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
-    if any(layer.dtype_policy.name == "mixed_float16" for layer in (model, *layers_of(model))):
+    mixed = any(layer.dtype_policy.name == "mixed_float16" for layer in (model, *layers_of(model)))
+    if mixed or plan.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer

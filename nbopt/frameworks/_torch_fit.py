@@ -2,161 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from nbopt.data import Batch, Split, all_finite, classes_second, to_numpy
-from nbopt.errors import DataError, ModelError, NbOptWarning
-from nbopt.frameworks import Fitting, OutputKind
+from nbopt.data import Batch, Split, all_finite, to_numpy
+from nbopt.errors import DataError
+from nbopt.frameworks import Fitting, trained_on
+from nbopt.frameworks._mixing import Mixing
+from nbopt.frameworks._torch_averaging import Averaging
+from nbopt.frameworks._torch_mixing import draw, mixed, mixed_loss
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
+from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._watching import Watch
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
-
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
-IGNORED = -100  # label that losses of sequence models skip, torch's own default
-
-
-def loss_for(user: Any, kind: OutputKind) -> tuple[Loss, str]:
-    """Return `loss(output, target, weight) -> scalar` and its plain name.
-
-    Args:
-        user: The user's loss, `loss(output, target)`, or None to infer it.
-        kind: What the output means.
-
-    Raises:
-        ModelError: The user's loss can't be called.
-    """
-    if user is not None:
-        if not callable(user):
-            raise ModelError("loss as a function or module loss(output, target)", f"{user!r}")
-        return _weighted(user), f"{_name(user)} (yours)"
-    losses: dict[str, tuple[Loss, str]] = {
-        "logits": (_cross_entropy, "cross-entropy of logits (inferred)"),
-        "probabilities": (_nll_of_probabilities, "cross-entropy of probabilities (inferred)"),
-        "log_probabilities": (_nll, "negative log-likelihood (inferred)"),
-        "binary_logits": (_binary_logits, "binary cross-entropy of logits (inferred)"),
-        "multilabel_logits": (_binary_logits, "binary cross-entropy of logits, a label each (inferred)"),
-        "binary_probabilities": (_binary, "binary cross-entropy of probabilities (inferred)"),
-        "multilabel_probabilities": (_binary, "binary cross-entropy of probabilities, a label each (inferred)"),
-        "regression": (_squared, "mean squared error (inferred)"),
-    }
-    return losses[kind]
-
-
-def _mean(rows: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    if weight is None:
-        return rows.mean()
-    rows = rows.reshape(len(rows), -1).mean(1) if rows.ndim > 1 else rows
-    return (rows * weight).sum() / weight.sum().clamp_min(TINY)
-
-
-def _classes_last(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return outputs with their classes in the last axis: (rows, classes, height, width) has them in the second."""
-    return output.movedim(1, -1) if classes_second(tuple(output.shape), tuple(target.shape)) else output
-
-
-def _class_rows(log_probabilities: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    """Return the mean negative log-likelihood for class labels (any leading axes) or one-hot labels."""
-    classes = log_probabilities.shape[-1]
-    if target.shape == log_probabilities.shape:
-        return _mean(-(target * log_probabilities).sum(-1), weight)
-    flat_target = target.reshape(-1).long()
-    rows = functional.nll_loss(
-        log_probabilities.reshape(-1, classes), flat_target, reduction="none", ignore_index=IGNORED
-    )
-    if weight is None:
-        return rows.sum() / (flat_target != IGNORED).sum().clamp_min(1)
-    return _mean(rows.reshape(len(target), -1).mean(1), weight)
-
-
-def _cross_entropy(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return _class_rows(functional.log_softmax(_classes_last(output, target), -1), target, weight)
-
-
-def _nll(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return _class_rows(_classes_last(output, target), target, weight)
-
-
-def _nll_of_probabilities(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return _class_rows(_classes_last(output, target).clamp_min(TINY).log(), target, weight)
-
-
-def _binary_logits(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    target = target.reshape(output.shape).to(output.dtype)
-    return _mean(functional.binary_cross_entropy_with_logits(output, target, reduction="none"), weight)
-
-
-def _binary(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    target = target.reshape(output.shape).to(output.dtype)
-    return _mean(functional.binary_cross_entropy(output.clamp(TINY, 1 - TINY), target, reduction="none"), weight)
-
-
-def _squared(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    rows = (output - target.reshape(output.shape).to(output.dtype)) ** 2
-    return _mean(rows, weight)
-
-
-def _weighted(user: Callable[..., torch.Tensor]) -> Loss:
-    """Adapt a user's loss(output, target), so that row weights apply.
-
-    torch's own losses are asked for a value a row; another one must return that by itself.
-    """
-
-    def loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        output, target = _suited(user, output, target)
-        value = (user if weight is None else _by_rows(user))(output, target)
-        if value.ndim:
-            return _mean(value, weight)
-        if weight is not None:
-            warnings.warn(
-                f"{_name(user)} returns one number a batch, so the row weights of train do not reach it; "
-                "let it return a value a row",
-                NbOptWarning,
-                stacklevel=2,
-            )
-        return value
-
-    return loss
-
-
-def _name(user: Any) -> str:
-    return str(getattr(user, "__name__", type(user).__name__))
-
-
-def _by_rows(user: Any) -> Callable[..., torch.Tensor]:
-    """Return torch's own loss without its reduction; another one as it is."""
-    if getattr(user, "reduction", None) == "mean":
-        apart = copy.copy(user)
-        apart.reduction = "none"
-        return cast("Callable[..., torch.Tensor]", apart)
-    own = getattr(user, "__module__", "") == functional.__name__
-    return functools.partial(user, reduction="none") if own else user
-
-
-def _suited(user: Any, output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring outputs and labels to the dtype and shape that torch's own losses insist on."""
-    if _name(user) in ("CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"):
-        if target.shape == output.shape:
-            return output, target
-        if output.ndim == 2 and target.shape == (len(output), 1):
-            target = target[:, 0]
-        tokens = output.ndim > 2 and target.shape == output.shape[:-1]
-        # These losses take (rows, classes, tokens); a model of tokens gives (rows, tokens, classes).
-        return output.movedim(-1, 1) if tokens else output, target.long()
-    if target.numel() == output.numel():
-        return output, target.reshape(output.shape).to(output.dtype)
-    return output, target
 
 
 @contextmanager
@@ -177,12 +42,15 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
     """
     start = time.perf_counter()
     watch = Watch(plan, fitting, lambda: state_of(model), lambda split: loss_on(model, split, fitting))
+    averaging = Averaging(model, plan, fitting)
+    smoothed = trained_on(fitting, plan)  # validation is judged by the labels as they are
     losses: list[float] = []
     stopped = ""
     with seeded(plan.seed, device_of(model)):
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
         rates = Rates(plan, optimizer, fitting.split.steps(plan.batch_size))
+        precision = Precision(plan, model)
         try:
             model.eval()
             watch.look(model, 0, done=0.0)
@@ -190,10 +58,11 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
                 watch.rates.append(rates.now)
                 model.train()
                 rates.to_train()
-                mean, stopped = _epoch(model, plan, fitting, rates, rng, epoch, start)
+                mean, stopped = _epoch(model, plan, smoothed, rates, averaging, precision, rng, epoch, start)
                 losses.append(mean)
                 rates.to_judge(model, plan, fitting)
-                why = watch.look(model, epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
+                with averaging.judged(epoch + 1):
+                    why = watch.look(model, epoch + 1, done=1.0 if stopped else (epoch + 1) / plan.epochs)
                 stopped = stopped or why
                 if stopped:
                     break
@@ -202,6 +71,8 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
             rates.settle(model, fitting)
             if watch.best_state is not None:
                 model.load_state_dict(watch.best_state)
+            else:
+                averaging.settle()
             optimizer.zero_grad(set_to_none=True)
     return TrainingRecord(
         epochs=len(losses),
@@ -212,6 +83,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
         stopped=stopped,
         rates=tuple(watch.rates),
         valid_losses=tuple(watch.valid_losses),
+        mixed=precision.counts(),
     )
 
 
@@ -220,28 +92,30 @@ def _epoch(
     plan: TrainingPlan,
     fitting: Fitting,
     rates: Rates,
+    averaging: Averaging,
+    precision: Precision,
     rng: np.random.Generator,
     epoch: int,
     start: float,
 ) -> tuple[float, str]:
     """Train one pass; return the mean loss, and why it stopped early or ""."""
     steps = fitting.split.steps(plan.batch_size)
+    mixing = Mixing.of(plan, epoch)
     total = 0.0
     step = 0
     for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
-        target, weight = _labels(batch, model)
         rates.optimizer.zero_grad(set_to_none=True)
-        loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
+        loss = step_loss(fitting, model, batch, precision, mixing)
         if not torch.isfinite(loss):
             finite, half = all_finite(batch), loss.dtype == torch.float16
             raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
-        loss.backward()
         rate = rates.now
-        rates.optimizer.step()
-        rates.step()
+        if precision.step(loss, rates.optimizer):
+            rates.step()
         with torch.no_grad():
             for hold in fitting.hold:
                 hold(model)
+        averaging.after_step()
         total += loss.item()
         done = epoch + (step / steps if steps else 0.0)
         if fitting.pace:
@@ -252,6 +126,17 @@ def _epoch(
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
     return total / max(step, 1), ""
+
+
+def step_loss(
+    fitting: Fitting, model: torch.nn.Module, batch: Batch, precision: Precision, mixing: Mixing | None = None
+) -> torch.Tensor:
+    """Return the loss of one batch, of its rows mixed where a plan mixes them."""
+    target, weight = _labels(batch, model)
+    inputs = tensors(model, batch.inputs)
+    mix = None if mixing is None else draw(mixing, inputs)
+    value = partial(_loss, fitting, precision.call(model, inputs if mix is None else mixed(inputs, mix)))
+    return value(target, weight) if mix is None else mixed_loss(value, target, weight, mix)
 
 
 def loss_on(model: torch.nn.Module, split: Split, fitting: Fitting) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nbopt.data import Inputs
 from nbopt.errors import DataError, ModelError
-from nbopt.frameworks import Exported, Fitting, OutputKind, Signature
+from nbopt.frameworks import Exported, Fitting, OutputKind, Signature, Stepping
 from nbopt.frameworks._primary import primary_output
 from nbopt.training import TrainingPlan, TrainingRecord
 
@@ -139,6 +139,18 @@ class KerasFramework:
         from nbopt.frameworks import _keras_fit
 
         return _keras_fit.fit(self, model, plan, fitting)
+
+    def native_halves(self, model: Any) -> tuple[str, ...]:
+        """Return the half precisions that the model can be trained in where it lies."""
+        from nbopt.frameworks._keras_precision import native_halves
+
+        return native_halves(model)
+
+    def stepping(self, model: Any, plan: TrainingPlan, fitting: Fitting) -> Stepping:
+        """Return what makes single steps of a plan, on a copy of the model and the first batch."""
+        from nbopt.frameworks import _keras_steps
+
+        return _keras_steps.stepping(self.clone(model), plan, fitting)
 
     def initialise(self, model: Any, seed: int) -> Any:
         """Draw all weights anew, in place."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbopt.data import Inputs
 from nbopt.errors import ModelError
-from nbopt.frameworks import Exported, Fitting, OutputKind, Signature
+from nbopt.frameworks import Exported, Fitting, OutputKind, Signature, Stepping
 from nbopt.training import TrainingPlan, TrainingRecord
 
 if TYPE_CHECKING:
@@ -146,15 +146,27 @@ class TorchFramework:
 
     def loss(self, model: torch.nn.Module, loss: Any, kind: OutputKind) -> tuple[Any, str]:
         """Return the loss to train with and its plain name."""
-        from nbopt.frameworks import _torch_fit
+        from nbopt.frameworks import _torch_losses
 
-        return _torch_fit.loss_for(loss, kind)
+        return _torch_losses.loss_for(loss, kind)
 
     def fit(self, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
         """Train `model` in place by the plan."""
         from nbopt.frameworks import _torch_fit
 
         return _torch_fit.fit(model, plan, fitting)
+
+    def native_halves(self, model: torch.nn.Module) -> tuple[str, ...]:
+        """Return the half precisions that the model can be trained in where it lies."""
+        from nbopt.frameworks._torch_precision import native_halves
+
+        return native_halves(model)
+
+    def stepping(self, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Stepping:
+        """Return what makes single steps of a plan, on a copy of the model and the first batch."""
+        from nbopt.frameworks import _torch_steps
+
+        return _torch_steps.stepping(model, plan, fitting)
 
     def initialise(self, model: torch.nn.Module, seed: int) -> torch.nn.Module:
         """Draw all weights anew, in place."""

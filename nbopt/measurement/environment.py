@@ -73,6 +73,11 @@ def has_exact_int8() -> bool:
     return bool(exact & set(machine()["instruction_sets"]))
 
 
+def has_bfloat16() -> bool:
+    """Tell whether this CPU multiplies in bfloat16; others convert each number, and are slower than in float32."""
+    return bool({"AVX512-BF16", "AMX-BF16", "BF16"} & set(machine()["instruction_sets"]))
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the packages that figures depend on, of those that are installed."""
     found = {}

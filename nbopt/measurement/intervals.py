@@ -190,3 +190,20 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
 def mcnemar_of_counts(gained: int, lost: int) -> float:
     """Return the p-value of `mcnemar_exact` from the numbers of rows that only one model got right."""
     return min(1.0, 2 * binomial_half_tail(min(gained, lost), gained + lost))
+
+
+def difference_of(one: Interval, other: Interval) -> Interval:
+    """Return one quantity minus another that was estimated from other rows, with an interval.
+
+    From the two intervals alone, asymmetric as they may be (the method of variance estimates recovery, Zou & Donner
+    2008, https://doi.org/10.1002/sim.3095; of two proportions with Wilson's intervals it is Newcombe 1998's method 10,
+    https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C873::AID-SIM779%3E3.0.CO;2-I).
+
+    Args:
+        one: From its own rows.
+        other: From rows of its own, at the same level.
+    """
+    value = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    above = math.hypot(one.high - one.value, other.value - other.low)
+    return Interval(value, value - below, value + above, one.level)

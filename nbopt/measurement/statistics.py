@@ -17,6 +17,7 @@ from nbopt.measurement.distributions import binomial_half_tail, normal_cdf, norm
 from nbopt.measurement.intervals import (
     Interval,
     decimals,
+    difference_of,
     mcnemar_exact,
     paired_proportions,
     round_to_interval,
@@ -31,6 +32,7 @@ __all__ = [
     "PairedDifference",
     "RatioVerdict",
     "decimals",
+    "difference_of",
     "mcnemar_exact",
     "median_interval",
     "median_ratio",

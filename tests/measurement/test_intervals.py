@@ -12,6 +12,7 @@ from nbopt.errors import DataError
 from nbopt.measurement.distributions import binomial_half_tail, t_quantile, t_tail
 from nbopt.measurement.intervals import (
     Interval,
+    difference_of,
     mcnemar_exact,
     mcnemar_of_counts,
     paired_proportions,
@@ -157,3 +158,21 @@ def test_an_interval_in_words() -> None:
 @given(value=st.floats(-1e6, 1e6), half=st.floats(1e-6, 1e6))
 def test_rounding_stays_within_the_interval(value: float, half: float) -> None:
     assert abs(float(round_to_interval(value, half)) - value) <= 0.5 * half * (1 + 1e-6)
+
+
+def test_a_difference_of_two_samples_is_newcombes() -> None:
+    # Newcombe 1998, table II, method 10: 56/70 and 48/80.
+    found = difference_of(wilson(56, 70), wilson(48, 80))
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
+    turned = difference_of(wilson(48, 80), wilson(56, 70))
+    assert (turned.low, turned.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
+
+
+def test_a_difference_of_two_samples_covers_as_promised() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        one, other = rng.binomial(80, 0.9), rng.binomial(120, 0.7)
+        covered += difference_of(wilson(one, 80), wilson(other, 120)).covers(0.2)
+    assert 0.935 < covered / 2000 < 0.975

@@ -106,13 +106,8 @@ def lowering_of(context: Context) -> Lowering:
 def some_of_train(context: Context, rows: int) -> Iterator[Batch]:
     """Yield the first batches of a pass over train, up to so many rows."""
     train = context.workload.train
-    if train is None:
-        return
-    for batch in train.training_batches(128, context.rng()):
-        yield batch
-        rows -= batch.rows
-        if rows <= 0:
-            return
+    if train is not None:
+        yield from train.some(rows, 128, context.rng())
 
 
 @dataclass(frozen=True)

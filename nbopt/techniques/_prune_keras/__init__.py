@@ -6,6 +6,7 @@ from typing import Any
 
 from nbopt.data import Inputs
 from nbopt.frameworks._keras_copy import copy_model, layers_of
+from nbopt.frameworks._keras_norms import recalibrate
 from nbopt.techniques._prune_keras import weights
 from nbopt.techniques._prune_keras.rebuild import TracedModel
 
@@ -19,7 +20,7 @@ class KerasLowering:
     magnitudes = staticmethod(weights.magnitudes)
     scales = staticmethod(weights.scales)
     taylor = staticmethod(weights.taylor)
-    recalibrate = staticmethod(weights.recalibrate)
+    recalibrate = staticmethod(recalibrate)
 
     def sparse_word(self, model: Any) -> str:
         """Return "": no layer of Keras takes sparse weights, so there is nothing to measure."""

@@ -111,36 +111,5 @@ def taylor(model: Any, loss: Any, batches: Iterator[Batch]) -> dict[str, Array]:
     return {name: value / max(1, count) for name, value in sums.items()}
 
 
-def recalibrate(model: Any, batches: Iterator[Batch]) -> int:
-    """Measure BatchNorm's statistics again, in place; return how many layers that touched.
-
-    Dropout is off meanwhile: with it, the statistics would be those of another network.
-    """
-    layers = layers_of(model)
-    norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization) and x.trainable]
-    if not norms:
-        return 0
-    quiet = [(layer, "rate", layer.rate) for layer in layers if isinstance(getattr(layer, "rate", None), float)]
-    quiet += [(layer, "stddev", layer.stddev) for layer in layers if isinstance(getattr(layer, "stddev", None), float)]
-    momenta = [norm.momentum for norm in norms]
-    count = 0
-    try:
-        for layer, name, _ in quiet:
-            setattr(layer, name, 0.0)
-        for batch in batches:
-            if batch.rows < 2:  # one row has no variance
-                continue
-            for norm in norms:
-                norm.momentum = count / (count + 1)  # the plain mean over batches
-            model(model_arguments(model, batch.inputs), training=True)
-            count += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for layer, name, value in quiet:
-            setattr(layer, name, value)
-    return len(norms) if count else 0
-
-
 def _is_weight(variable: Any) -> bool:
     return "float" in str(variable.dtype) and not variable.name.startswith(("moving_mean", "moving_variance"))

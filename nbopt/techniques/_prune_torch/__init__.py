@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from nbopt.data import Inputs
+from nbopt.frameworks._torch_norms import recalibrate
 from nbopt.techniques._prune_torch import weights
 from nbopt.techniques._prune_torch.sparse import sparse_word
 from nbopt.techniques._prune_torch.widths import TracedModule
@@ -21,7 +22,7 @@ class TorchLowering:
     magnitudes = staticmethod(weights.magnitudes)
     scales = staticmethod(weights.scales)
     taylor = staticmethod(weights.taylor)
-    recalibrate = staticmethod(weights.recalibrate)
+    recalibrate = staticmethod(recalibrate)
     sparse_word = staticmethod(sparse_word)
 
     def shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:

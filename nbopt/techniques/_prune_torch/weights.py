@@ -11,11 +11,11 @@ from torch import nn
 
 from nbopt.data import Batch, to_numpy
 from nbopt.frameworks._torch_module import call, device_of, tensors
+from nbopt.frameworks._torch_norms import NORMS
 
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2  # vectors are biases and norms: few, and each of them matters
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 def prunable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
@@ -107,35 +107,6 @@ def taylor(model: nn.Module, loss: Any, batches: Iterator[Batch]) -> dict[str, A
         for module, training in modes:
             module.training = training
     return {name: (value / max(1, count)).cpu().numpy() for name, value in sums.items()}
-
-
-def recalibrate(model: nn.Module, batches: Iterator[Batch]) -> int:
-    """Measure BatchNorm's statistics again, in place; return how many layers that touched.
-
-    All else stays in evaluation mode: with dropout on, the statistics would be those of another network.
-    """
-    norms = [m for m in model.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if not norms:
-        return 0
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    started = False
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                if not started:
-                    for norm in norms:
-                        norm.reset_running_stats()
-                        norm.momentum = None  # the plain mean over batches
-                        norm.train()
-                    started = True
-                if batch.rows > 1:  # one row has no variance
-                    call(model, tensors(model, batch.inputs))
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        model.eval()
-    return len(norms) if started else 0
 
 
 def _labels(batch: Batch, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:

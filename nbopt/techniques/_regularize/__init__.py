@@ -1,0 +1,1 @@
+"""What regularization decides over NumPy alone."""
