@@ -85,8 +85,9 @@ CASES = {
 
 
 def dropouts(model: Any) -> list[Any]:
-    """Return the Dropout layers of a graph; those inside of attention are parts of it."""
-    return [x for x in layers_of(model) if isinstance(x, DROPOUT) and "attention" not in (x.path or "")]
+    """Return the Dropout layers of a graph and of those nested in it; those inside of attention are parts of it."""
+    inner = [found for layer in model.layers if isinstance(layer, keras.Model) for found in dropouts(layer)]
+    return inner + [layer for layer in model.layers if isinstance(layer, DROPOUT)]
 
 
 def unnumbered(name: str) -> str:
