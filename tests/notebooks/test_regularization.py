@@ -28,7 +28,7 @@ def test_both_trainings_are_compared_over_seeds(tmp_path: Path, monkeypatch: pyt
     assert float(row["low"]) <= float(row["gained_pt"]) <= float(row["high"])
     shown = "".join(str(c.get("outputs", "")) for c in cells)
     assert "overfitted" in shown
-    assert "BatchNorm of 2 layers folded" in shown
+    assert "BatchNorm of 3 layers folded" in shown
 
 
 def test_it_has_a_parameters_cell_and_is_committed_without_outputs() -> None:

@@ -76,12 +76,18 @@ CASES = {
         [("multi_head_attention", "existing"), ("dropout", "existing"), ("head", "before")],
         0,
     ),
-    "residual": (residual, [("up", "channels"), ("dense", "before")], 1),
+    "residual": (residual, [("dense", "before")], 1),
     "two_inputs": (keras_models.two_inputs, [("dense_1", "before"), ("dense_2", "before")], 0),
     "by_name": (keras_models.by_name, [("dense_1", "before"), ("dense_3", "before")], 0),
     "nested": (keras_models.nested, [("dense_1", "before")], 0),
     "cnn": (keras_models.cnn, [("dropout", "existing")], 1),
 }
+
+
+def dropouts(model: Any) -> list[Any]:
+    """Return the Dropout layers of a graph and of those nested in it; those inside of attention are parts of it."""
+    inner = [found for layer in model.layers if isinstance(layer, keras.Model) for found in dropouts(layer)]
+    return inner + [layer for layer in model.layers if isinstance(layer, DROPOUT)]
 
 
 def unnumbered(name: str) -> str:
@@ -102,12 +108,14 @@ def test_dropout_acts_in_training_alone_and_goes_with_batchnorm(case: str) -> No
     np.testing.assert_allclose(FRAMEWORK.predict(made, inputs), plain, rtol=1e-4, atol=1e-5)
     twin = FRAMEWORK.clone(made)
     arguments = inputs if isinstance(inputs, dict) else list(inputs) if len(inputs) > 1 else inputs[0]
-    one, two = (keras.tree.flatten(twin(arguments, training=True))[-1].numpy() for _ in range(2))
+    # Of a copy: BatchNorm's statistics move in training.
+    live = FRAMEWORK.clone(made)
+    one, two = (keras.tree.flatten(live(arguments, training=True))[-1].numpy() for _ in range(2))
     assert not np.array_equal(one, two)
     out, dropped, folded = LOWERING.deployed(twin, example)
     assert folded == norms
-    assert dropped == sum(isinstance(layer, DROPOUT) for layer in layers_of(twin))
-    assert not any(isinstance(layer, DROPOUT) for layer in layers_of(out))
+    assert dropped == len(dropouts(twin))
+    assert not dropouts(out)
     np.testing.assert_allclose(FRAMEWORK.predict(out, inputs), plain, rtol=1e-3, atol=1e-4)
 
 
@@ -116,9 +124,9 @@ def test_rates_change_in_the_authors_proportions() -> None:
     sites = dropout_sites(LOWERING.places(model, take_rows(inputs, slice(0, 1))), 0.4)
     made = LOWERING.with_dropout(FRAMEWORK.clone(model), sites)
     rates = [layer.rate for layer in layers_of(made) if isinstance(layer, L.Dropout)]
-    assert sorted(rates) == [0.2, 0.4, 0.4] or sorted(set(rates)) == [0.2, 0.4]
+    assert {round(rate, 6) for rate in rates} == {0.2, 0.4}
     attention = next(layer for layer in made.layers if isinstance(layer, L.MultiHeadAttention))
-    assert attention.get_config()["dropout"] == 0.4
+    assert attention.get_config()["dropout"] == pytest.approx(0.4)
 
 
 def test_a_subclassed_model_changes_rates_and_takes_no_layers() -> None:

@@ -99,8 +99,10 @@ def dropout_sites(places: Sequence[Place], rate: float) -> list[Site]:
         if place.kind == "stack":
             sites.append(Site(place.name, "between", rate))
         if place.kind == "conv":
+            if place.depthwise:
+                continue
             changed, size = size is not None and place.size != size, place.size
-            if place.hidden and changed and not place.depthwise and place.source not in before:
+            if place.hidden and changed and place.source not in before:
                 before.add(place.source)
                 sites.append(Site(place.name, "channels", OF_CHANNELS * rate))
         elif place.hidden and (place is head or heard[place.kind, place.source] == 1):

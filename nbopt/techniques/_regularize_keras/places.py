@@ -58,7 +58,7 @@ def traced(model: Any) -> Traced:
     found = Traced()
     if not is_graph(model) or symbolic(model, "_outputs_struct") is None:
         for layer in layers_of(model):
-            found.layers.setdefault(layer.path if hasattr(layer, "path") else layer.name, layer)
+            found.layers.setdefault(layer.path or layer.name, layer)
         for name, layer in found.layers.items():
             if isinstance(layer, (*DROPOUT, *ATTENTION)):
                 kind: Any = "dropout" if isinstance(layer, DROPOUT) else "attention"
@@ -122,7 +122,7 @@ def _made(layer: Any, name: str, inputs: list[Heard], found: Traced, node: Any, 
     if isinstance(layer, ATTENTION):
         found.places.append(replace(place, kind="attention", rate=rate_of(layer)))
     elif isinstance(layer, RECURRENT):
-        inner = layer.layer if isinstance(layer, L.Bidirectional) else layer
+        inner = layer.forward_layer if isinstance(layer, L.Bidirectional) else layer
         found.places.append(replace(place, kind="recurrent", rate=rate_of(getattr(inner, "cell", inner))))
     elif isinstance(layer, (*CONV, *DEPTHWISE)):
         shape = node.arguments.keras_tensors[0].shape
