@@ -135,8 +135,9 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     repeats: dict[str, list[Run]] = {}
     found: Found | None = None
     for seed in range(recipe.seed, recipe.seed + seeds):
-        for runtime in chosen:
-            stage.prepare(runtime)  # importing a framework takes as long as measuring: it goes on beside the work below
+        if not any(step.times for step in recipe.techniques):
+            for runtime in chosen:
+                stage.prepare(runtime)  # importing a framework takes as long as measuring: let it go on beside the work
         candidate = make_candidate(stage, recipe.with_seed(seed), chosen, found)
         found = found or candidate.found
         for runtime in chosen:

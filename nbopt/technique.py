@@ -289,6 +289,8 @@ class Technique:
     summary: ClassVar[str] = ""
     body: ClassVar[Literal["model", "objective"]] = "model"
     """What the body of a cell with it is: its value the model, or run once a trial, its value the score."""
+    times: ClassVar[bool] = False
+    """It times something in this kernel, so that nothing may be started beside it."""
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

@@ -26,6 +26,7 @@ class Amp(Technique):
 
     word: ClassVar[str] = "amp"
     summary: ClassVar[str] = "training in bfloat16 or float16, where timed steps are faster"
+    times: ClassVar[bool] = True
 
     precision: str = option(
         "auto",
