@@ -9,7 +9,7 @@ import papermill
 import pytest
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "benchmarks" / "regularization.ipynb"
-PARAMETERS = {"frameworks": "torch", "rows": 400, "valid_rows": 300, "test_rows": 1000, "epochs": 10, "seeds": 2}
+PARAMETERS = {"frameworks": "torch", "rows": 300, "valid_rows": 500, "test_rows": 1000, "epochs": 25, "seeds": 2}
 
 
 @pytest.mark.slow
