@@ -228,7 +228,9 @@ def values_for(item: Option) -> st.SearchStrategy[Any]:
         elif kind is int:
             made.append(st.integers(-1000 if low is None else int(low), 10**9 if high is None else int(high)))
         elif kind is float:
-            made.append(st.floats(low, high, exclude_min=shut, exclude_max=shut, allow_nan=False, allow_infinity=False))
+            # Of a range that is open at its ends, only an end that there is can be left out.
+            ends = {"exclude_min": shut and low is not None, "exclude_max": shut and high is not None}
+            made.append(st.floats(low, high, **ends, allow_nan=False, allow_infinity=False))
         elif kind is str:
             made.append(st.text(max_size=12))
         elif get_origin(kind) is tuple:
