@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from nbopt.errors import TrainingError
-from nbopt.frameworks import Fitting
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import not_finite
 from nbopt.technique import Context, Draft
@@ -42,14 +41,10 @@ def train(draft: Draft, context: Context, seed: int, judge: Judge | None = None)
         model = begin(model, seed)
     judged = workload.select_rows.targets is not None
     plan = replace(draft.plan, seed=seed)
-    fitting = Fitting(
-        split=workload.train,
-        loss=workload.loss,
+    fitting = context.fitting(
         score=scoring(context, plan, judge) if judged else None,
-        greater_is_better=metric_of(workload.metric, output=workload.output).greater_is_better,
         hold=draft.hold,
         pace=draft.pace,
-        progress=context.progress,
         valid=workload.select if judged else None,
     )
     record = workload.framework.fit(model, plan, fitting)

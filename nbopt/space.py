@@ -70,6 +70,11 @@ class Dimension:
         return math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
 
+def most_starts(trials: int) -> int:
+    """Return how many of a search's trials techniques may want tried first: a third, the rest is the sampler's."""
+    return trials // 3
+
+
 @dataclass(frozen=True)
 class Search:
     """Say how a candidate's dimensions are searched: one training for each trial, by the plan of that trial.

@@ -123,22 +123,33 @@ class Context:
             DataError: There is no train data, or it can't be used.
             TrainingError: It diverged.
         """
+        fitting, framework = self.fitting(), self.workload.framework
+        twin = framework.clone(model)
+        for each in begin:
+            twin = each(twin, plan.seed)
+        return Trained(twin, plan, framework.fit(twin, plan, fitting), len(begin))
+
+    def fitting(self, **changes: Any) -> Fitting:
+        """Return what a candidate is trained against: train, and the selection rows to judge by.
+
+        Args:
+            changes: Fields of the `Fitting` that shall be others.
+
+        Raises:
+            DataError: There is no train data.
+        """
         workload = self.workload
         if workload.train is None:
             raise DataError("train data, to train on", "none", "Workload(model, train=(x, y), valid=(x, y))")
-        twin = workload.framework.clone(model)
-        for each in begin:
-            twin = each(twin, plan.seed)
-        metric = metric_of(workload.metric, output=workload.output)
-        fitting = Fitting(
+        usual = Fitting(
             split=workload.train,
             loss=workload.loss,
             score=self.score,
-            greater_is_better=metric.greater_is_better,
+            greater_is_better=metric_of(workload.metric, output=workload.output).greater_is_better,
             progress=self.progress,
             valid=workload.select,
         )
-        return Trained(twin, plan, workload.framework.fit(twin, plan, fitting), len(begin))
+        return replace(usual, **changes)
 
     def lost(self, before: float, after: float) -> float:
         """Return how much quality was lost, in the metric's own units; below 0 where some was gained."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from nbopt.errors import ModelError
 from nbopt.frameworks import OutputKind
 from nbopt.frameworks._keras_copy import symbolic
-from nbopt.frameworks._losses import ALREADY, OF_VALUES, Loss, TrainingLoss, unknown
+from nbopt.frameworks._losses import ALREADY, INFERRED, OF_VALUES, Loss, TrainingLoss, unknown
 from nbopt.frameworks._primary import primary_output
 
 TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
@@ -75,17 +75,17 @@ def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[TrainingLoss, str
     loss = _for_primary(loss, model)
     if loss is not None:
         return _users(loss), f"{_shown(loss)} ({whose})"
-    losses: dict[str, tuple[Callable[..., Any], str]] = {
-        "logits": (_cross_entropy, "cross-entropy of logits (inferred)"),
-        "probabilities": (_nll_of_probabilities, "cross-entropy of probabilities (inferred)"),
-        "log_probabilities": (_nll, "negative log-likelihood (inferred)"),
-        "binary_logits": (_binary_logits, "binary cross-entropy of logits (inferred)"),
-        "multilabel_logits": (_binary_logits, "binary cross-entropy of logits, a label each (inferred)"),
-        "binary_probabilities": (_binary, "binary cross-entropy of probabilities (inferred)"),
-        "multilabel_probabilities": (_binary, "binary cross-entropy of probabilities, a label each (inferred)"),
-        "regression": (_squared, "mean squared error (inferred)"),
+    losses: dict[str, Callable[..., Any]] = {
+        "logits": _cross_entropy,
+        "probabilities": _nll_of_probabilities,
+        "log_probabilities": _nll,
+        "binary_logits": _binary_logits,
+        "multilabel_logits": _binary_logits,
+        "binary_probabilities": _binary,
+        "multilabel_probabilities": _binary,
+        "regression": _squared,
     }
-    inferred, words = losses[kind]
+    inferred, words = losses[kind], INFERRED[kind]
     if kind == "regression":
         return TrainingLoss(inferred, refusal=OF_VALUES), words
     return TrainingLoss(inferred, lambda share: functools.partial(inferred, smoothing=share)), words

@@ -44,6 +44,18 @@ class TrainingLoss:
         return replace(self, value=self.smooth(share), smooth=None, refusal=("one that smooths them already", ""))
 
 
+INFERRED: dict[str, str] = {
+    "logits": "cross-entropy of logits (inferred)",
+    "probabilities": "cross-entropy of probabilities (inferred)",
+    "log_probabilities": "negative log-likelihood (inferred)",
+    "binary_logits": "binary cross-entropy of logits (inferred)",
+    "multilabel_logits": "binary cross-entropy of logits, a label each (inferred)",
+    "binary_probabilities": "binary cross-entropy of probabilities (inferred)",
+    "multilabel_probabilities": "binary cross-entropy of probabilities, a label each (inferred)",
+    "regression": "mean squared error (inferred)",
+}
+"""Plain name of the loss that an output's meaning asks for."""
+
 OF_VALUES = ("one of values: there are no classes to share a label with", "leave --label-smoothing out")
 ALREADY = ("a loss that smooths labels already", "leave --label-smoothing out, or take it out of your loss")
 

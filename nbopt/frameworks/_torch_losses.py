@@ -14,7 +14,7 @@ from torch.nn import functional
 from nbopt.data import classes_second
 from nbopt.errors import ModelError, NbOptWarning
 from nbopt.frameworks import OutputKind
-from nbopt.frameworks._losses import ALREADY, OF_VALUES, Loss, TrainingLoss, unknown
+from nbopt.frameworks._losses import ALREADY, INFERRED, OF_VALUES, Loss, TrainingLoss, unknown
 
 TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm
 IGNORED = -100  # label that losses of sequence models skip, torch's own default
@@ -34,17 +34,17 @@ def loss_for(user: Any, kind: OutputKind) -> tuple[TrainingLoss, str]:
         if not callable(user):
             raise ModelError("loss as a function or module loss(output, target)", f"{user!r}")
         return _users(user), f"{_name(user)} (yours)"
-    losses: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
-        "logits": (_cross_entropy, "cross-entropy of logits (inferred)"),
-        "probabilities": (_nll_of_probabilities, "cross-entropy of probabilities (inferred)"),
-        "log_probabilities": (_nll, "negative log-likelihood (inferred)"),
-        "binary_logits": (_binary_logits, "binary cross-entropy of logits (inferred)"),
-        "multilabel_logits": (_binary_logits, "binary cross-entropy of logits, a label each (inferred)"),
-        "binary_probabilities": (_binary, "binary cross-entropy of probabilities (inferred)"),
-        "multilabel_probabilities": (_binary, "binary cross-entropy of probabilities, a label each (inferred)"),
-        "regression": (_squared, "mean squared error (inferred)"),
+    losses: dict[str, Callable[..., torch.Tensor]] = {
+        "logits": _cross_entropy,
+        "probabilities": _nll_of_probabilities,
+        "log_probabilities": _nll,
+        "binary_logits": _binary_logits,
+        "multilabel_logits": _binary_logits,
+        "binary_probabilities": _binary,
+        "multilabel_probabilities": _binary,
+        "regression": _squared,
     }
-    loss, name = losses[kind]
+    loss, name = losses[kind], INFERRED[kind]
     if kind == "regression":
         return TrainingLoss(loss, refusal=OF_VALUES), name
     return TrainingLoss(loss, lambda share: functools.partial(loss, smoothing=share)), name

@@ -17,8 +17,8 @@ FIRST, FINALIST, RANDOM = "first", "finalist", "random"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Hold one setting's figures, one for each objective.
+class Candidate:
+    """Name a setting that is repeated.
 
     Args:
         name: "start", "trial 17", "random, trial 3".
@@ -27,11 +27,6 @@ class Standing:
         params: The setting.
         found: What its trial in the search gave: the best of many, and so likely too good.
         allowed: It keeps the constraints; one that does not is compared with, and never chosen.
-        repeats: What each fresh seed gave, an array (seeds, objectives).
-        means: Mean over fresh seeds with a 95% interval.
-        changes: Mean less that of the first, paired by seed; its interval is wide enough for all finalists together.
-        verdicts: "better", "worse", "inconclusive", "same" (no difference at all), "" for the first itself.
-        failures: Why repeats failed.
     """
 
     name: str
@@ -40,6 +35,20 @@ class Standing:
     params: Mapping[str, Any]
     found: tuple[float, ...]
     allowed: bool = True
+
+
+@dataclass(frozen=True)
+class Standing(Candidate):
+    """Hold one setting's figures, one for each objective.
+
+    Args:
+        repeats: What each fresh seed gave, an array (seeds, objectives).
+        means: Mean over fresh seeds with a 95% interval.
+        changes: Mean less that of the first, paired by seed; its interval is wide enough for all finalists together.
+        verdicts: "better", "worse", "inconclusive", "same" (no difference at all), "" for the first itself.
+        failures: Why repeats failed.
+    """
+
     repeats: Any = field(default_factory=lambda: np.empty((0, 1)))
     means: tuple[Interval, ...] = ()
     changes: tuple[Interval, ...] = ()
@@ -50,18 +59,6 @@ class Standing:
     def won(self) -> bool:
         """Tell whether it is better than the first in one objective and worse in none."""
         return "better" in self.verdicts and "worse" not in self.verdicts
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Name a setting that is repeated; fields as those of `Standing`."""
-
-    name: str
-    kind: str
-    trial: int
-    params: Mapping[str, Any]
-    found: tuple[float, ...]
-    allowed: bool = True
 
 
 def mean_interval(values: Sequence[float] | Any, level: float = 0.95) -> Interval:

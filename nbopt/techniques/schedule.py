@@ -7,20 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from nbopt.errors import DataError, OptionError
-from nbopt.rates import lr_range
+from nbopt.planning import check_range_test, lengthened, range_tested
 from nbopt.schedules import MONITORS, SCHEDULES
-from nbopt.space import Dimension, Search
+from nbopt.space import Dimension, Search, most_starts
 from nbopt.technique import Context, Draft, Technique, option
 from nbopt.training import TrainingPlan
 
 FACTORS = (1.0, 3.0, 1 / 3)
 """Times the learning rate at which every schedule is tried, the constant rate too: each gets the same tuning."""
-
-EPOCHS = 5
-"""Passes over train where no step of a recipe says how many."""
-
-STARTS = 3
-"""A third of a search's trials at most are what a technique wants tried first."""
 
 COMPARED = ("step", "cosine", "one_cycle", "wsd", "plateau", "schedule_free")
 
@@ -98,17 +92,7 @@ class Schedule(Technique):
             draft = draft.from_scratch(context.workload.framework)
         plan = self._plan(draft.plan)
         if self.range_test:
-            found = lr_range(
-                context.workload,
-                optimizer=plan.optimizer,
-                batch_size=plan.batch_size,
-                weight_decay=plan.weight_decay,
-                seed=context.seed,
-                begin=draft.begin,
-                progress=context.progress,
-            )
-            draft = draft.with_(tested={**draft.tested, "range": found.to_dict()}).noted(found.text)
-            plan = plan.adjusted(learning_rate=found.suggested or plan.learning_rate)
+            draft, plan = range_tested(draft, plan, context)
         constant = plan.adjusted(schedule="constant", warmup=0.0, patience=0)
         if not draft.control:
             draft = draft.with_(control=True, control_plan=constant)
@@ -118,9 +102,7 @@ class Schedule(Technique):
 
     def _plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Return the plan of the one training for the whole recipe, its schedule still as it was."""
-        return plan.adjusted(
-            epochs=max(plan.epochs, self.epochs or 0) or EPOCHS,
-            learning_rate=self.learning_rate or plan.learning_rate,
+        return lengthened(plan, self.epochs, self.learning_rate).adjusted(
             warmup=self.warmup,
             cycles=self.cycles,
             drops=self.drops,
@@ -145,7 +127,7 @@ class Schedule(Technique):
         ]
         before = draft.search
         # Beside other dimensions the schedules are only where the search starts, and not all of it.
-        most = len(grid) if before is None else before.trials // STARTS
+        most = len(grid) if before is None else most_starts(before.trials)
         search = before or Search(
             self.trials, self.budget, finalists=self.finalists, sampler="tpe",
             # A schedule that warms up is behind at first, and not worse for it.
@@ -172,8 +154,7 @@ class Schedule(Technique):
             raise OptionError(
                 "--monitor and --min-delta together with --patience or --schedule plateau", "neither", "--patience 3"
             )
-        if self.range_test and self.learning_rate is not None:
-            raise OptionError("a --learning-rate, or --range-test to find one", "both", "leave one out")
+        check_range_test(self.range_test, self.learning_rate)
 
     @property
     def label(self) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from nbopt.errors import DataError, OptionError, nearest
-from nbopt.rates import lr_range
-from nbopt.space import Dimension, Search
+from nbopt.planning import check_range_test, lengthened, range_tested
+from nbopt.space import Dimension, Search, most_starts
 from nbopt.studies import PRUNERS, SAMPLERS
 from nbopt.technique import Context, Draft, Technique, option
 from nbopt.training import OPTIMIZERS, TrainingPlan
@@ -21,11 +21,6 @@ RATE_SPAN = 30.0
 """The learning rate is searched so many times below and above the plan's."""
 
 MOST_DROPOUT = 0.7
-EPOCHS = 5
-"""Passes over train where no step of a recipe says how many."""
-
-STARTS = 3
-"""A third of the trials at most are what another technique wants tried first."""
 REPEATS = 2
 """Fresh seeds where nobody says how many: each is a whole training."""
 
@@ -81,29 +76,15 @@ class Tune(Technique):
         workload = context.workload
         if workload.train is None:
             raise DataError("train data, which tune trains on", "none", "Workload(..., train=...), --train train_dl")
-        if self.range_test and self.learning_rate is not None:
-            raise OptionError("a --learning-rate, or --range-test to find one", "both", "leave one out")
+        check_range_test(self.range_test, self.learning_rate)
         if self.from_scratch:
             draft = draft.from_scratch(workload.framework)
-        plan = draft.plan.adjusted(
-            epochs=max(draft.plan.epochs, self.epochs or 0) or EPOCHS,
-            learning_rate=self.learning_rate or draft.plan.learning_rate,
-        )
+        plan = lengthened(draft.plan, self.epochs, self.learning_rate)
         # What it is compared with is the training as it would have been, begun alike and as long.
         if not draft.control:
             draft = draft.with_(control=True, control_plan=plan)
         if self.range_test:
-            found = lr_range(
-                workload,
-                optimizer=plan.optimizer,
-                batch_size=plan.batch_size,
-                weight_decay=plan.weight_decay,
-                seed=context.seed,
-                begin=draft.begin,
-                progress=context.progress,
-            )
-            draft = draft.with_(tested={**draft.tested, "range": found.to_dict()}).noted(found.text)
-            plan = plan.adjusted(learning_rate=found.suggested or plan.learning_rate)
+            draft, plan = range_tested(draft, plan, context)
         dimensions = space_of(plan, workload, draft.model)
         unknown = [name for name in self.only if name not in dimensions]
         if unknown:
@@ -120,7 +101,7 @@ class Tune(Technique):
             self.repeats or REPEATS,
             "" if self.vs == "none" else self.vs,
             self.warm,
-            () if draft.search is None else draft.search.first[: self.trials // STARTS],
+            () if draft.search is None else draft.search.first[: most_starts(self.trials)],
         )
         return (
             draft.with_(plan=plan, search=search)

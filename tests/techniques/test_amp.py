@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import numpy as np
@@ -133,9 +135,27 @@ def test_nothing_is_taken_whose_interval_does_not_reach_the_gain(
 # On real models
 
 
+def timed_in_quiet(draft: Draft, context: Context, steps: int = 20) -> Tried:
+    """Return what timed steps in bfloat16 say; on a busy machine, which may not be ranked, they are timed again."""
+    for _ in range(12):
+        (found,) = tried(draft, context, ("bfloat16",), steps)
+        if found.clear:
+            break
+        time.sleep(5)
+    return found
+
+
+def settle(work: Workload, step: Amp) -> None:
+    """Have an untouched model's steps timed on a quiet machine: what is clear is remembered."""
+    if has_bfloat16():
+        timed_in_quiet(step.apply(Draft(work.model), Context(work)), Context(work))
+
+
 @needs_bfloat16
 def test_a_wide_net_trains_in_bfloat16_beside_its_training_in_float32(wide_work: Workload) -> None:
-    result = optimize(wide_work, Amp(epochs=2, batch_size=512), runtimes=["torch"], threads=1)
+    step = Amp(epochs=2, batch_size=512)
+    settle(wide_work, step)
+    result = optimize(wide_work, step, runtimes=["torch"], threads=1)
     run, control = result["amp/torch"], result["control/torch"]
     first, second = run.notes[:2]
     assert first.startswith("before training, a step in bfloat16 is")
@@ -157,6 +177,7 @@ def test_steps_are_timed_once_for_the_untouched_model(wide_work: Workload) -> No
     step = Amp(batch_size=512)
     context = Context(wide_work)
     draft = step.apply(Draft(wide_work.model), context)
+    settle(wide_work, step)
     before = belongings(wide_work.model, WIDE[:20])
     one = step.decide(draft, context)
     assert belongings(wide_work.model, WIDE[:20]) == before
@@ -166,20 +187,22 @@ def test_steps_are_timed_once_for_the_untouched_model(wide_work: Workload) -> No
     assert step.decide(draft, again).notes == one.notes
     assert told == []
     copied = draft.with_(model=wide_work.framework.clone(wide_work.model))
-    (other,) = tried(copied, again, ("bfloat16",), 20)
+    other = timed_in_quiet(copied, again)
     assert other.faster is not None
     assert other.faster.value > 1.2
     assert told
 
 
 def test_a_tiny_net_is_refused_with_the_figures(workload: Workload) -> None:
-    result = optimize(workload, Amp(min_gain=1.1), runtimes=["torch"], threads=1)
+    step = Amp(min_gain=1.1)
+    settle(workload, step)
+    result = optimize(workload, step, runtimes=["torch"], threads=1)
     run = result["amp/torch"]
     assert run.failed
     assert "mixed precision refused" in run.reason
     assert "control/torch" not in [each.name for each in result]
     if has_bfloat16():
-        assert "slower than float32 (float32 0." in run.reason
+        assert re.search(r"slower than float32 \(float32 [\d.]+ ms, bfloat16 [\d.]+ ms", run.reason), run.reason
 
 
 def test_in_a_pipeline_a_refusal_is_a_note_and_training_is_float32(workload: Workload) -> None:

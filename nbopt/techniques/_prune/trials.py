@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbopt.errors import OptionError
-from nbopt.frameworks import Fitting
-from nbopt.measurement.metrics import metric_of
 from nbopt.technique import Context
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques._prune.lowering import RECALIBRATED_ROWS, lowering_of, some_of_train
@@ -97,16 +95,7 @@ class Trials:
             model, _ = recalibrated(holding.finish(model), context)
             hold = ()
         if self.plan.epochs and workload.train is not None:
-            metric = metric_of(workload.metric, output=workload.output)
-            fitting = Fitting(
-                split=workload.train,
-                loss=workload.loss,
-                score=context.score,
-                greater_is_better=metric.greater_is_better,
-                hold=hold,
-                progress=context.progress,
-            )
-            workload.framework.fit(model, self.plan.adjusted(seed=context.seed), fitting)
+            workload.framework.fit(model, self.plan.adjusted(seed=context.seed), context.fitting(hold=hold))
         lost = context.lost(whole, context.score(model))
         assert context.max_drop is not None
         return Tried(share, f"{lost:+.4f} lost", lost <= context.max_drop)
