@@ -240,14 +240,8 @@ def test_a_plateau_follows_validation(kind: str, monitor: str, digits: Digits) -
     assert len(set(record.rates)) > 1
 
 
-def averages(kind: str) -> None:
-    if kind == "torch":
-        pytest.importorskip("schedulefree")
-
-
 @BOTH
 def test_schedule_free_judges_and_keeps_the_average(kind: str, digits: Digits) -> None:
-    averages(kind)
     plan = TrainingPlan(epochs=8, learning_rate=0.01, batch_size=100, schedule="schedule_free", warmup=0.1)
     model, record, fitting = fitted(kind, plan, digits)
     assert max(record.scores) > 0.9
@@ -261,7 +255,6 @@ def test_schedule_free_judges_and_keeps_the_average(kind: str, digits: Digits) -
 
 @BOTH
 def test_schedule_free_decays_the_weights_that_steps_are_made_on(kind: str, digits: Digits) -> None:
-    averages(kind)
     norms = []
     for decay in (0.0, 10.0):
         plan = TrainingPlan(
