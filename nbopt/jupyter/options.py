@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from nbopt.errors import OptionError
+from nbopt.options import check_value, option
 from nbopt.recipe import Recipe
 from nbopt.recipe.grammar import Option, options_of
 from nbopt.runtimes import runtime_named
-from nbopt.technique import Technique, check_value, option
+from nbopt.technique import Technique
 
 MetricName = Literal["accuracy", "balanced_accuracy", "auc", "average_precision", "f1", "log_loss", "rmse", "mae", "r2"]
 ALL = "all"

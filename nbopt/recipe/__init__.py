@@ -1,7 +1,7 @@
 """Recipe: techniques in order, to and from one line of text.
 
 The magics, completion and the command line read their options with the same grammar, from the same
-declarations (`nbopt.technique.option`).
+declarations (`nbopt.options.option`).
 """
 
 from __future__ import annotations

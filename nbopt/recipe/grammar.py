@@ -104,7 +104,7 @@ class Option:
 
     Args:
         owner: The dataclass that declares it.
-        spec: The field, with the metadata of `nbopt.technique.option`.
+        spec: The field, with the metadata of `nbopt.options.option`.
         hint: Its type.
     """
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from nbopt.errors import DataError, TrainingError
 from nbopt.measurement.environment import has_bfloat16
-from nbopt.technique import Context, Draft, Technique, option
+from nbopt.options import option
+from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._amp.choice import HALVES, NO_BF16, candidates, chosen
 from nbopt.techniques._amp.trial import tried
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from nbopt.errors import OptionError
-from nbopt.technique import Context, Draft, Technique, option
+from nbopt.options import option
+from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques._prune.lowering import Ranking, lowering_of
 from nbopt.techniques._prune.masks import magnitude_masks, read_pattern

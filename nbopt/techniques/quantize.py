@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 from nbopt.errors import DataError, ExportError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
+from nbopt.options import option
 from nbopt.runtimes import Runtime
-from nbopt.technique import Context, Draft, Lowered, Technique, option
+from nbopt.technique import Context, Draft, Lowered, Technique
 
 LEAST_SHARE = 0.005
 """Share of weights in int8 below which there are only scales' zero points, and nothing was quantized."""

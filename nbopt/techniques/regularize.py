@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from nbopt.errors import DataError, TrainingError
+from nbopt.options import option
 from nbopt.space import Search
-from nbopt.technique import Context, Draft, Technique, Trained, option
+from nbopt.technique import Context, Draft, Technique, Trained
 from nbopt.techniques._regularize.adding import deployed, with_dropout, with_norms
 from nbopt.techniques._regularize.cocktail import dimensions, mixing_refused
 from nbopt.techniques._regularize.diagnosis import Diagnosis, diagnose

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from nbopt.errors import DataError, OptionError
+from nbopt.options import option
 from nbopt.planning import check_range_test, lengthened, range_tested
 from nbopt.schedules import MONITORS, SCHEDULES
 from nbopt.space import Dimension, Search, most_starts
-from nbopt.technique import Context, Draft, Technique, option
+from nbopt.technique import Context, Draft, Technique
 from nbopt.training import TrainingPlan
 
 FACTORS = (1.0, 3.0, 1 / 3)

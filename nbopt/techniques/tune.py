@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from nbopt.errors import DataError, OptionError, nearest
+from nbopt.options import option
 from nbopt.planning import check_range_test, lengthened, range_tested
 from nbopt.space import Dimension, Search, most_starts
 from nbopt.studies import PRUNERS, SAMPLERS
-from nbopt.technique import Context, Draft, Technique, option
+from nbopt.technique import Context, Draft, Technique
 from nbopt.training import OPTIMIZERS, TrainingPlan
 from nbopt.workload import Workload
 

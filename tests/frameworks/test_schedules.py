@@ -268,7 +268,6 @@ def test_schedule_free_decays_the_weights_that_steps_are_made_on(kind: str, digi
 
 
 def test_schedule_free_measures_batch_norm_for_the_average(digits: Digits) -> None:
-    averages("torch")
     x, y = digits.train
     images = x.reshape(-1, 1, 8, 8)
     torch.manual_seed(0)

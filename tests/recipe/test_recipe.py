@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbopt.errors import NbOptError, OptionError
+from nbopt.options import option
 from nbopt.recipe import Recipe, technique_text
 from nbopt.recipe.grammar import Option, options_of
 from nbopt.recipe.values import kinds_of
-from nbopt.technique import Technique, option
+from nbopt.technique import Technique
 from nbopt.techniques import all_techniques
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.jupyter.verbs import Verb
-from nbopt.technique import option
+from nbopt.options import option
 
 if TYPE_CHECKING:
     from nbopt.comparison import Comparison

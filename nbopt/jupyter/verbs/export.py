@@ -10,9 +10,9 @@ from nbopt.artifacts import files_of, sidecar_of, size_of
 from nbopt.errors import ExportError
 from nbopt.history import renamed, size_text
 from nbopt.jupyter.verbs import Verb
+from nbopt.options import option
 from nbopt.runs import Run
 from nbopt.sheet import Sheet, bundle
-from nbopt.technique import option
 
 if TYPE_CHECKING:
     from nbopt.jupyter.options import Request

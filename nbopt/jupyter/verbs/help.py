@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nbopt.errors import OptionError, nearest
 from nbopt.jupyter.options import GROUPS, groups_of
 from nbopt.jupyter.verbs import Verb, all_verbs
+from nbopt.options import option
 from nbopt.recipe.grammar import Option, options_of
 from nbopt.recipe.values import is_flag
 from nbopt.sheet import Sheet, bundle
-from nbopt.technique import Technique, option
+from nbopt.technique import Technique
 from nbopt.techniques import all_techniques
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from nbopt.errors import OptionError
 from nbopt.history import kept_runs, run_named
 from nbopt.jupyter.progress import live_progress
 from nbopt.jupyter.verbs import Verb
-from nbopt.technique import option
+from nbopt.options import option
 
 if TYPE_CHECKING:
     from nbopt.jupyter.options import Request

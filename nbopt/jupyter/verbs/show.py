@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.history import RunCard
 from nbopt.jupyter.verbs import Verb
-from nbopt.technique import option
+from nbopt.options import option
 
 if TYPE_CHECKING:
     from nbopt.jupyter.options import Request
