@@ -192,15 +192,17 @@ class Stage:
         if runtime.name not in self._spare and not runtime.unavailable(self.workload.framework.name):
             self._spare[runtime.name] = WorkerProcess(self.settings.thread_count, runtime.name)
 
-    def bench(self, path: Path, manifest: Manifest, *, wait: bool = True) -> Bench:
-        """Open an artifact in a fresh process."""
+    def bench(self, path: Path, manifest: Manifest, *, wait: bool = True, alone: bool = False) -> Bench:
+        """Open an artifact in a fresh process, or `alone` or not in some, as the budget has it."""
+        budget = Budget.of("full" if self.settings.budget == "full" else "quick")
         return Bench(
             path,
             manifest,
             threads=self.settings.thread_count,
             folder=self.workload.report_rows.folder,
             wait=wait,
-            instances=Budget.of("full" if self.settings.budget == "full" else "quick").instances,
+            instances=budget.instances,
+            processes=1 if alone else budget.processes,
             process=self._spare.pop(manifest.runtime, None),
         )
 
@@ -301,7 +303,8 @@ class Stage:
         self.prepare(runtime)
         with self.scratch() as folder:
             exported = self.export(model, runtime, folder)
-            with self.bench(exported.path, self.manifest(runtime, exported, "float32")) as bench, measuring():
+            manifest = self.manifest(runtime, exported, "float32")
+            with self.bench(exported.path, manifest, alone=True) as bench, measuring():
                 side = bench.side()
                 first = side(1).elapsed_ns
                 block = side(max(3, int(TRIAL_NS / max(first, 1.0))))

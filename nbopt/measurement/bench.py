@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nbopt.artifacts import size_of
 from nbopt.frozen import join_ragged
 from nbopt.measurement.audit import Audit
 from nbopt.measurement.blocks import Block, Side
 from nbopt.measurement.placement import Placement
 from nbopt.measurement.process import WorkerProcess
 from nbopt.runtimes import Manifest
+
+TWIN_BYTES = 64 * 2**20
+"""A larger artifact streams through the caches wherever it lies, and several processes of it need their memory."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Bench:
         instances: Times that the artifact is loaded at most, 1 or more; calls of a block are made to one of them, and
             blocks to each in turn.
         repeat: Inferences of one call, 1 or more: for checks of the instrument.
+        processes: Fresh processes whose turns make a side, 1 or more, where the file is no larger than 64 MB; all but
+            the first serve timing alone.
 
     Raises:
         ExportError: The runtime does not take the model, or its process died.
@@ -64,23 +71,29 @@ class Bench:
         process: WorkerProcess | None = None,
         instances: int = 1,
         repeat: int = 1,
+        processes: int = 1,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self._process = WorkerProcess(threads) if process is None else process
-        self._process.what = f"{manifest.runtime} to run {path.name}"
+        self._all = [self._process]
         self._loaded: Loaded | None = None
         try:
-            self._process.send(
-                do="load",
-                path=str(path),
-                runtime=manifest.runtime,
-                manifest=asdict(manifest),
-                threads=threads,
-                folder=str(folder),
-                instances=instances,
-                repeat=repeat,
-            )
+            cheap = manifest.device == "cpu" and path.exists() and size_of(path) <= TWIN_BYTES
+            while cheap and len(self._all) < processes:
+                self._all.append(WorkerProcess(threads))
+            for each in self._all:
+                each.what = f"{manifest.runtime} to run {path.name}"
+                each.send(
+                    do="load",
+                    path=str(path),
+                    runtime=manifest.runtime,
+                    manifest=asdict(manifest),
+                    threads=threads,
+                    folder=str(folder),
+                    instances=instances,
+                    repeat=repeat,
+                )
             if wait:
                 self._loaded = self.loaded
         except BaseException:
@@ -102,8 +115,13 @@ class Bench:
 
     @property
     def pid(self) -> int:
-        """Return the process's number, whose load is not foreign."""
+        """Return the number of the process that predicts and is audited."""
         return self._process.pid
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Return the numbers of all its processes, whose load is not foreign."""
+        return tuple(each.pid for each in self._all)
 
     def predict(self, folder: Path) -> np.ndarray[Any, Any]:
         """Return the outputs for every row of a frozen split, in order."""
@@ -113,17 +131,21 @@ class Bench:
             with np.load(out, allow_pickle=False) as archive:
                 return join_ragged([archive[name] for name in archive.files])
 
-    def side(self, batch: int = 1, placement: Placement | None = None) -> Side:
-        """Return what `run_rounds` measures: inferences of `batch` rows in that process.
+    def side(self, batch: int = 1, placement: Placement | None = None, *, alone: bool = False) -> Side:
+        """Return what `run_rounds` measures: inferences of `batch` rows, in each of the processes in turn.
 
         Args:
             batch: Rows of one inference.
             placement: Where all sides of a round run; None leaves that to the system.
+            alone: In the first process alone.
         """
+        turns = cycle(range(1 if alone else len(self._all)))
 
         def run(iterations: int) -> Block:
             cpus = [] if placement is None else list(placement.current)
-            reply = self._ask(do="block", iterations=iterations, batch=batch, cpus=cpus)
+            self._loaded = self.loaded  # its reply comes first
+            process = next(turns)
+            reply = self._all[process].ask(do="block", iterations=iterations, batch=batch, cpus=cpus)
             wall_ns = np.array(reply["wall_ns"])
             return Block(
                 wall_ns,
@@ -133,6 +155,7 @@ class Bench:
                 reply["distortion"],
                 reply["parallel"],
                 reply["instance"],
+                process,
             )
 
         return run
@@ -146,8 +169,9 @@ class Bench:
         return self._process.ask(**request)
 
     def close(self) -> None:
-        """End the process."""
-        self._process.close()
+        """End its processes."""
+        for each in self._all:
+            each.close()
 
     def __enter__(self) -> Bench:
         return self

@@ -35,7 +35,8 @@ class Block:
         distortion: How many times longer the median call took, >= 1: waiting comes in slices of some
             milliseconds, so that of short calls it hits few, and their median stays true. None: as contention.
         parallel: Threads that worked at once: CPU time over that of the busiest thread; None where not known.
-        instance: Which of several instances of the side's artifact was called.
+        instance: Which of several instances of the side's artifact was called, counted in its process.
+        process: Which of several processes of the side that was.
     """
 
     wall_ns: NDArray[np.float64]
@@ -45,6 +46,7 @@ class Block:
     distortion: float | None = None
     parallel: float | None = None
     instance: int = 0
+    process: int = 0
 
     @property
     def settled(self) -> NDArray[np.float64]:

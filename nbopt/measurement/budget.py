@@ -15,6 +15,8 @@ _ROUNDS_WANTED = 100
 """Machines drift at every scale of time: halving the blocks of a round, so that there are twice as many, made the
 interval of a ratio a quarter narrower at the same cost, down to blocks of some milliseconds."""
 
+_THOROUGH_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -27,7 +29,7 @@ class Budget:
         least: Rounds that are made even where they take longer than `seconds`.
         fair: Rounds that an interval needs to be of use; fewer are made only where they take longer than
             `patience` times `seconds`.
-        far: Times `precise` that will do for a ratio beyond 1.25, 1 or more.
+        far: Times `precise` that will do for a ratio beyond 1.25, 1 or more; so many times fewer rounds will, too.
         patience: How much longer than `seconds` the rounds of a slow model may take, 1 or more.
     """
 
@@ -43,9 +45,9 @@ class Budget:
     def of(cls, budget: Literal["quick", "full"] | float | Budget) -> Budget:
         """Return the budget of a word or a number of seconds.
 
-        quick: 1.2 s, less where the interval is within 2% (width 3.5%) before, or 4% beyond a ratio of 1.25; a model
-        of which that is less than eight rounds gets up to five times as long for them. full: until the interval
-        is within 1%, at most 20 s.
+        quick: 1.2 s, less where the interval is within 2% (width 3.5%) before, or 4% beyond a ratio of 1.25, which
+        needs half as many rounds; a model of which that is less than eight rounds gets up to five times as long for
+        them. full: until the interval is within 1%, at most 20 s.
 
         Raises:
             OptionError: Neither a known word nor a positive number.
@@ -62,9 +64,23 @@ class Budget:
         raise OptionError('"quick", "full" or a number of seconds above 0', repr(budget), 'budget="full"')
 
     @property
+    def thorough(self) -> bool:
+        """Tell whether there is time for more than one process of each side."""
+        return self.seconds >= _THOROUGH_SECONDS
+
+    @property
     def instances(self) -> int:
-        """Return how often an artifact is loaded where that is cheap: the luck of its place in memory is seen."""
-        return 4 if self.seconds < 5 else 8
+        """Return how often a process loads an artifact where that is cheap: the luck of its place in memory is seen."""
+        return 4
+
+    @property
+    def processes(self) -> int:
+        """Return in how many processes an artifact runs where that is cheap.
+
+        Two processes with one file differ by a percent (`nbopt.measurement.places`), which no number of rounds
+        averages out, and 5% is to be found.
+        """
+        return 3 if self.thorough else 1
 
     def block_ns(self, sides: int) -> float:
         """Return how long one block should take, 2 to 20 ms."""

@@ -16,7 +16,7 @@ from nbopt.errors import OptionError
 from nbopt.measurement.blocks import Block, Side
 from nbopt.measurement.budget import Budget
 from nbopt.measurement.contention import ContentionSampler
-from nbopt.measurement.places import between_places
+from nbopt.measurement.places import Places, between_places
 from nbopt.measurement.statistics import (
     EQUIVALENCE,
     NARROW,
@@ -202,7 +202,8 @@ class Rounds:
         near = max(equivalence, self._resolution(baseline, variant))
         return verdict_of_ratio(
             self.ratio(baseline, variant, level=level),
-            contention=self.doubt(baseline, variant),
+            contention=self.doubt(baseline),
+            variant_contention=self.doubt(variant),
             equivalence=near,
             narrow=max(NARROW, 1.5 * near),
         )
@@ -220,14 +221,18 @@ class Rounds:
         if not self.apart or not (ratio.low > 0 and math.isfinite(ratio.high)):
             return ratio
         kept = self.kept()
-        sides = [self._instances(name)[kept] for name in names]
+        sides = [self._places(name, kept) for name in names]
         ratios = np.log(self.times(names[0])[kept] / self.times(names[1])[kept])
         between = math.hypot(between_places(ratios, *sides, level=ratio.level), self._resolution(*names))
         down, up = (math.hypot(math.log(bound / ratio.value), between) for bound in (ratio.low, ratio.high))
         return Interval(ratio.value, ratio.value * math.exp(-down), ratio.value * math.exp(up), ratio.level)
 
-    def _instances(self, name: str) -> NDArray[np.int64]:
-        return np.array([block.instance for block in self.blocks[name]], dtype=np.int64)
+    def _places(self, name: str, kept: Mask) -> Places:
+        blocks = [block for block, keep in zip(self.blocks[name], kept, strict=True) if keep]
+        return Places(
+            np.array([block.process for block in blocks], dtype=np.int64),
+            np.array([block.instance for block in blocks], dtype=np.int64),
+        )
 
     def latency(self, name: str, *, level: float = 0.95) -> Latency:
         """Return a side's times."""
@@ -353,15 +358,15 @@ def _done(rounds: Rounds, plan: Budget, level: float) -> bool:
     if rounds.seconds * (made + 0.5) / made > allowed:  # another round would end past the budget
         return True
     # Judged every fifth round only: each look is a chance to stop at an interval that is narrow by luck.
-    if plan.precise is None or made < plan.enough or made % 5:
+    if plan.precise is None or made < plan.enough / plan.far or made % 5:
         return False
     baseline, *others = rounds.blocks
-    return all(_precise(rounds.paired_ratio(baseline, other, level=level), plan) for other in others)
+    return all(_precise(rounds.paired_ratio(baseline, other, level=level), made, plan) for other in others)
 
 
-def _precise(ratio: Interval, plan: Budget) -> bool:
-    apart = ratio.low > FAR or ratio.high < 1 / FAR
-    return plan.precise is not None and ratio.relative_width <= plan.precise * (plan.far if apart else 1.0)
+def _precise(ratio: Interval, made: int, plan: Budget) -> bool:
+    leeway = plan.far if ratio.low > FAR or ratio.high < 1 / FAR else 1.0
+    return plan.precise is not None and made >= plan.enough / leeway and ratio.relative_width <= plan.precise * leeway
 
 
 def _warm_up(side: Side, first: Block, limit_ns: float) -> WarmUp:

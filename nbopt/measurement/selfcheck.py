@@ -115,7 +115,15 @@ def check(
     done: list[Trial] = []
     plan = Budget.of("full" if budget == "full" else "quick")
     share = Fraction(delay).limit_denominator(LARGEST_REPEAT)
-    fresh = partial(Bench, path, manifest, threads=threads, folder=folder, instances=plan.instances)
+    fresh = partial(
+        Bench,
+        path,
+        manifest,
+        threads=threads,
+        folder=folder,
+        instances=plan.instances,
+        processes=plan.processes,
+    )
     for number in range(trials):
         place = Placement(threads, seed + number)
         with (
@@ -127,7 +135,7 @@ def check(
                 {"baseline": baseline.side(placement=place), "variant": variant.side(placement=place)},
                 plan,
                 rng=seed + number,
-                pids=(baseline.pid, variant.pid),
+                pids=(*baseline.pids, *variant.pids),
                 apart=True,
                 before_round=place.turn,
             )

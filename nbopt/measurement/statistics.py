@@ -59,7 +59,7 @@ QUIET = 1.1
 """Up to this contention a machine counts as quiet: threads waited less than a tenth of what they ran."""
 
 HOPELESS = 3.0
-"""Beyond this contention nothing is ranked: threads waited twice as long as they ran."""
+"""Beyond this contention a side's time says nothing but "at most": threads waited twice as long as they ran."""
 
 _FEWEST_FOR_ORDER = 6  # fewer values can't give a 95% interval of order statistics
 _FEWEST_FOR_CORRELATION = 8
@@ -201,16 +201,23 @@ def verdict_of_difference(interval: Interval, *, margin: float, greater_is_bette
 
 
 def verdict_of_ratio(
-    interval: Interval, *, contention: float = 1.0, equivalence: float = EQUIVALENCE, narrow: float = NARROW
+    interval: Interval,
+    *,
+    contention: float = 1.0,
+    variant_contention: float | None = None,
+    equivalence: float = EQUIVALENCE,
+    narrow: float = NARROW,
 ) -> RatioVerdict:
     """Return what a ratio baseline / variant of times (or sizes, or memory) says of the variant.
 
-    Contention up to 1.1 is a quiet machine. Above that the interval is first widened by it on both sides,
-    since waiting may have hit one side alone; above 3 nothing is ranked.
+    Contention up to 1.1 is a quiet machine. Above that the interval is first widened by it, since waiting may have
+    hit one side alone. Waiting only ever lengthens: that of the baseline makes a ratio too large, so that the lower
+    bound falls by it, and that of the variant makes it too small. Above 3 a side's bound says nothing.
 
     Args:
         interval: From `median_ratio`; above 1 the variant is faster.
-        contention: How much longer threads took than they ran, >= 1.
+        contention: How much longer the baseline's threads took than they ran, >= 1.
+        variant_contention: The same of the variant; None: as the baseline's.
         equivalence: Relative difference that means nothing, default 2%.
         narrow: How far the interval of "same" may reach from 1, default 5%.
 
@@ -218,13 +225,20 @@ def verdict_of_ratio(
         better or worse: the whole interval lies beyond the equivalence. same: the estimate lies within it and
         the interval is narrow. Else inconclusive.
     """
-    if contention > HOPELESS or not (math.isfinite(interval.high) and interval.low > 0):
+    if not (math.isfinite(interval.high) and interval.low > 0):
         return "inconclusive"
-    doubt = contention if contention > QUIET else 1.0
-    low, high = interval.low / doubt, interval.high * doubt
+    low = interval.low / _doubt(contention)
+    high = interval.high * _doubt(contention if variant_contention is None else variant_contention)
     if low > 1 + equivalence:
         return "better"
     if high < 1 / (1 + equivalence):
         return "worse"
     near = 1 / (1 + equivalence) <= interval.value <= 1 + equivalence
     return "same" if near and low >= 1 / (1 + narrow) and high <= 1 + narrow else "inconclusive"
+
+
+def _doubt(contention: float) -> float:
+    """Return by which factor a side's time may be too long."""
+    if contention > HOPELESS:
+        return math.inf
+    return contention if contention > QUIET else 1.0

@@ -141,7 +141,7 @@ def measure_subject(
             {name: each.bench.side(placement=places[name]) for name, each in named.items()},
             Budget.of("full" if budget == "full" else "quick"),
             rng=seed,
-            pids=[each.bench.pid for each in named.values()],
+            pids=[pid for each in named.values() for pid in each.bench.pids],
             apart=True,
             before_round=turn,
             on_round=on_round,
@@ -258,7 +258,7 @@ def throughput_by_batch(
         if found and batch * latency_ns > LONGEST_CALLS * limit_ns:
             break
         try:
-            side = bench.side(batch, placement)
+            side = bench.side(batch, placement, alone=True)
             first = side(1)
             calls = math.ceil(limit_ns / float(np.median(first.wall_ns)))
             block = side(calls) if calls > 1 else first

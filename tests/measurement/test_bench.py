@@ -216,6 +216,25 @@ def test_blocks_go_to_each_instance_in_turn(open_bench: Open, onnx: tuple[Path, 
     assert {open_bench(*onnx).side()(2).instance} == {0}
 
 
+def test_blocks_go_to_each_process_in_turn_and_all_of_them_end(open_bench: Open, onnx: tuple[Path, Manifest]) -> None:
+    bench = open_bench(*onnx, instances=2, processes=3)
+    side = bench.side()
+    assert [side(2).process for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    alone = bench.side(alone=True)
+    assert {alone(2).process for _ in range(4)} == {0}
+    assert len(set(bench.pids)) == 3
+    assert bench.pid == bench.pids[0]
+    bench.close()
+    assert not any(psutil.pid_exists(pid) for pid in bench.pids)
+
+
+def test_a_large_artifact_has_one_process(
+    open_bench: Open, onnx: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbopt.measurement.bench.TWIN_BYTES", 100)
+    assert len(open_bench(*onnx, processes=3).pids) == 1
+
+
 def test_a_call_of_several_inferences_makes_as_many(
     onnx: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:

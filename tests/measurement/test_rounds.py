@@ -235,33 +235,41 @@ def test_what_a_callable_raises_is_passed_on_and_the_collector_runs_again() -> N
     assert gc.isenabled()
 
 
-def placed_side(call_ms: float, places: list[float], rng: np.random.Generator) -> Callable[[int], Block]:
-    """Return a side of several instances, each of which is faster or slower by a factor."""
+def placed_side(call_ms: float, places: list[list[float]], rng: np.random.Generator) -> Callable[[int], Block]:
+    """Return a side of several processes with several instances each, each of which is faster or slower by a factor."""
     turn = 0
 
     def side(iterations: int) -> Block:
         nonlocal turn
-        instance, turn = turn % len(places), turn + 1
-        wall = call_ms * 1e6 * places[instance] * np.exp(0.03 * rng.normal() + 0.02 * rng.normal(size=iterations))
-        return Block(wall, float(wall.sum()), iterations, 1.0, 1.0, 1.0, instance)
+        process, instance = turn % len(places), turn // len(places) % len(places[0])
+        turn += 1
+        factor = places[process][instance]
+        wall = call_ms * 1e6 * factor * np.exp(0.03 * rng.normal() + 0.02 * rng.normal(size=iterations))
+        return Block(wall, float(wall.sum()), iterations, 1.0, 1.0, 1.0, instance, process)
 
     return side
 
 
-def placed_rounds(rng: np.random.Generator, instances: int, spread: float, *, apart: bool) -> Rounds:
-    rounds = Rounds(apart=apart)
+def placed_rounds(
+    rng: np.random.Generator, instances: int, spread: float, *, apart: bool, processes: int = 1, rounds: int = 40
+) -> Rounds:
+    made = Rounds(apart=apart)
     for name in ("baseline", "variant"):
-        process = 1 + 0.005 * rng.normal()
-        side = placed_side(1.0, [process * (1 + spread * rng.normal()) for _ in range(instances)], rng)
-        rounds.blocks[name] = [side(20) for _ in range(40)]
-    return rounds
+        each = 1 + 0.008 * rng.normal(size=(processes, 1))
+        side = placed_side(1.0, (each * (1 + spread * rng.normal(size=(processes, instances)))).tolist(), rng)
+        made.blocks[name] = [side(20) for _ in range(rounds)]
+    return made
 
 
-@pytest.mark.parametrize(("instances", "spread"), [(1, 0.007), (4, 0.007), (4, 0.013), (8, 0.0)])
-def test_the_interval_of_a_ratio_holds_the_luck_of_places(instances: int, spread: float) -> None:
+@pytest.mark.parametrize(
+    ("processes", "instances", "spread"),
+    [(1, 1, 0.007), (1, 4, 0.007), (1, 4, 0.013), (1, 8, 0.0), (3, 4, 0.009), (3, 1, 0.0)],
+)
+def test_the_interval_of_a_ratio_holds_the_luck_of_places(processes: int, instances: int, spread: float) -> None:
     covered, narrow = 0, 0
     for seed in range(300):
-        rounds = placed_rounds(np.random.default_rng(seed), instances, spread, apart=True)
+        rng = np.random.default_rng(seed)
+        rounds = placed_rounds(rng, instances, spread, apart=True, processes=processes)
         covered += rounds.ratio("baseline", "variant").covers(1.0)
         narrow += rounds.paired_ratio("baseline", "variant").covers(1.0)
     # 93% of 300 is promised; 90% would be met by chance one time in thirty.
@@ -269,9 +277,31 @@ def test_the_interval_of_a_ratio_holds_the_luck_of_places(instances: int, spread
     assert narrow < covered  # what one process shows is less than what differs between two
 
 
+def test_more_processes_make_an_interval_narrower() -> None:
+    widths = [
+        np.mean(
+            [
+                placed_rounds(np.random.default_rng(seed), 4, 0.008, apart=True, processes=processes, rounds=96)
+                .ratio("baseline", "variant")
+                .relative_width
+                for seed in range(20)
+            ]
+        )
+        for processes in (1, 3)
+    ]
+    assert widths[1] < 0.75 * widths[0]
+
+
 def test_sides_of_one_process_are_as_far_apart_as_they_measure() -> None:
     rounds = placed_rounds(np.random.default_rng(0), 4, 0.01, apart=False)
     assert rounds.ratio("baseline", "variant") == rounds.paired_ratio("baseline", "variant")
+
+
+@pytest.mark.parametrize(("factor", "rounds"), [(1.0, 36), (2.0, 18)])
+def test_what_is_far_faster_needs_half_as_many_rounds(clock: Clock, factor: float, rounds: int) -> None:
+    sides = {"f": clock.side(1.0, noise=0.005, seed=0), "g": clock.side(1.0 / factor, noise=0.005, seed=1)}
+    made = len(run_rounds(sides, Budget(30.0, precise=0.035, enough=36, far=2.0), rng=3))
+    assert rounds <= made < rounds + 5
 
 
 def test_no_side_is_first_more_often(clock: Clock) -> None:

@@ -147,6 +147,27 @@ def test_verdict_of_ratio(value: float, low: float, high: float, contention: flo
     assert verdict_of_ratio(Interval(value, low, high), contention=contention) == verdict
 
 
+@pytest.mark.parametrize(
+    ("value", "baseline", "variant", "verdict"),
+    [
+        (3.0, 1.0, 9.0, "better"),  # what waited was the faster side: it is faster still
+        (3.0, 9.0, 1.0, "inconclusive"),
+        (0.3, 9.0, 1.0, "worse"),
+        (0.3, 1.0, 9.0, "inconclusive"),
+        (1.3, 1.0, 1.4, "better"),
+        (1.3, 1.4, 1.0, "inconclusive"),
+        (1.0, 1.0, 1.2, "inconclusive"),
+        (3.0, 1.0, math.inf, "better"),
+        (3.0, math.inf, 1.0, "inconclusive"),
+    ],
+)
+def test_waiting_makes_a_side_slower_and_never_faster(
+    value: float, baseline: float, variant: float, verdict: str
+) -> None:
+    interval = Interval(value, value / 1.02, value * 1.02)
+    assert verdict_of_ratio(interval, contention=baseline, variant_contention=variant) == verdict
+
+
 @given(value=st.floats(0.2, 5), spread=st.floats(1, 2), contention=st.floats(1, 4))
 def test_verdicts_of_ratios_mirror(value: float, spread: float, contention: float) -> None:
     opposite = {"better": "worse", "worse": "better", "same": "same", "inconclusive": "inconclusive"}
