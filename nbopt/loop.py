@@ -134,6 +134,7 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
     stage.warm_up([stage.native, *chosen])
     repeats: dict[str, list[Run]] = {}
     found: Found | None = None
+    others: dict[str, Found | None] = {}
     for seed in range(recipe.seed, recipe.seed + seeds):
         if not any(step.times for step in recipe.techniques):
             for runtime in chosen:
@@ -156,6 +157,12 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
             yield run
         if found is not None and found.interrupted:
             raise KeyboardInterrupt  # what the search had by then is kept and shown, and no more is begun
+        for other in recipe.beside():
+            run = _measure_beside(stage, other.with_seed(seed), chosen, others)
+            repeats.setdefault(other.text(), []).append(run)
+            yield run
+            if any(each is not None and each.interrupted for each in others.values()):
+                raise KeyboardInterrupt
         if seeds > 1 and _is_settled(repeats.values()):
             break
     if seeds > 1:
@@ -170,6 +177,14 @@ def _measure_control(stage: Stage, control: Control, candidate: Candidate, runti
         return measure_candidate(stage, control, make_control(stage, candidate), runtime)
 
     return stage.control((candidate.control_plan, len(candidate.draft.begin)), make)
+
+
+def _measure_beside(stage: Stage, recipe: Recipe, chosen: Sequence[Runtime], found: dict[str, Found | None]) -> Run:
+    """Carry out and measure a recipe that must stand beside another, on one runtime: what it tells is quality."""
+    candidate = make_candidate(stage, recipe, chosen, found.get(recipe.text()))
+    found.setdefault(recipe.text(), candidate.found)
+    where = next((each for each in chosen if not candidate.refused(each)), chosen[0])
+    return measure_candidate(stage, recipe, candidate, where)
 
 
 def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:

@@ -280,6 +280,10 @@ class Technique:
         for spec in dataclasses.fields(self):
             check_value(f"{self.word} --{spec.name.replace('_', '-')}", spec, getattr(self, spec.name))
 
+    def beside(self) -> tuple[Technique, ...]:
+        """Return what must stand beside it in the table, each in its place in the same recipe; nothing by default."""
+        return ()
+
     def apply(self, draft: Draft, context: Context) -> Draft:
         """Return the draft with this technique in it.
 
@@ -298,7 +302,7 @@ class Technique:
         words: list[str] = []
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
-            if value == spec.default:
+            if _same(value, spec.default):
                 continue
             flag = "--" + spec.name.replace("_", "-")
             if value is True:
@@ -306,11 +310,24 @@ class Technique:
             elif value is False:
                 words.append(f"--no-{flag[2:]}")
             elif isinstance(value, (tuple, list)):
-                words += [flag, ",".join(map(str, value))]
+                words += [flag, ",".join(map(_plain, value))]
             else:
-                words += [flag, str(value)]
+                words += [flag, _plain(value)]
         return words
 
     def text(self) -> str:
         """Return the technique as one line of a recipe."""
         return " ".join([self.word, *self.options_text()])
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Tell whether a value is the default; models and arrays, which compare in ways of their own, are by identity."""
+    return value is default or (isinstance(value, (*_PLAIN, tuple)) and bool(value == default))
+
+
+def _plain(value: Any) -> str:
+    """Return a value as a table writes it: of a model or an array its type, whose own text would fill the table."""
+    return str(value) if isinstance(value, _PLAIN) or value is None else f"{{{type(value).__name__}}}"
+
+
+_PLAIN = (str, int, float, np.number)

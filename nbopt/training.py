@@ -13,6 +13,7 @@ from typing import Any
 
 from nbopt.errors import DataError, NbOptError, OptionError, TrainingError
 from nbopt.schedules import MONITORS, SCHEDULES
+from nbopt.teaching import Teacher
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 AVERAGES = ("none", "ema", "swa")
@@ -95,6 +96,7 @@ class TrainingPlan:
             or "float16", in which torch's autocast and Keras's mixed policies compute products and convolutions,
             float16 with a scaled loss (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740). Weights stay
             float32, before, meanwhile and after.
+        teacher: What is imitated beside the labels, and how much it counts; None, the default, for labels alone.
 
     Raises:
         OptionError: A value is out of its range.
@@ -125,6 +127,7 @@ class TrainingPlan:
     ema_decay: float = 0.999
     swa_start: float = 0.75
     precision: str = "float32"
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 0:

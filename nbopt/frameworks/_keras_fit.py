@@ -19,6 +19,7 @@ from nbopt.frameworks._keras_copy import layers_of, symbolic
 from nbopt.frameworks._keras_mixing import mixed, mixed_loss
 from nbopt.frameworks._keras_precision import Precision
 from nbopt.frameworks._keras_schedules import Rates, make_optimizer
+from nbopt.frameworks._keras_teaching import Lessons
 from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._watching import Watch
@@ -110,6 +111,7 @@ class Loop:
         self.rates = Rates(plan, model, self.optimizer, self.steps)
         self.variables = model.trainable_variables
         self.precision = Precision(plan)
+        self.lessons = Lessons.of(plan, model)
         # One trace serves full batches and the last, shorter one.
         self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
         self.traced = False
@@ -117,10 +119,13 @@ class Loop:
             lambda inputs: primary_output(model(inputs, training=False)), autograph=False, reduce_retracing=True
         )
 
-    def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
+    def _step(self, inputs: Any, target: Any, weight: Any, lesson: Any = None) -> Any:
         with self.precision.traced(self.model), tf.GradientTape() as tape:
-            output = self.precision.output(primary_output(self.model(inputs, training=True)))
+            given = self.model(inputs, training=True) if self.lessons is None else self.lessons.call(inputs)
+            output = self.precision.output(primary_output(given))
             loss = tf.cast(self.loss(output, target, weight), tf.float32)
+            if self.lessons is not None:
+                loss = self.lessons.blended(loss, output, target, weight, lesson)
             # Weight penalties and activity regularizers of the user's layers.
             total = loss + tf.add_n([tf.cast(extra, tf.float32) for extra in self.model.losses] or [0.0])
             scaled = self.optimizer.scale_loss(total)
@@ -166,9 +171,11 @@ class Loop:
             DataError: Labels or class numbers that the model has no place for, or inputs that can't be mixed.
             TrainingError: In half precision, the gradients of too many steps in a row were not finite.
         """
-        arguments = self._arguments(batch)
+        arguments: tuple[Any, ...] = self._arguments(batch)
         if self.mixing is not None:
             arguments = mixed(self.mixing, *arguments)
+        if self.lessons is not None:
+            arguments = (*arguments, self.lessons.lesson(arguments[0]))
         if not self.traced:
             self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
             self.traced = True

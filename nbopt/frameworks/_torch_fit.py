@@ -20,6 +20,7 @@ from nbopt.frameworks._torch_mixing import draw, mixed, mixed_loss
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
 from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
+from nbopt.frameworks._torch_teaching import taught
 from nbopt.frameworks._watching import Watch
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
@@ -46,7 +47,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
     smoothed = trained_on(fitting, plan)  # validation is judged by the labels as they are
     losses: list[float] = []
     stopped = ""
-    with seeded(plan.seed, device_of(model)):
+    with seeded(plan.seed, device_of(model)), taught(smoothed, plan, model) as smoothed:
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
         rates = Rates(plan, optimizer, fitting.split.steps(plan.batch_size))
@@ -135,8 +136,16 @@ def step_loss(
     target, weight = _labels(batch, model)
     inputs = tensors(model, batch.inputs)
     mix = None if mixing is None else draw(mixing, inputs)
-    value = partial(_loss, fitting, precision.call(model, inputs if mix is None else mixed(inputs, mix)))
-    return value(target, weight) if mix is None else mixed_loss(value, target, weight, mix)
+    inputs = inputs if mix is None else mixed(inputs, mix)
+    output = precision.call(model, inputs)
+    value = partial(_loss, fitting, output)
+    loss = value(target, weight) if mix is None else mixed_loss(value, target, weight, mix)
+    if fitting.teach is None:
+        return loss
+    blended: torch.Tensor = fitting.teach(
+        loss, lambda rows: precision.call(model, tensors(model, rows)), inputs, output, target, weight
+    )
+    return blended
 
 
 def loss_on(model: torch.nn.Module, split: Split, fitting: Fitting) -> float:

@@ -124,9 +124,11 @@ def _takes_variables(option: Option) -> bool:
 
 
 def _functions(option: Option, session: Session) -> Iterable[tuple[str, str]]:
-    """Return the user's functions where one may stand beside fixed words: a metric of one's own."""
+    """Return the user's objects where one may stand beside fixed words: a metric of one's own, a student."""
     if not _takes_variables(option):
         return []
+    if option.name in _TESTS:
+        return [(name, "instance") for name in names_of(session.names, _TESTS[option.name])]
     names = names_of(session.names, lambda value: isinstance(value, types.FunctionType))
     return [(name, "function") for name in names if name not in ("exit", "quit", "open", "get_ipython")]
 
@@ -138,6 +140,8 @@ def _is_any(value: Any) -> bool:
 _TESTS: dict[str, Callable[[Any], bool]] = {
     "model": is_model,
     "teacher": is_model,
+    "student": is_model,
+    "extra": is_data,
     "train": is_data,
     "valid": is_data,
     "test": is_data,

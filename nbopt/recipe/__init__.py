@@ -93,6 +93,15 @@ class Recipe:
         """Return the recipe as a table writes it: "prune 0.5 structured + quantize int8"."""
         return " + ".join(step.label for step in self.techniques) or BASELINE
 
+    def beside(self) -> tuple[Recipe, ...]:
+        """Return the recipes that must stand beside it: one step each replaced by what its technique names."""
+        steps = self.techniques
+        return tuple(
+            replace(self, techniques=(*steps[:place], other, *steps[place + 1 :]))
+            for place, step in enumerate(steps)
+            for other in step.beside()
+        )
+
     def with_seed(self, seed: int) -> Recipe:
         """Return the same recipe with another seed."""
         return replace(self, seed=seed)

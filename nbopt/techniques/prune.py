@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from nbopt.errors import OptionError
+from nbopt.narrowing import recalibrated
+from nbopt.narrowing.lowering import Ranking, lowering_of
+from nbopt.narrowing.masks import magnitude_masks, read_pattern
+from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.options import option
 from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._prune.holding import Holding
-from nbopt.techniques._prune.lowering import Ranking, lowering_of
-from nbopt.techniques._prune.masks import magnitude_masks, read_pattern
 from nbopt.techniques._prune.scan import Scan, scan
 from nbopt.techniques._prune.schedules import SCHEDULES, default_rounds
-from nbopt.techniques._prune.subjects import Shares, Units, Weights
-from nbopt.techniques._prune.trials import Trials, recalibrated
+from nbopt.techniques._prune.trials import Trials
 from nbopt.training import TrainingPlan
 
 

@@ -14,8 +14,8 @@ from nbopt.data import Split
 from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning, TrainingError
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
+from nbopt.narrowing._keras.rebuild import TracedModel
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
-from nbopt.techniques._prune_keras.rebuild import TracedModel
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.keras_models import ALL, L, cnn, digits, rows, signature, subclassed

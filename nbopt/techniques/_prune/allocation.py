@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nbopt.techniques._prune.widths import MOST
+from nbopt.narrowing.widths import MOST
 
 LEVELS = (0.25, 0.5, 0.75)
 """Shares at which each layer alone is pruned to see what it costs."""

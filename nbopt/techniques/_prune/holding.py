@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from nbopt.techniques._prune.lowering import Lowering, Masks
+from nbopt.narrowing.lowering import Lowering, Masks
+from nbopt.narrowing.subjects import Shares, Subject
 from nbopt.techniques._prune.schedules import share_at
-from nbopt.techniques._prune.subjects import Shares, Subject
 
 
 @dataclass

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbopt.narrowing.subjects import Subject
 from nbopt.technique import Context
 from nbopt.techniques._prune.allocation import LEVELS, allocate
-from nbopt.techniques._prune.subjects import Subject
 from nbopt.training import Progress
 
 SCANNED_ROWS = 2000

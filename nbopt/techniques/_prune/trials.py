@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbopt.errors import OptionError
+from nbopt.narrowing import recalibrated
+from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.technique import Context
 from nbopt.techniques._prune.holding import Holding
-from nbopt.techniques._prune.lowering import RECALIBRATED_ROWS, lowering_of, some_of_train
 from nbopt.techniques._prune.search import AIM, Tried, least_within, most_within, no_limits
-from nbopt.techniques._prune.subjects import Shares, Units, Weights
 from nbopt.training import Progress, TrainingPlan
 
 
@@ -99,19 +99,3 @@ class Trials:
         lost = context.lost(whole, context.score(model))
         assert context.max_drop is not None
         return Tried(share, f"{lost:+.4f} lost", lost <= context.max_drop)
-
-
-def recalibrated(model: Any, context: Context) -> tuple[Any, list[str]]:
-    """Return the model with BatchNorm's statistics measured again, where validation does not call that worse."""
-    framework = context.workload.framework
-    if context.workload.train is None or context.workload.select_rows.targets is None:
-        return model, []
-    before = framework.state(model)
-    score = context.score(model)
-    count = lowering_of(context).recalibrate(model, some_of_train(context, RECALIBRATED_ROWS))
-    if not count:
-        return model, []
-    if context.lost(score, context.score(model)) > 0:
-        framework.load_state(model, before)
-        return model, ["BatchNorm's old statistics were better on validation than new ones, and are kept"]
-    return model, [f"BatchNorm's statistics of {count} layers were measured again on train"]

@@ -13,10 +13,10 @@ from torch import nn
 from nbopt.data import Inputs
 from nbopt.errors import MissingExtra, ModelError
 from nbopt.frameworks._torch_module import call, clone
-from nbopt.techniques._prune.widths import Cut, Width
-from nbopt.techniques._prune_torch import recurrent
-from nbopt.techniques._prune_torch.attention import heads_of
-from nbopt.techniques._prune_torch.edges import output_layers
+from nbopt.narrowing._torch import recurrent
+from nbopt.narrowing._torch.attention import heads_of
+from nbopt.narrowing._torch.edges import output_layers
+from nbopt.narrowing.widths import Cut, Width
 
 Array = np.ndarray[Any, Any]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

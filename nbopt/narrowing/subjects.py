@@ -1,4 +1,4 @@
-"""What is pruned: single weights, or units with all that holds them. Both become masks, by share."""
+"""What goes: single weights, or units with all that holds them. Both become masks, by share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from nbopt.errors import ModelError
-from nbopt.techniques._prune import widths as of_widths
-from nbopt.techniques._prune.layers import selected
-from nbopt.techniques._prune.lowering import Lowering, Masks, Ranking, Traced
-from nbopt.techniques._prune.masks import pattern_masks, smallest_go
+from nbopt.narrowing import widths as of_widths
+from nbopt.narrowing.layers import selected
+from nbopt.narrowing.lowering import Lowering, Masks, Ranking, Traced
+from nbopt.narrowing.masks import pattern_masks, smallest_go
 
 Array = np.ndarray[Any, Any]
 Shares = float | Mapping[str, float]

@@ -7,12 +7,12 @@ from typing import Any
 from nbopt.data import Inputs
 from nbopt.frameworks._keras_copy import copy_model, layers_of
 from nbopt.frameworks._keras_norms import recalibrate
-from nbopt.techniques._prune_keras import weights
-from nbopt.techniques._prune_keras.rebuild import TracedModel
+from nbopt.narrowing._keras import weights
+from nbopt.narrowing._keras.rebuild import TracedModel
 
 
 class KerasLowering:
-    """Do for a Keras model what pruning asks of a framework; see `nbopt.techniques._prune.lowering.Lowering`."""
+    """Do for a Keras model what pruning asks of a framework; see `nbopt.narrowing.lowering.Lowering`."""
 
     prunable_weights = staticmethod(weights.prunable_weights)
     input_axes = staticmethod(weights.input_axes)

@@ -8,13 +8,13 @@ from torch import nn
 
 from nbopt.data import Inputs
 from nbopt.frameworks._torch_norms import recalibrate
-from nbopt.techniques._prune_torch import weights
-from nbopt.techniques._prune_torch.sparse import sparse_word
-from nbopt.techniques._prune_torch.widths import TracedModule
+from nbopt.narrowing._torch import weights
+from nbopt.narrowing._torch.sparse import sparse_word
+from nbopt.narrowing._torch.widths import TracedModule
 
 
 class TorchLowering:
-    """Do for a torch module what pruning asks of a framework; see `nbopt.techniques._prune.lowering.Lowering`."""
+    """Do for a torch module what pruning asks of a framework; see `nbopt.narrowing.lowering.Lowering`."""
 
     prunable_weights = staticmethod(weights.prunable_weights)
     input_axes = staticmethod(weights.input_axes)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbopt.techniques._prune.widths import Cut
+from nbopt.narrowing.widths import Cut
 
 Array = np.ndarray[Any, Any]
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from nbopt.frameworks._keras_copy import is_graph
-from nbopt.techniques._prune.widths import Cut, Width
-from nbopt.techniques._prune_keras.channels import Channels
-from nbopt.techniques._prune_keras.kinds import ELEMENTWISE, GATES, JOINING, PASSING, PASSING_OPS
+from nbopt.narrowing._keras.channels import Channels
+from nbopt.narrowing._keras.kinds import ELEMENTWISE, GATES, JOINING, PASSING, PASSING_OPS
+from nbopt.narrowing.widths import Cut, Width
 
 Array = np.ndarray[Any, Any]
 _L = keras.layers

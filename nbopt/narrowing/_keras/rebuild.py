@@ -10,8 +10,8 @@ import numpy as np
 
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_copy import follow_weights, is_graph, layers_of, objects_by_name, twin, uncompiled
-from nbopt.techniques._prune_keras.trace import Trace
-from nbopt.techniques._prune_keras.weights import names_of
+from nbopt.narrowing._keras.trace import Trace
+from nbopt.narrowing._keras.weights import names_of
 
 Array = np.ndarray[Any, Any]
 

@@ -12,10 +12,10 @@ from torch import nn
 from nbopt.data import Inputs
 from nbopt.errors import ModelError
 from nbopt.frameworks._torch_module import call, clone, folded, tensors
-from nbopt.techniques._prune.widths import Width, kept_places, unit_masks
-from nbopt.techniques._prune_torch import attention, recurrent
-from nbopt.techniques._prune_torch.groups import find_widths, first_line, listed
-from nbopt.techniques._prune_torch.weights import put_zeros
+from nbopt.narrowing._torch import attention, recurrent
+from nbopt.narrowing._torch.groups import find_widths, first_line, listed
+from nbopt.narrowing._torch.weights import put_zeros
+from nbopt.narrowing.widths import Width, kept_places, unit_masks
 
 Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-3

@@ -1,4 +1,4 @@
-"""What pruning asks of a framework: its weights, their importance, what depends on what, and a smaller model."""
+"""What is asked of a framework: its weights, their importance, what depends on what, and a smaller model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from nbopt.data import Batch, Inputs
+from nbopt.narrowing.widths import Width
 from nbopt.technique import Context
-from nbopt.techniques._prune.widths import Width
 
 Array = np.ndarray[Any, Any]
 Masks = Mapping[str, Array]
@@ -39,7 +39,7 @@ class Traced(Protocol):
 
 
 class Lowering(Protocol):
-    """Be `nbopt.techniques._prune_FRAMEWORK`."""
+    """Be `nbopt.narrowing._FRAMEWORK`."""
 
     def prunable_weights(self, model: Any) -> dict[str, Array]:
         """Return the weights of linear, convolution, recurrent and attention layers by name, as float32."""
@@ -98,7 +98,7 @@ class Lowering(Protocol):
 
 def lowering_of(context: Context) -> Lowering:
     """Return the lowering to the workload's framework."""
-    module: Any = importlib.import_module(f"nbopt.techniques._prune_{context.workload.framework.name}")
+    module: Any = importlib.import_module(f"nbopt.narrowing._{context.workload.framework.name}")
     lowering: Lowering = module.LOWERING
     return lowering
 

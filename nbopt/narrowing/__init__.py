@@ -1,0 +1,56 @@
+"""Take units out of a model with all that holds them: what pruning does, and what a student inherits by.
+
+What goes is decided over NumPy alone; `_torch/` and `_keras/` read a model for it and change it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbopt.errors import ModelError
+from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Ranking, lowering_of, some_of_train
+from nbopt.narrowing.subjects import Units
+from nbopt.technique import Context
+
+
+def narrowed(model: Any, context: Context, share: float) -> tuple[Any, list[str]]:
+    """Return a copy of a model without the least important units of each layer, and what was done in words.
+
+    Args:
+        model: The framework's model; it stays as it is.
+        context: Whose data serves.
+        share: Of the channels, heads and hidden units that go, above 0 and below 1.
+
+    Raises:
+        ModelError: Nothing in the model can be made narrower, or so small a share of no layer is a unit.
+    """
+    lowering = lowering_of(context)
+    traced = lowering.trace(model, context.workload.signature.example)
+    units = Units(traced, Ranking("magnitude", lowering, context))
+    masks = units.masks(units.model, dict.fromkeys(units.sizes, share))
+    if not masks:
+        largest = max(units.sizes, key=units.sizes.__getitem__)
+        raise ModelError(
+            "a share of units that is at least one unit of one layer",
+            f"{share:.3g} of {units.sizes[largest]} units in {largest}, the layer with the most, which is none",
+            "take a larger share out",
+        )
+    lowering.put_zeros(units.model, masks, {})
+    narrow, notes = recalibrated(units.finished(units.model), context)
+    return narrow, [*units.notes, f"{units.counts()} were taken out", *notes]
+
+
+def recalibrated(model: Any, context: Context) -> tuple[Any, list[str]]:
+    """Return the model with BatchNorm's statistics measured again, where validation does not call that worse."""
+    framework = context.workload.framework
+    if context.workload.train is None or context.workload.select_rows.targets is None:
+        return model, []
+    before = framework.state(model)
+    score = context.score(model)
+    count = lowering_of(context).recalibrate(model, some_of_train(context, RECALIBRATED_ROWS))
+    if not count:
+        return model, []
+    if context.lost(score, context.score(model)) > 0:
+        framework.load_state(model, before)
+        return model, ["BatchNorm's old statistics were better on validation than new ones, and are kept"]
+    return model, [f"BatchNorm's statistics of {count} layers were measured again on train"]

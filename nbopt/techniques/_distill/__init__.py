@@ -1,0 +1,1 @@
+"""What distillation decides before any framework is asked: who teaches, which simple students there are, who wins."""

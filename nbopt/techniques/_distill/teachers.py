@@ -1,0 +1,241 @@
+"""Who teaches: one model or several, asked once for each row, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nbopt.data import Inputs, Split, classes_second, leaves
+from nbopt.errors import DataError, ModelError, OptionError, nearest
+from nbopt.frozen import join_ragged
+from nbopt.measurement.metrics import metric_of
+from nbopt.outputs import infer_output
+from nbopt.teaching import Remembered, family_of, in_kind, mean_of, normal_form, pairs_of
+from nbopt.technique import Context
+from nbopt.techniques._distill.lowering import lowering_of
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Hold the teachers of a workload.
+
+    Args:
+        models: The teachers, in evaluation mode; none of them is changed.
+        kinds: What the output of each means.
+        kind: What the output of the workload's model means, and so the student's.
+        axis: Where classes are in it, 1 or -1.
+        own: The teacher is the workload's own model.
+        outputs: What they say together of a batch, in normal form.
+    """
+
+    models: tuple[Any, ...]
+    kinds: tuple[str, ...]
+    kind: str
+    axis: int
+    own: bool
+    outputs: Remembered
+
+    @classmethod
+    def of(cls, given: Any, context: Context) -> Panel:
+        """Return the teachers that an option names; None means the workload's own model.
+
+        Raises:
+            ModelError: One is no model of the framework, does not take the inputs, or its outputs have another shape.
+        """
+        workload = context.workload
+        framework = workload.framework
+        models = _listed(given, workload.model)
+        for model in models:
+            if not framework.owns(model):
+                raise ModelError(
+                    f"teachers of {framework.name}, as the student",
+                    f"a {type(model).__name__}",
+                    "--teacher with a model of the same framework",
+                )
+        # A copy only where the model is in training mode: `predict` would copy it again for each batch.
+        models = tuple(framework.clone(model) if framework.in_training_mode(model) else model for model in models)
+        inputs, targets = _first(context)
+        own = given is None
+        raws = [_said("teacher", model, inputs, context) for model in models]
+        for model, raw in zip(models, raws, strict=True):
+            _refuse_shape("teacher", model, raw, context)
+        axis = -1
+        if family_of(workload.output) == "classes" and targets is not None:
+            axis = 1 if classes_second(raws[0].shape, targets.shape) else -1
+        kinds = tuple(
+            workload.output
+            if model is workload.model or own
+            else infer_output(raw, targets, framework.declared_output(model, None))[0]
+            for model, raw in zip(models, raws, strict=True)
+        )
+        family = family_of(workload.output)
+        for model, kind in zip(models, kinds, strict=True):
+            if family_of(kind) != family:
+                raise ModelError(
+                    f"a teacher whose output means what the student's does, {workload.output.replace('_', ' ')}",
+                    f"{type(model).__name__}, whose output is {kind.replace('_', ' ')}",
+                    "--teacher with a model for the same labels",
+                )
+
+        def ask(batch: Inputs) -> Array:
+            said = [normal_form(framework.predict(m, batch), k, axis) for m, k in zip(models, kinds, strict=True)]
+            return mean_of([each.reshape(said[0].shape) for each in said], family)
+
+        return cls(models, kinds, workload.output, axis, own, Remembered(ask))
+
+    def quality(self, context: Context) -> float:
+        """Return how good the teachers are together on the selection rows."""
+        outputs = [
+            in_kind(self.outputs(batch), self.kind, self.axis) for batch in context.workload.select_rows.batches()
+        ]
+        return context.quality(join_ragged(outputs))
+
+    @cached_property
+    def words(self) -> str:
+        """Return who teaches, in words."""
+        if self.own:
+            return "the bound model"
+        names = [type(model).__name__ for model in self.models]
+        return names[0] if len(names) == 1 else f"{len(names)} teachers ({', '.join(dict.fromkeys(names))})"
+
+    def notes(self, student: Any, context: Context) -> list[str]:
+        """Return who teaches and how good that is, and that it is worse than the student where it is.
+
+        Args:
+            student: The student as it starts; None where it starts from nothing.
+            context: Whose selection rows judge.
+        """
+        workload = context.workload
+        if workload.select_rows.targets is None:
+            return [f"taught by {self.words}"]
+        name = metric_of(workload.metric, output=workload.output).name
+        quality = self.quality(context)
+        told = [f"taught by {self.words}, {name} {quality:.4f} on {workload.select.name}"]
+        rivals = [] if self.own else [("the bound model", workload.model)]
+        if student is not None:
+            rivals.append(("the student before it learns", student))
+        for who, model in rivals:
+            other = context.score(model)
+            if context.lost(other, quality) > 0:
+                told.append(
+                    f"the teacher is worse than {who}: {name} {quality:.4f} against {other:.4f} on "
+                    f"{workload.select.name}; see the row of labels alone (alpha 0)"
+                )
+        return told
+
+
+def _listed(given: Any, own: Any) -> tuple[Any, ...]:
+    if given is None:
+        return (own,)
+    return tuple(given) if isinstance(given, (tuple, list)) else (given,)
+
+
+def _first(context: Context) -> tuple[Inputs, Array | None]:
+    rows = context.workload.select_rows
+    inputs = next(rows.batches())
+    count = len(next(iter(inputs.values() if isinstance(inputs, dict) else inputs)))
+    return inputs, None if rows.targets is None else rows.targets[:count]
+
+
+def refuse_other_shape(role: str, model: Any, context: Context) -> None:
+    """Refuse a model whose outputs have another shape, or another meaning, than the workload's.
+
+    Raises:
+        ModelError: They have, or the model does not take the inputs.
+    """
+    workload = context.workload
+    _refuse_shape(role, model, _said(role, model, _first(context)[0], context), context)
+    declared = workload.framework.declared_output(model, None)
+    if declared is not None and declared != workload.output:
+        raise ModelError(
+            f"a {role} whose output is {workload.output.replace('_', ' ')}, as that of {workload.name}",
+            f"{type(model).__name__}, whose output is {declared.replace('_', ' ')}",
+            "let both end alike: with a softmax or sigmoid, or without",
+        )
+
+
+def _said(role: str, model: Any, inputs: Inputs, context: Context) -> Array:
+    """Return a model's outputs.
+
+    Raises:
+        ModelError: It does not take the inputs.
+    """
+    workload = context.workload
+    try:
+        return workload.framework.predict(model, inputs)
+    except Exception as error:
+        # Whatever the user's code raises: it is passed on with what the model was given.
+        raise ModelError(
+            f"a {role} that takes the inputs of {workload.name}",
+            f"{type(model).__name__} raised {_first_line(error)}",
+            "give it the same inputs, by the same names",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _refuse_shape(role: str, model: Any, raw: Array, context: Context) -> None:
+    wanted = context.workload.framework.predict(context.workload.model, _first(context)[0]).shape
+    if [size for size in raw.shape if size != 1] != [size for size in wanted if size != 1]:
+        raise ModelError(
+            f"a {role} whose outputs have the shape of {context.workload.name}'s, {_text(wanted)}",
+            f"{type(model).__name__}, whose outputs are {_text(raw.shape)}",
+            "give its last layer as many units",
+        )
+
+
+def _text(shape: Sequence[int]) -> str:
+    return f"({', '.join(['rows', *map(str, shape[1:])])})"
+
+
+def checked_pairs(hints: Sequence[str], teacher: Any, student: Any, context: Context) -> tuple[tuple[str, str], ...]:
+    """Return hint layers as pairs.
+
+    Raises:
+        OptionError: There is no such layer, or none that is called and gives a row for each row; the nearest is
+            suggested.
+        ModelError: The framework can't read layers of such a model.
+    """
+    pairs = pairs_of(hints)
+    for index, (role, model) in enumerate((("teacher", teacher), ("student", student))):
+        known = lowering_of(context).layer_names(model, context)
+        for pair in pairs:
+            if pair[index] not in known:
+                raise OptionError(
+                    f"distill --hints with layers of the {role} that are called and give a row for each row",
+                    repr(pair[index]),
+                    nearest(pair[index], known),
+                )
+    return pairs
+
+
+def unlabelled(given: Any, context: Context) -> tuple[Split | None, list[str]]:
+    """Return data that is learned from the teacher alone, and what must be said of it.
+
+    Raises:
+        DataError: It can't be read again on each pass, is empty, or its rows are no inputs of the workload's model.
+    """
+    if given is None:
+        return None, []
+    workload, split = context.workload, Split(given, "extra")
+    first = split.first()
+    try:
+        workload.framework.predict(workload.model, first.inputs)
+    except Exception as error:
+        # Whatever the model raises on rows that it was not made for.
+        shapes = ", ".join(_text(np.shape(leaf)) for leaf in leaves(first.inputs))
+        raise DataError(
+            f"extra rows that {workload.name} takes, as those of train",
+            f"rows of shape {shapes}, on which it raised {_first_line(error)}",
+            "--extra with the same inputs as train, without labels",
+        ) from error
+    told = "rows of --extra are learned from the teacher alone"
+    return split, [told if first.targets is None else f"{told}; the labels that came with them are not used"]

@@ -1,0 +1,45 @@
+"""Lower distillation to Keras: simple students, and names of layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbopt.errors import ModelError
+from nbopt.frameworks._keras_teaching import layer_names
+from nbopt.technique import Context
+from nbopt.techniques._distill.simple import Design
+from nbopt.techniques._distill_keras.students import build
+
+
+class KerasLowering:
+    """Do for Keras what distillation needs."""
+
+    def build(self, design: Design, seed: int) -> Any:
+        """Return an untrained functional model of a design."""
+        return build(design, seed)
+
+    def shallower(self, model: Any, share: float, context: Context) -> tuple[Any, str]:
+        """Refuse: a functional model is a graph in which nothing says what a block is.
+
+        Raises:
+            ModelError: Always.
+        """
+        del share, context
+        raise ModelError(
+            "a PyTorch model for --depth",
+            f"{type(model).__name__} of Keras, in whose graph nothing says what a block is",
+            "leave --depth out (--width takes units out), or --student with a shallower model of your own",
+        )
+
+    def channels(self, model: Any) -> int | None:
+        """Return None: in Keras channels come last."""
+        del model
+        return None
+
+    def layer_names(self, model: Any, context: Context) -> list[str]:
+        """Return the layers whose outputs can be hints."""
+        del context
+        return layer_names(model)
+
+
+LOWERING = KerasLowering()

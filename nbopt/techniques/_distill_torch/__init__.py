@@ -1,0 +1,39 @@
+"""Lower distillation to torch: simple students, fewer blocks, names of layers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nbopt.frameworks._torch_teaching import layer_names
+from nbopt.technique import Context
+from nbopt.techniques._distill.simple import Design
+from nbopt.techniques._distill_torch.blocks import shallower, two_rows
+from nbopt.techniques._distill_torch.students import build
+
+
+class TorchLowering:
+    """Do for torch what distillation needs."""
+
+    def build(self, design: Design, seed: int) -> nn.Module:
+        """Return an untrained module of a design, in evaluation mode."""
+        return build(design, seed)
+
+    def shallower(self, model: nn.Module, share: float, context: Context) -> tuple[nn.Module, str]:
+        """Return a copy of a module with a share of the blocks of its stacks, and what went in words."""
+        return shallower(model, share, context)
+
+    def channels(self, model: nn.Module) -> int | None:
+        """Return how many channels the first convolution or recurrent layer takes, None where none tells."""
+        for module in model.modules():
+            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                return int(module.in_channels)
+            if isinstance(module, nn.RNNBase):
+                return int(module.input_size)
+        return None
+
+    def layer_names(self, model: nn.Module, context: Context) -> list[str]:
+        """Return the layers whose outputs can be hints."""
+        return layer_names(model, two_rows(context))
+
+
+LOWERING = TorchLowering()

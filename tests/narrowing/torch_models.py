@@ -1,0 +1,163 @@
+"""Torch models of every structure that units are taken out of, and what takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nbopt.data import Split
+from nbopt.narrowing._torch import LOWERING
+from nbopt.narrowing._torch.widths import TracedModule
+from nbopt.narrowing.lowering import Ranking
+from nbopt.narrowing.subjects import Units
+from tests import models
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def text(rows: int) -> dict[str, Any]:
+    return {"input_ids": RNG.integers(0, 50, (rows, 6)), "attention_mask": np.ones((rows, 6), np.int64)}
+
+
+class Joined(nn.Module):
+    """An image, flattened, beside a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.table = nn.Linear(5, 16)
+        self.head = nn.Sequential(nn.Linear(80, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, image: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.image(image), self.table(table).relu()], 1))
+
+
+class Recurrent(nn.Module):
+    """A recurrent net whose answer comes from its outputs, or from its last state."""
+
+    def __init__(self, kind: Any, *, state: bool = False, **more: Any) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 12)
+        self.cells = kind(12, 16, batch_first=True, **more)
+        self.norm = nn.BatchNorm1d(16 * (2 if more.get("bidirectional") else 1))
+        self.head = nn.Linear(self.norm.num_features, 4)
+        self.state = state
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs, state = self.cells(self.first(x).relu())
+        last = (state[0] if isinstance(state, tuple) else state)[-1] if self.state else outputs.mean(1)
+        return self.head(self.norm(last))
+
+
+class Attending(nn.Module):
+    """torch's own attention in a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 32)
+        self.attend = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.norm = nn.LayerNorm(32)
+        self.body = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        x = self.norm(x + self.attend(x, x, x, need_weights=False)[0])
+        return self.head((x + self.body(x)).mean(1))
+
+
+class Mobile(nn.Module):
+    """Depthwise convolution, squeeze and excitation, residual, a transposed convolution, PReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.PReLU(16))
+        self.deep = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.Hardswish())
+        self.point = nn.Sequential(nn.Conv2d(16, 16, 1), nn.GroupNorm(16, 16))
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 16, 1), nn.Sigmoid())
+        self.up = nn.ConvTranspose2d(16, 8, 2, 2)
+        self.head = nn.Linear(8 * 4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = self.up(x + self.point(self.deep(x)) * self.gate(x)).relu()
+        return self.head(functional.adaptive_avg_pool2d(x, 2).view(x.size(0), -1))
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "mlp": (models.mlp, (normal(32, 64),)),
+    "cnn": (models.Cnn, (normal(32, 1, 8, 8),)),
+    "lstm": (models.Lstm, (normal(32, 5, 8),)),
+    "transformer": (models.TextEncoder, text(32)),
+    "two inputs": (models.TwoInputs, (normal(32, 6), RNG.integers(0, 5, 32))),
+}
+NARROW: dict[str, tuple[Callable[[], nn.Module], Any, set[str]]] = {
+    **{name: (make, inputs, set()) for name, (make, inputs) in CASES.items()},
+    "mobile": (Mobile, (normal(3, 3, 8, 8),), {"stem.0", "up"}),
+    "joined": (Joined, (normal(3, 3, 8, 8), normal(3, 5)), {"head.0"}),
+    "attention": (Attending, (normal(3, 7, 6),), {"body.0"}),
+    "lstm state": (lambda: Recurrent(nn.LSTM, state=True), (normal(3, 5, 8),), {"cells", "first"}),
+    "gru deep": (lambda: Recurrent(nn.GRU, num_layers=2), (normal(3, 5, 8),), {"cells", "first"}),
+    "lstm both ways": (lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True), (normal(3, 5, 8),), {"cells"}),
+    "rnn": (lambda: Recurrent(nn.RNN, state=True, nonlinearity="relu"), (normal(3, 5, 8),), {"cells"}),
+}
+
+
+def made(case: str) -> tuple[nn.Module, Any]:
+    torch.manual_seed(0)
+    make, inputs = CASES[case]
+    return make().eval(), inputs
+
+
+def one_row(inputs: Any) -> Any:
+    if isinstance(inputs, dict):
+        return {name: value[:1] for name, value in inputs.items()}
+    return tuple(value[:1] for value in inputs)
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """Give every weight and statistic a value of its own, so that no wrong slice goes unseen."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+        for name, buffer in model.named_buffers():
+            if buffer.dtype.is_floating_point:
+                buffer.copy_(torch.rand_like(buffer) + 0.2 if "var" in name else torch.randn_like(buffer) * 0.3)
+    return model.eval()
+
+
+def ranking(model: nn.Module, importance: str = "magnitude", data: Any = None, loss: Any = None) -> Ranking:
+    data = ((np.zeros((4, 1), np.float32)), np.zeros(4)) if data is None else data
+    return Ranking(importance, LOWERING, _Context(Split(data, "train"), loss))  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass
+class _Context:
+    """As much of a context as a ranking reads."""
+
+    train: Any
+    loss: Any
+    workload: Any = None
+
+    def __post_init__(self) -> None:
+        self.workload = self
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(0)
+
+
+def narrower(model: nn.Module, fraction: float, example: Any, **more: Any) -> tuple[nn.Module, list[str]]:
+    units = Units(TracedModule(model, example), ranking(model), **more)
+    units.masks(units.model, dict.fromkeys(units.sizes, fraction))
+    return units.finished(units.model), units.notes
