@@ -16,6 +16,7 @@ from nbopt.frameworks import Fitting, Framework, trained_on
 from nbopt.frameworks._keras_averaging import Averaging
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
+from nbopt.frameworks._keras_fused import fused_norms
 from nbopt.frameworks._keras_mixing import mixed, mixed_loss
 from nbopt.frameworks._keras_precision import Precision
 from nbopt.frameworks._keras_schedules import Rates, make_optimizer
@@ -118,7 +119,7 @@ class Loop:
         )
 
     def _step(self, inputs: Any, target: Any, weight: Any) -> Any:
-        with self.precision.traced(self.model), tf.GradientTape() as tape:
+        with fused_norms(self.model), self.precision.traced(self.model), tf.GradientTape() as tape:
             output = self.precision.output(primary_output(self.model(inputs, training=True)))
             loss = tf.cast(self.loss(output, target, weight), tf.float32)
             # Weight penalties and activity regularizers of the user's layers.
