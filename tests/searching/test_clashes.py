@@ -90,7 +90,7 @@ def test_what_does_not_clash_stays_as_it_is(space: list[Dimension]) -> None:
 @pytest.mark.slow
 def test_no_trial_of_a_recipe_fails_for_its_options(workload: Workload) -> None:
     recipe = Recipe.parse("schedule | regularize --cocktail --anyway --epochs 1 | tune --trials 12 --finalists 0")
-    run = optimize(workload, *recipe.techniques, runtimes=["torch"], threads=1)[-1]
+    run = optimize(workload, *recipe.techniques, runtimes=["torch"], threads=1)["schedule+regularize+tune/torch"]
     assert not run.failed, run.reason
     assert any("averaging was not searched with schedule schedule_free" in note for note in run.notes)
     trials = run.search["trials"]

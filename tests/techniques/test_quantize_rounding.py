@@ -219,7 +219,7 @@ def test_a_search_trains_copies_that_round_as_the_model_does(kind: str, digits: 
     np.testing.assert_allclose(work.framework.predict(draft.model, rows), rounded_outputs, atol=1e-5)
 
     recipe = Recipe.parse("quantize --method qat --epochs 2 --calibration 64 | tune --trials 3 --finalists 0")
-    run = optimize(work, *recipe.techniques, runtimes=["onnxruntime"], threads=1)[-1]
+    run = optimize(work, *recipe.techniques, runtimes=["onnxruntime"], threads=1)["quantize+tune/onnxruntime"]
     assert not run.failed, run.reason
     assert [each["state"] for each in run.search["trials"]].count("failed") == 0
     assert "int8" in run.dtype
