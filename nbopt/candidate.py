@@ -50,10 +50,10 @@ class Candidate:
     def control_plan(self) -> TrainingPlan:
         """Return the training that the control gets: the one that a technique names, or else the candidate's own.
 
-        It is in float32, and without what techniques keep from it (`Draft.bare`).
+        It is in float32 and in one process, and without what techniques keep from it (`Draft.bare`).
         """
         plan = self.draft.plan if self.draft.control_plan is None else self.draft.control_plan
-        return plan.adjusted(seed=self.seed, precision="float32", **self.draft.bare)
+        return plan.adjusted(seed=self.seed, precision="float32", devices=1, **self.draft.bare)
 
     @property
     def epochs(self) -> int:
@@ -114,6 +114,7 @@ def make_control(stage: Stage, candidate: Candidate) -> Candidate:
     had = candidate.draft.plan
     without = [name.replace("_", " ") for name, value in candidate.draft.bare.items() if getattr(had, name) != value]
     exact = "" if candidate.record.mixed is None else " in float32"
+    exact += " in one process" if candidate.record.shared else ""
     left = f" without {', '.join(without)}" if without else ""
     which = f"the same training{exact}{left}: what that alone does to quality"
     if candidate.draft.control_plan is not None:

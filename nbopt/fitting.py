@@ -53,6 +53,8 @@ def train(draft: Draft, context: Context, seed: int, judge: Judge | None = None)
         draft = draft.noted(f"{workload.select.name} has no labels: it neither ended the training nor moved its rate")
     if record.mixed is not None:
         draft = draft.noted(record.mixed.note)
+    if record.shared:
+        draft = draft.noted(record.shared)
     if record.stopped:
         draft = draft.noted(f"training ended early: {record.stopped}")
     if record.epochs and record.kept_epoch == 0 and record.scores:

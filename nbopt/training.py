@@ -97,6 +97,9 @@ class TrainingPlan:
             float16 with a scaled loss (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740). Weights stay
             float32, before, meanwhile and after.
         teacher: What is imitated beside the labels, and how much it counts; None, the default, for labels alone.
+        devices: Processes that share each batch and average their gradients, 1 or more: each on a GPU of its own, or
+            with its part of the CPU's cores (data parallelism; Goyal et al. 2017, https://arxiv.org/abs/1706.02677). A
+            step has as many rows as in one process. PyTorch alone.
 
     Raises:
         OptionError: A value is out of its range.
@@ -128,6 +131,7 @@ class TrainingPlan:
     swa_start: float = 0.75
     precision: str = "float32"
     teacher: Teacher | None = None
+    devices: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -144,6 +148,8 @@ class TrainingPlan:
         self._check_regularizers()
         if self.precision not in PRECISIONS:
             raise OptionError(f"a precision among {', '.join(PRECISIONS)}", repr(self.precision))
+        if self.devices < 1:
+            raise OptionError("devices of 1 or more", f"{self.devices}", "--devices 1")
 
     def _check_regularizers(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -175,7 +181,8 @@ class TrainingPlan:
         if self.min_delta < 0:
             raise OptionError("a smallest gain of 0 or more", f"{self.min_delta}", "--min-delta 0")
         if self.schedule == "schedule_free" and self.optimizer == "rmsprop":
-            raise OptionError("adamw, adam or sgd for schedule_free", "rmsprop", "--optimizer adamw")
+            came = "rmsprop, of which there is no schedule-free form"
+            raise OptionError("adamw, adam or sgd for schedule_free", came, "--optimizer adamw")
 
     @property
     def watches(self) -> bool:
@@ -237,6 +244,7 @@ class TrainingRecord:
         rates: Learning rate at the first step of each epoch.
         valid_losses: Loss on validation before training and after each epoch, where it was watched.
         mixed: What half precision did, None where all was in float32.
+        shared: How several processes shared it, as a sentence; "" for one.
     """
 
     epochs: int = 0
@@ -248,6 +256,7 @@ class TrainingRecord:
     rates: tuple[float, ...] = ()
     valid_losses: tuple[float, ...] = ()
     mixed: Mixed | None = None
+    shared: str = ""
 
 
 def broken_loss(

@@ -191,6 +191,21 @@ class Framework(Protocol):
         """Train `model` in place by the plan; on return it is in evaluation mode with the kept state."""
         ...
 
+    def check_devices(self, model: Any, plan: TrainingPlan, *, held: bool = False) -> None:
+        """Refuse a plan that can't be carried out on as many devices as it asks for.
+
+        Args:
+            model: The model.
+            plan: The plan, as far as it is known.
+            held: Something changes the weights after each step.
+
+        Raises:
+            OptionError: The devices or the framework's means are not there, or something needs one process.
+            ModelError: The model can't be copied to several devices.
+            MissingExtra: A package that it takes is not installed.
+        """
+        ...
+
     def native_halves(self, model: Any) -> tuple[str, ...]:
         """Return the half precisions that a model can be trained in where it lies, "bfloat16" or "float16".
 

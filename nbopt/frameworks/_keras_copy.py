@@ -56,9 +56,19 @@ def copy_model(model: Any) -> Any:
     for source, target in zip(model.variables, copied.variables, strict=True):
         target.assign(source.value)
     follow_weights(copied)
-    for original, twin in zip(layers_of(model), layers_of(copied), strict=True):
-        twin.trainable = original.trainable
+    for original, own in zip(layers_of(model), layers_of(copied), strict=True):
+        own.trainable = original.trainable
+        if replaces_call(vars(original).get("call")):
+            vars(own)["call"] = vars(original)["call"].moved_to(own)
     return copied
+
+
+def replaces_call(value: Any) -> bool:
+    """Tell whether a layer's attribute is a `call` that a technique put in place of its own, and that can move.
+
+    No configuration has it, and the method that it goes on to is bound to its layer.
+    """
+    return hasattr(value, "moved_to")
 
 
 def follow_weights(model: Any) -> None:
@@ -199,6 +209,8 @@ class _GraphPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, keras.Layer):
             left_out = {*_PER_INSTANCE, "_compiled_trainable_state"}
+            if replaces_call(vars(obj).get("call")):
+                left_out.add("call")
             state = {name: value for name, value in vars(obj).items() if name not in left_out}
             if isinstance(obj, keras.Model):
                 state |= {name: value for name, value in _COMPILED_STATE.items() if name in state}

@@ -16,6 +16,7 @@ from nbopt.frameworks import Fitting, Framework, trained_on
 from nbopt.frameworks._keras_averaging import Averaging
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import layers_of, symbolic
+from nbopt.frameworks._keras_fused import fused_norms
 from nbopt.frameworks._keras_mixing import mixed, mixed_loss
 from nbopt.frameworks._keras_precision import Precision
 from nbopt.frameworks._keras_schedules import Rates, make_optimizer
@@ -120,7 +121,7 @@ class Loop:
         )
 
     def _step(self, inputs: Any, target: Any, weight: Any, lesson: Any = None) -> Any:
-        with self.precision.traced(self.model), tf.GradientTape() as tape:
+        with fused_norms(self.model), self.precision.traced(self.model), tf.GradientTape() as tape:
             given = self.model(inputs, training=True) if self.lessons is None else self.lessons.call(inputs)
             output = self.precision.output(primary_output(given))
             loss = tf.cast(self.loss(output, target, weight), tf.float32)

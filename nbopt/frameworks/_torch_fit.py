@@ -16,12 +16,12 @@ from nbopt.errors import DataError
 from nbopt.frameworks import Fitting, trained_on
 from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._torch_averaging import Averaging
+from nbopt.frameworks._torch_crew import Crew
 from nbopt.frameworks._torch_mixing import draw, mixed, mixed_loss
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
 from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._torch_teaching import taught
-from nbopt.frameworks._watching import Watch
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 
@@ -34,15 +34,22 @@ def seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
-def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
+def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting, crew: Crew | None = None) -> TrainingRecord:
     """Train `model` in place; on return, and on interrupt, it has the best state so far and is in evaluation mode.
+
+    Args:
+        model: What trains.
+        plan: How.
+        fitting: Against what.
+        crew: The other processes, where this is one of several.
 
     Raises:
         DataError: The training data has no labels, or the loss is not finite from the first step.
         TrainingError: The loss became NaN or infinite.
     """
     start = time.perf_counter()
-    watch = Watch(plan, fitting, lambda: state_of(model), lambda split: loss_on(model, split, fitting))
+    crew = crew or Crew()
+    watch = crew.watch(plan, fitting, lambda: state_of(model), lambda split: loss_on(model, split, fitting))
     averaging = Averaging(model, plan, fitting)
     smoothed = trained_on(fitting, plan)  # validation is judged by the labels as they are
     losses: list[float] = []
@@ -59,7 +66,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
                 watch.rates.append(rates.now)
                 model.train()
                 rates.to_train()
-                mean, stopped = _epoch(model, plan, smoothed, rates, averaging, precision, rng, epoch, start)
+                mean, stopped = _epoch(model, plan, smoothed, rates, averaging, precision, rng, epoch, start, crew)
                 losses.append(mean)
                 rates.to_judge(model, plan, fitting)
                 with averaging.judged(epoch + 1):
@@ -98,6 +105,7 @@ def _epoch(
     rng: np.random.Generator,
     epoch: int,
     start: float,
+    crew: Crew,
 ) -> tuple[float, str]:
     """Train one pass; return the mean loss, and why it stopped early or ""."""
     steps = fitting.split.steps(plan.batch_size)
@@ -106,18 +114,18 @@ def _epoch(
     step = 0
     for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
         rates.optimizer.zero_grad(set_to_none=True)
-        loss = step_loss(fitting, model, batch, precision, mixing)
+        loss = step_loss(fitting, crew.called(model), batch, precision, mixing)
         if not torch.isfinite(loss):
             finite, half = all_finite(batch), loss.dtype == torch.float16
             raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
-        rate = rates.now
-        if precision.step(loss, rates.optimizer):
+        rate, part = rates.now, crew.part(loss, batch)
+        if precision.step(part, rates.optimizer):
             rates.step()
         with torch.no_grad():
             for hold in fitting.hold:
                 hold(model)
         averaging.after_step()
-        total += loss.item()
+        total += part.item()
         done = epoch + (step / steps if steps else 0.0)
         if fitting.pace:
             fitting.paced(model, min(1.0, done / plan.epochs))
@@ -126,7 +134,7 @@ def _epoch(
             return total / step, f"ended in step {step} of epoch {epoch + 1}"
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
             return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
-    return total / max(step, 1), ""
+    return crew.mean(total / max(step, 1)), ""
 
 
 def step_loss(

@@ -9,6 +9,7 @@ import torch
 
 from nbopt.errors import DataError
 from nbopt.frameworks import Fitting, Stepping, no_half
+from nbopt.frameworks._sharing import shares
 from nbopt.frameworks._torch_fit import step_loss
 from nbopt.frameworks._torch_module import clone, device_of
 from nbopt.frameworks._torch_precision import Precision
@@ -17,7 +18,7 @@ from nbopt.training import TrainingPlan
 
 
 def stepping(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Stepping:
-    """Return what makes one step of a plan at a time, on a copy and on the first batch.
+    """Return what makes one step of a plan at a time, on a copy and on the first batch, or one process's share of it.
 
     Raises:
         DataError: There is no batch, or its labels don't go with the loss.
@@ -29,6 +30,7 @@ def stepping(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> St
     batch = next(iter(fitting.split.training_batches(plan.batch_size, np.random.default_rng(plan.seed))), None)
     if batch is None:
         raise DataError("a batch of train", "none")
+    batch = batch if plan.devices == 1 else shares(batch, plan.devices)[0]
     cuda = torch.device(device_of(twin)).type == "cuda"
 
     def step() -> None:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from nbopt.data import Inputs
-from nbopt.errors import DataError, ModelError
+from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import Exported, Fitting, OutputKind, Signature, Stepping
 from nbopt.frameworks._primary import primary_output
 from nbopt.training import TrainingPlan, TrainingRecord
@@ -138,7 +138,22 @@ class KerasFramework:
         """Train `model` in place by the plan."""
         from nbopt.frameworks import _keras_fit
 
+        self.check_devices(model, plan)
         return _keras_fit.fit(self, model, plan, fitting)
+
+    def check_devices(self, model: Any, plan: TrainingPlan, *, held: bool = False) -> None:
+        """Refuse a plan for several devices: TensorFlow's way to those is another one than this loop's.
+
+        `tf.distribute.MirroredStrategy` mirrors variables that are made in its scope, and no others: model, optimizer
+        and loop would have to be made there, of the user's layers and functions, which know nothing of it.
+        """
+        if plan.devices > 1:
+            raise OptionError(
+                "--devices for a PyTorch model; a Keras model trains on one device here",
+                f"--devices {plan.devices} for a Keras model",
+                "leave --devices out; or build, compile and fit the model in tf.distribute.MirroredStrategy().scope() "
+                "and bind the result",
+            )
 
     def native_halves(self, model: Any) -> tuple[str, ...]:
         """Return the half precisions that the model can be trained in where it lies."""

@@ -152,9 +152,16 @@ class TorchFramework:
 
     def fit(self, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
         """Train `model` in place by the plan."""
-        from nbopt.frameworks import _torch_fit
+        from nbopt.frameworks import _torch_fit, _torch_processes
 
-        return _torch_fit.fit(model, plan, fitting)
+        return (_torch_processes if plan.devices > 1 else _torch_fit).fit(model, plan, fitting)
+
+    def check_devices(self, model: torch.nn.Module, plan: TrainingPlan, *, held: bool = False) -> None:
+        """Refuse a plan that can't be carried out on so many devices."""
+        if plan.devices > 1:
+            from nbopt.frameworks import _torch_processes
+
+            _torch_processes.check(model, plan, held=held)
 
     def native_halves(self, model: torch.nn.Module) -> tuple[str, ...]:
         """Return the half precisions that the model can be trained in where it lies."""

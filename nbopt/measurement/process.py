@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
+from nbopt.children import end, environment_of, epitaph
 from nbopt.errors import ArtifactError, DataError, ExportError, NbOptError
 
 KINDS: dict[str, type[NbOptError]] = {kind.__name__: kind for kind in (ArtifactError, DataError, ExportError)}
@@ -111,43 +109,15 @@ class WorkerProcess:
 
     def _epitaph(self) -> str:
         """Tell how the process died, with the last line that it wrote."""
-        code = self._process.wait(DEATH_SECONDS)
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f"the process ended with {how}" + (f": {lines[-1][:300]}" if lines else "")
+        return f"the process {epitaph(self._process, self._log, DEATH_SECONDS)}"
 
     def close(self) -> None:
         """End the process and whatever it started; twice is no harm."""
         try:
-            if self._process.poll() is None:
-                # It has nothing to save, and a framework's orderly exit takes a quarter of a second.
-                if hasattr(os, "killpg"):
-                    with contextlib.suppress(ProcessLookupError):  # it ended since the check
-                        os.killpg(self._process.pid, signal.SIGKILL)
-                else:
-                    self._process.kill()
-                self._process.wait()
+            end(self._process)  # a framework's orderly exit takes a quarter of a second
         finally:
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
                     with contextlib.suppress(BrokenPipeError):  # what was not read any more
                         stream.close()
             self._log.close()
-
-
-def environment_of(threads: int) -> dict[str, str]:
-    """Return the child's environment: equal threads for every library, and the parent's import path."""
-    count = str(threads)
-    paths = [entry or str(Path.cwd()) for entry in sys.path]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "TF_NUM_INTRAOP_THREADS": count,
-        "TF_NUM_INTEROP_THREADS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONWARNINGS": "ignore",
-    }

@@ -11,6 +11,7 @@ from typing import Any
 from nbopt.errors import DataError, StudyError, TrainingError
 from nbopt.fitting import train
 from nbopt.measurement.metrics import metric_of
+from nbopt.searching.clashes import compatible
 from nbopt.searching.finalists import FINALIST, UNTOUCHED, Finalist, finalists_of, repeat, winner_of
 from nbopt.searching.objective import EPOCHS, OneTraining, Trained, untouched
 from nbopt.searching.telling import notes_on, table_of
@@ -65,7 +66,10 @@ def searched(
         TrainingError: No training gave a finite quality.
         MissingExtra: Optuna is not installed.
     """
-    workload, search, space = context.workload, draft.search or Search(), draft.space
+    workload = context.workload
+    fitting = compatible(draft.space, draft.search or Search(), draft.plan)
+    search, space = fitting.search, fitting.space
+    draft = replace(draft, space=space, search=search).noted(*fitting.notes)
     if workload.select_rows.targets is None:
         raise DataError("labels in valid, to search by", "rows without", "give valid=(x, y)")
     began = time.monotonic()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,8 +17,8 @@ from typing import Any
 
 import cloudpickle
 
+from nbopt.children import cores, end, environment_of, epitaph
 from nbopt.errors import StudyError
-from nbopt.measurement.process import environment_of
 from nbopt.studies.choosing import Running
 from nbopt.studies.extra import load, quiet
 from nbopt.studies.opening import OWNER, Opened
@@ -72,13 +70,7 @@ class _Worker:
             self.process.stdin.flush()
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError):  # it ended since the check
-                    os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
-        self.process.wait()
+        end(self.process)
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):  # what was not read any more
@@ -86,11 +78,7 @@ class _Worker:
 
     def epitaph(self) -> str:
         """Tell how the process ended, with the last line that it wrote."""
-        code = self.process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").strip().splitlines()
-        return f"its process ended with {how}" + (f": {lines[-1][:300]}" if lines else "")
+        return f"its process {epitaph(self.process, self.log)}"
 
 
 class Pool:
@@ -191,7 +179,7 @@ class Pool:
 
     def _start(self) -> _Worker:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        threads = max(1, _cores() // self._jobs)
+        threads = max(1, cores() // self._jobs)
         process = subprocess.Popen(
             [sys.executable, "-m", "nbopt.studies.worker", str(self._payload), str(self._started)],
             stdin=subprocess.PIPE,
@@ -256,10 +244,6 @@ def _owned(opened: Opened, pid: int) -> set[int]:
     """Return the numbers of the running trials that a process had begun."""
     running = opened.study.get_trials(deepcopy=False, states=(load().trial.TrialState.RUNNING,))
     return {trial.number for trial in running if trial.user_attrs.get(OWNER, {}).get("pid") == pid}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_shared(opened: Opened) -> None:

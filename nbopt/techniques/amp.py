@@ -23,6 +23,9 @@ class Amp(Technique):
     do it. Halves pay on GPUs and on CPUs that compute in bfloat16, for wide layers and large batches; small ones only
     lose. So steps of each precision are timed first, and training stays in float32 where no half is faster. The
     result is a float32 model, and beside it stands the same training in float32.
+
+    Several devices share each batch (https://huggingface.co/docs/accelerate, over torch's DistributedDataParallel), so
+    that a step is what it is on one; the training beside it is on one device.
     """
 
     word: ClassVar[str] = "amp"
@@ -60,21 +63,32 @@ class Amp(Technique):
         high=100.0,
     )
 
+    devices: int = option(
+        1,
+        "processes that share each batch, by Accelerate: each on a GPU of its own where the model lies on one, else "
+        "with its part of the CPU's cores; PyTorch alone",
+        low=1,
+        high=1024,
+    )
+
     def apply(self, draft: Draft, context: Context) -> Draft:
         """Return the draft with its training in the plan, and with what chooses the precision once the plan is whole.
 
         Raises:
             DataError: There is no train data.
             ModelError: The model is not in float32.
-            OptionError: The precision can't be had on this machine.
+            OptionError: The precision, or so many devices, can't be had on this machine.
+            MissingExtra: Several devices are asked for, and Accelerate is not installed.
         """
         workload = context.workload
         if workload.train is None:
             raise DataError("train data, to train on in half precision", "none", "Workload(model, train=(x, y), ...)")
         self.halves(draft, context)
         changes = {"learning_rate": self.learning_rate, "batch_size": self.batch_size or None}
+        changes["devices"] = self.devices if self.devices > 1 else None
         given = {name: value for name, value in changes.items() if value is not None}
         plan = draft.plan.adjusted(epochs=max(draft.plan.epochs, self.epochs), **given)
+        workload.framework.check_devices(draft.model, plan)
         return draft.with_(plan=plan, control=True, ready=(*draft.ready, self.decide))
 
     @property
@@ -97,10 +111,13 @@ class Amp(Technique):
         """Return the draft with the precision that timed steps are faster in, or with a note why it is float32.
 
         Raises:
-            TrainingError: No half is faster, and the recipe is this technique alone: there is nothing else to do.
+            TrainingError: No half is faster, and the recipe is this technique alone, on one device: there is nothing
+                else to do.
+            OptionError: Another step of the recipe can't be carried out on several devices.
         """
         if not draft.plan.epochs:
             return draft.noted("amp changed nothing: the recipe trains no epoch")
+        context.workload.framework.check_devices(draft.model, draft.plan, held=bool(draft.hold or draft.pace))
         halves = self.halves(draft, context)
         results = tried(draft, context, halves, self.steps) if halves else []
         best = chosen(results, self.min_gain)
@@ -110,7 +127,7 @@ class Amp(Technique):
         reason = " and ".join(each.told for each in results)
         if not results:
             reason = NO_BF16 if where == "cpu" else f"mixed precision is for CPUs and CUDA GPUs, not for {where}"
-        if draft == self.apply(Draft(context.workload.model), context):
+        if self.devices == 1 and draft == self.apply(Draft(context.workload.model), context):
             wanted = f"steps at least {self.min_gain:g} times faster than in float32"
             raise TrainingError(wanted, f"mixed precision refused: {reason}", "leave amp out: train in float32")
         return draft.noted(f"mixed precision refused, trained in float32: {reason}")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbopt.children import cores
 from nbopt.data import Split
 from nbopt.errors import DataError, ModelError, OptionError, TrainingError
 from nbopt.frameworks import Fitting
@@ -278,6 +279,47 @@ def test_numbers_of_a_keras_model_are_timed_too() -> None:
     assert "TensorFlow counts none on a CPU" in found.note
     if has_bfloat16():
         assert found.faster.value > 1.1
+
+
+# On several devices
+
+two_cores = pytest.mark.skipif(cores() < 2, reason="two processes want two cores")
+
+
+@two_cores
+@pytest.mark.slow
+def test_two_processes_train_one_candidate_beside_a_control_in_one(workload: Workload) -> None:
+    step = Amp(epochs=2, devices=2, min_gain=90)
+    result = optimize(workload, step, runtimes=["torch"], threads=1)
+    run, control = result["amp/torch"], result["control/torch"]
+    assert not run.failed, run.reason
+    # No half is faster, and so the training in two processes is in float32: there is something to do all the same.
+    assert any(note.startswith("mixed precision refused, trained in float32: ") for note in run.notes)
+    (told,) = (note for note in run.notes if note.startswith("trained in 2 processes"))
+    assert "a step is 128 rows as in one process, 64 or fewer in each" in told
+    assert not any("2 processes" in note for note in control.notes)
+    assert any("in one process" in note for note in control.notes)
+    assert run.epochs == control.epochs == 2
+    assert abs((run.quality or 0) - (control.quality or 0)) < 0.05
+
+
+@two_cores
+def test_what_several_devices_can_not_do_is_refused_before_anything_is_trained(workload: Workload) -> None:
+    held = Recipe.parse("prune --sparsity 0.5 | amp --devices 2").techniques
+    with pytest.raises(OptionError, match="changes them after each step"):
+        optimize(workload, *held, runtimes=["torch"])
+    with pytest.raises(OptionError, match="cores"):
+        optimize(workload, Amp(devices=cores() + 1), runtimes=["torch"])
+
+
+def test_a_keras_model_on_several_devices_is_told_what_to_do() -> None:
+    from tests.keras_models import L, keras
+
+    model = keras.Sequential([keras.Input((512,)), L.Dense(8)])
+    work = Workload(model, train=(WIDE[:64], CLASSES[:64]), valid=(WIDE[:64], CLASSES[:64]))
+    with pytest.raises(OptionError, match="one device") as caught:
+        Amp(devices=2).apply(Draft(model), Context(work))
+    assert "MirroredStrategy" in caught.value.do
 
 
 def test_the_recipe_reads_it() -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.loop import optimize
+from nbopt.recipe import Recipe
 from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize import rounding
 from nbopt.techniques.quantize import Quantize
@@ -181,3 +182,44 @@ def test_a_keras_model_is_rounded_alike_and_gets_it_back() -> None:
     grid = rounding.round_weights(kernel, (0,), rounding.weight_levels())
     inputs = rounding.round_activations(flat, float(flat.min()), float(flat.max()))
     np.testing.assert_allclose(FRAMEWORK.predict(draft.model, (flat,)), inputs @ grid + bias, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torch", "functional", "subclassed"])
+def test_a_search_trains_copies_that_round_as_the_model_does(kind: str, digits: Digits) -> None:
+    model: Any
+    if kind == "torch":
+        torch.manual_seed(0)
+        model = models.mlp()
+    else:
+        import keras
+
+        class Own(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first = keras.layers.Dense(16, activation="relu")
+                self.last = keras.layers.Dense(10)
+
+            def call(self, inputs: Any) -> Any:
+                return self.last(self.first(inputs))
+
+        keras.utils.set_random_seed(0)
+        parts = [keras.Input((64,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(10)]
+        model = keras.Sequential(parts) if kind == "functional" else Own()
+        model(digits.train[0][:2])
+    work = Workload(model, train=digits.train, valid=digits.valid, test=digits.test)
+    context, rows = Context(work), (digits.valid[0][:50],)
+    draft = Quantize(method="qat", calibration=64).apply(Draft(model), context)
+    plain, rounded_outputs = (work.framework.predict(each, rows) for each in (model, draft.model))
+    copied = work.framework.clone(draft.model)
+    np.testing.assert_allclose(work.framework.predict(copied, rows), rounded_outputs, atol=1e-5)
+    assert np.abs(rounded_outputs - plain).max() > 1e-4
+    (finish,) = draft.finish
+    np.testing.assert_allclose(work.framework.predict(finish(copied), rows), plain, atol=1e-5)
+    np.testing.assert_allclose(work.framework.predict(draft.model, rows), rounded_outputs, atol=1e-5)
+
+    recipe = Recipe.parse("quantize --method qat --epochs 2 --calibration 64 | tune --trials 3 --finalists 0")
+    run = optimize(work, *recipe.techniques, runtimes=["onnxruntime"], threads=1)["quantize+tune/onnxruntime"]
+    assert not run.failed, run.reason
+    assert [each["state"] for each in run.search["trials"]].count("failed") == 0
+    assert "int8" in run.dtype

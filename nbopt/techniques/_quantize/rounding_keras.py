@@ -66,6 +66,14 @@ class Rounding:
         finally:
             vars(self.layer).update(held)
 
+    def moved_to(self, layer: Any) -> Rounding:
+        """Return the same for a copy of the layer, with ranges of its own from here on."""
+        copied = Rounding(layer, self.axes)
+        copied.low.assign(self.low)
+        copied.high.assign(self.high)
+        copied.observing = self.observing
+        return copied
+
     def _widen(self, inputs: Any) -> None:
         """Bring the range towards that of the inputs; wholly, and never narrower, while it is first taken."""
         x = tf.convert_to_tensor(inputs)
