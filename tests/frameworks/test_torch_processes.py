@@ -19,6 +19,7 @@ from nbopt.errors import DataError, MissingExtra, ModelError, OptionError, Train
 from nbopt.frameworks import Fitting
 from nbopt.frameworks import _torch_processes as processes
 from nbopt.frameworks.torch import FRAMEWORK
+from nbopt.teaching import Teacher
 from nbopt.training import Progress, TrainingPlan
 from tests import models
 
@@ -252,6 +253,8 @@ def test_what_several_processes_can_not_do_is_refused() -> None:
     with pytest.raises(OptionError, match="swa"):
         FRAMEWORK.check_devices(models.Cnn(), PAIR.adjusted(averaging="swa"))
     FRAMEWORK.check_devices(small(), PAIR.adjusted(averaging="swa"))  # it has no BatchNorm
+    with pytest.raises(OptionError, match="teacher"):
+        FRAMEWORK.check_devices(small(), PAIR.adjusted(teacher=Teacher(lambda inputs: inputs, "logits")))
     with pytest.raises(OptionError, match="devices of 1 or more"):
         PLAN.adjusted(devices=0)
     locked = small()
