@@ -314,6 +314,9 @@ def _environment(rank: int, count: int, *, cpu: bool) -> dict[str, str]:
     threads = max(1, cores() // count)
     inherited = {name: value for name, value in environment_of(threads).items() if not name.startswith("ACCELERATE_")}
     places = {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
+    # DistributedDataParallel advises against looking for unused weights, and its advice would be the last words of a
+    # process that was killed.
+    places["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     if cpu:
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         # By default gloo asks for the machine's name, which need not have an address.
