@@ -77,7 +77,7 @@ class Prune(Technique):
     sparse_file: bool = option(
         False,
         "leave zeros out of a .tflite file (TensorFlow's Optimize.EXPERIMENTAL_SPARSITY): smaller from a third zeros "
-        "on; LiteRT unpacks them on loading and is not faster for them, but for 1x1 convolutions",
+        "on; LiteRT puts them back on loading and is not faster for it",
     )
     epochs: int = option(1, "passes over train to fine-tune; 0 for none", low=0, high=10_000)
     learning_rate: float = option(

@@ -14,8 +14,10 @@ from nbopt.technique import Context, Draft, Lowered
 class SparseFile:
     """Store zeros of weights as compressed rows, where the runtime's file can hold that: LiteRT's alone.
 
-    By the pass behind `tf.lite.Optimize.EXPERIMENTAL_SPARSITY`. LiteRT unpacks such weights when it loads the file, but
-    for those that XNNPACK has sparse kernels for: convolutions of 1x1, one row at a time.
+    By the pass behind `tf.lite.Optimize.EXPERIMENTAL_SPARSITY`. LiteRT is not faster for it: against the same zeros
+    stored, on 2 cores, one row, paired, two layers of 1,024 units were 1.01 times as fast at half zeros and 0.98 at
+    nine tenths; four 1x1 convolutions of 128 channels, for which XNNPACK has sparse kernels, 1.00 and 0.99. Outputs
+    are equal.
     """
 
     def refuses(self, runtime: Runtime) -> str:
@@ -63,8 +65,8 @@ class SparseFile:
         target = folder / source.path.name
         target.write_bytes(packed)
         note = (
-            f"zeros are left out of the file: {len(packed):,} bytes, {len(dense):,} with them; LiteRT unpacks them on "
-            "loading and has sparse kernels for 1x1 convolutions alone"
+            f"zeros are left out of the file: {len(packed):,} bytes, {len(dense):,} with them; LiteRT puts them back "
+            "on loading, and is not faster for it"
         )
         return Lowered(Exported(target, source.batch), "float32", (note,))
 
