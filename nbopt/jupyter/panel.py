@@ -60,9 +60,9 @@ class Panel:
             name: w.Dropdown(options=[("", "")], description=name, style=_LABEL, layout=w.Layout(width=CONTROL))
             for name in ("model", *SPLITS, "metric")
         }
-        self.again = _button("look again", "find the models and the data that the notebook has now", "refresh")
-        self.add_step = _button("then...", "one more technique, after those before it", "plus")
-        self.drop_step = _button("without the last", "take the last technique away", "minus")
+        self.again = _button("look again", "find the models and the data that the notebook has now")
+        self.add_step = _button("then...", "one more technique, after those before it")
+        self.drop_step = _button("without the last", "take the last technique away")
         self.steps = [Step("quantize", self._session.names, self._changed)]
         self._steps_box = w.VBox()
         self.running = Form("", Running, self._session.names, self._changed)
@@ -71,9 +71,9 @@ class Panel:
             [w.VBox([self.running.box, self.output.box])], titles=("running and measuring",), selected_index=None
         )
         self.preview = w.HTML()
-        self.start = _button("Run", "do it; where something is at work, after that", "play", "primary")
-        self.cancel = _button("Cancel", "end what is at work; what was measured is kept", "stop", "danger")
-        self.insert = _button("Insert as a cell", "the magics of everything that was done here, as a cell", "code")
+        self.start = _button("Run", "do it; where something is at work, after that", "primary")
+        self.cancel = _button("Cancel", "end what is at work; what was measured is kept", "danger")
+        self.insert = _button("Insert as a cell", "the magics of everything that was done here, as a cell")
         self.message = w.HTML()
         self.state = w.HTML()
         self.queue = w.VBox()
@@ -81,8 +81,8 @@ class Panel:
         self.chosen.layout.width = CONTROL
         self.variable = _text("variable", "fast_model", "variable that takes the run's model")
         self.path = _text("file", "model", "file to write; its ending may be left out")
-        self.apply = _button("Apply", "put the run's model into a variable", "check")
-        self.export = _button("Export", "write the run's file", "download")
+        self.apply = _button("Apply", "put the run's model into a variable")
+        self.export = _button("Export", "write the run's file")
         self._take = w.VBox(
             [
                 w.HTML(text_html("Take a result", _TITLE)),
@@ -149,7 +149,7 @@ class Panel:
             control.value = kept if kept in known else ""
         metric = self.choices["metric"]
         kept, bound_metric = metric.value, self._session.given.get("metric")
-        metric.options = [("by the data", ""), *((each, each) for each in get_args(get_args(MetricName)[0]))]
+        metric.options = [("by the data", ""), *((each, each) for each in get_args(MetricName))]
         metric.value = kept or (bound_metric if isinstance(bound_metric, str) else "")
         self._changed()
         self._show_jobs()
@@ -303,7 +303,7 @@ class Panel:
             words = {"done": f"done in {job.seconds:.0f} s", "failed": f"failed: {job.error}"}.get(job.state, job.state)
             text = w.HTML(text_html(f"{job.line}: {words}", "opacity:.8;font-size:12px;line-height:1.6"))
             if job.state == "waiting":
-                drop = _button("take out", f"do not begin {job.line}", "times")
+                drop = _button("take out", f"do not begin {job.line}")
                 drop.on_click(lambda _, job=job: self._session.jobs.cancel(job))
                 rows.append(w.HBox([text, drop]))
             else:
@@ -358,8 +358,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _button(text: str, tooltip: str, icon: str, style: str = "") -> Any:
-    return w.Button(description=text, tooltip=tooltip, icon=icon, button_style=style, layout=w.Layout(width="auto"))
+def _button(text: str, tooltip: str, style: str = "") -> Any:
+    # No icon: its letter of a private font becomes part of what a screen reader calls the button.
+    return w.Button(description=text, tooltip=tooltip, button_style=style, layout=w.Layout(width="auto"))
 
 
 def _text(label: str, value: str, tooltip: str) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from nbopt.comparison import Comparison
 from nbopt.jupyter.underway import all_underway
+from nbopt.measurement.metrics import METRICS
 from nbopt.render import MIME
 from nbopt.techniques import all_techniques
 from tests.jupyter.conftest import MODEL, Shell
@@ -49,6 +50,7 @@ def test_it_offers_what_the_notebook_has(shell: Shell, panel: Any) -> None:
     assert panel.choices["model"].value == "net"
     assert (panel.choices["train"].value, panel.choices["valid"].value) == ("train", "valid")
     assert options(panel.steps[0].choice) == ["", *all_techniques()]
+    assert options(panel.choices["metric"]) == ["", *METRICS]
     shell.ok("other = torch.nn.Linear(8, 2)")
     panel.again.click()
     assert options(panel.choices["model"]) == ["", "net", "other"]
