@@ -48,6 +48,7 @@ class Panel:
         self._done: list[str] = []
         self._live: dict[Job, LiveProgress] = {}
         self._states: dict[Job, str] = {}
+        self._offered = ""
         self._build()
         self.refresh()
         session.jobs.watch(self._told)
@@ -95,7 +96,7 @@ class Panel:
             [
                 w.HTML(text_html("What is optimized", _TITLE)),
                 *(w.HBox([self.choices[each] for each in part], layout=line) for part in (("model", "metric"), SPLITS)),
-                self.again,
+                w.HBox([self.again]),
                 w.HTML(text_html("What is done", _TITLE)),
                 self._steps_box,
                 w.HBox([self.add_step, self.drop_step], layout=line),
@@ -319,13 +320,15 @@ class Panel:
         names = [run.name for run in comparison if not run.failed and not run.is_control]
         if names == [value for _, value in self.chosen.options if value]:
             return
-        kept = self.chosen.value
+        # What nobody chose follows the best.
+        kept = self.chosen.value if self.chosen.value != self._offered else ""
         self.chosen.options = [(name, name) for name in names] or [("no run yet", "")]
         try:
             best = comparison.choose()[0].name
         except NbOptError:
             best = ""
-        self.chosen.value = kept if kept in names and kept else best if best in names else self.chosen.options[0][1]
+        self._offered = best if best in names else next(iter(names), "")
+        self.chosen.value = kept if kept in names and kept else self._offered
 
 
 class _Line:

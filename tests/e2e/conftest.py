@@ -292,7 +292,8 @@ def open_notebook(page: Page, lab: Lab, name: str, *, kernel: bool = True) -> No
     page.goto(lab.address(name))
     expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible()
     if kernel:
-        expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']")).to_be_visible()
+        # The notebook's own indicator says idle before there is a kernel.
+        expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible()
     else:
         refuse_kernel(page)
 
