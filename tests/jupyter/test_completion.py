@@ -131,6 +131,13 @@ def test_names_of_runs(shell: Shell, verb: str) -> None:
     assert words(shell, f"%optimize {verb} quan") == ["quantize/openvino"]
 
 
+def test_a_place_with_choices_offers_them_and_then_runs(shell: Shell) -> None:
+    assert words(shell, "%optimize plot ") == ["pareto", "latency", "layers"]
+    RunStore().add(Run(name="quantize/openvino", recipe="quantize", runtime="openvino", workload_key="k"))
+    assert "quantize/openvino" in words(shell, "%optimize plot layers ")
+    assert "quantize/openvino" in words(shell, "%optimize apply ")
+
+
 def test_topics_of_help(shell: Shell) -> None:
     assert words(shell, "%optimize help pr") == ["prune"]
 
