@@ -73,7 +73,7 @@ def test_options_of_a_technique_its_own_first(shell: Shell) -> None:
     found = words(shell, "%optimize prune ")
     assert found[0] == "--sparsity"
     assert {"--structured", "--max-drop", "--valid", "-o"} <= set(found)
-    assert words(shell, "%optimize prune --sp") == ["--sparsity"]
+    assert words(shell, "%optimize prune --sparsi") == ["--sparsity"]
     assert "--sparsity" not in words(shell, "%optimize prune --sparsity 0.5 --")
     assert "--max-drop" not in words(shell, "%optimize prune --max-drop 1% | quantize --")
 

@@ -41,7 +41,7 @@ def test_every_example_can_be_read(word: str) -> None:
 @pytest.mark.slow
 def test_examples_of_verbs_run(shell: Shell) -> None:
     shell.ok(MODEL + NAMES)
-    shell.ok("%config NbOpt.runtimes = 'onnxruntime,openvino'")
+    shell.ok("%config NbOpt.runtimes = 'torch,onnxruntime,openvino'")
     shell.ok("%config NbOpt.threads = 1")
     shell.ok("%optimize use model --train train_dl --valid valid_dl")
     shell.ok("%optimize quantize -o q8")
