@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -30,6 +31,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "nbopt-home"
     monkeypatch.setenv("NBOPT_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Let interrupts arrive where the tests were started in the background of a shell, which has them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
