@@ -23,7 +23,6 @@ from nbopt.teaching import Teacher
 from nbopt.training import Progress, TrainingPlan
 from tests import models
 
-pytestmark = pytest.mark.skipif(processes.cores() < 2, reason="two processes want two cores")
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(403, 6)).astype(np.float32)
 Y = X[:, :3].argmax(1)
