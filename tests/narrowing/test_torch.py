@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -233,7 +235,10 @@ def test_whether_zeros_are_worth_a_sparse_kernel_is_measured() -> None:
         model[2].weight[torch.rand(512, 512) < 0.5] = 0.0
     told = LOWERING.sparse_word(model)
     assert "torch.sparse 2 (50% zeros)" in told
-    assert ("not faster here" in told) == (float(told.split("would be ")[1].split("x")[0]) < 1.1)
+    ratio, low, high = map(float, re.findall(r"[\d.]+", told.split("would be ")[1])[:3])
+    assert low <= ratio <= high
+    assert ("faster in eager torch alone" in told) <= (low > 1)
+    assert ("not faster here" in told) <= (high < 1.5)
     assert LOWERING.sparse_word(nn.Conv2d(1, 1, 1)) == ""
 
 
