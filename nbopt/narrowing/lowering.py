@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,6 +85,20 @@ class Lowering(Protocol):
 
     def sparse_word(self, model: Any) -> str:
         """Return in words whether zeros would be worth a sparse kernel here, "" where nothing was measured."""
+        ...
+
+    def lookups(self, model: Any, batches: Iterable[Batch]) -> dict[str, Array]:
+        """Return how often each row of each embedding table is looked up, by the layer's name."""
+        ...
+
+    def with_shared_rows(self, model: Any, kept: Mapping[str, Array], batch: Batch) -> tuple[Any, dict[str, str]]:
+        """Return a copy whose tables hold the rows that stay and one for the rest, and why a table was left whole.
+
+        Args:
+            model: It is not changed.
+            kept: The rows that stay, by the layer's name.
+            batch: On which it is tried whether a table is read by look-ups alone.
+        """
         ...
 
     def trace(self, model: Any, example: Inputs) -> Traced:

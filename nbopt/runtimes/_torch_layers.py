@@ -247,7 +247,7 @@ def _kind(module: torch.nn.Module, made: dict[str, _Seen]) -> str:
     name = type(module).__name__
     if name in RECURRENT:
         return RECURRENT[name]
-    if name in EMBEDDINGS:
+    if any(base.__name__ in EMBEDDINGS for base in type(module).__mro__):
         return "Embedding"
     if "Conv" in made or name.startswith(("Conv", "LazyConv")):
         return "ConvTranspose" if "Transpose" in name else "Conv"

@@ -11,6 +11,7 @@ from nbopt.narrowing import recalibrated
 from nbopt.narrowing.lowering import InLayers, Ranking, in_layers, lowering_of
 from nbopt.narrowing.masks import magnitude_masks, read_pattern
 from nbopt.narrowing.subjects import Shares, Units, Weights
+from nbopt.narrowing.vocabulary import with_shared_rows
 from nbopt.options import option
 from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._prune.holding import Holding
@@ -72,6 +73,13 @@ class Prune(Technique):
     rounds: int = option(
         0, "times that iterative or cubic prunes; 0 for one an epoch, at least 2, or 10 for cubic", low=0, high=1000
     )
+    min_count: int = option(
+        0,
+        "with --structured: rows of embedding tables that a pass over train looks up fewer times become one row, their "
+        "mean, as word2vec's min_count leaves rare words out (Mikolov et al. 2013, arXiv:1310.4546; of a BERT's "
+        "vocabulary, Abdaoui et al. 2020, arXiv:2010.05609); 0 keeps every row",
+        low=0,
+    )
     include: tuple[str, ...] = option((), "only these layers: names or globs, by commas; none means all that can be")
     exclude: tuple[str, ...] = option((), "layers to leave as they are: names or globs, by commas")
     sparse_file: bool = option(
@@ -96,7 +104,11 @@ class Prune(Technique):
         ranking = Ranking(self.importance, lowering, context)
         subject: Units | Weights
         if self.structured:
-            traced = lowering.trace(draft.model, context.workload.signature.example)
+            model = draft.model
+            if self.min_count:
+                model, notes = with_shared_rows(model, lowering, context, self.min_count)
+                draft = draft.noted(*notes)
+            traced = lowering.trace(model, context.workload.signature.example)
             subject = Units(traced, ranking, self.include, self.exclude)
         else:
             pattern = read_pattern(self.pattern) if self.pattern else None
@@ -194,6 +206,12 @@ class Prune(Technique):
                 raise OptionError("--scope layer with a pattern, which is alike everywhere", f"--scope {self.scope}")
         if self.sparse_file and self.structured:
             raise OptionError("--sparse-file for single weights", "--structured too", "leave one of them out")
+        if self.min_count and not self.structured:
+            raise OptionError(
+                "--min-count with --structured, which takes rows out",
+                "--min-count for single weights",
+                "prune --structured --min-count 1",
+            )
         if self.importance == "batchnorm" and not self.structured:
             raise OptionError(
                 "--importance magnitude or taylor for single weights",

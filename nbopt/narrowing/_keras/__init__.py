@@ -8,7 +8,7 @@ from nbopt.data import Inputs
 from nbopt.frameworks._keras_copy import copy_model
 from nbopt.frameworks._keras_dialect import layers_of
 from nbopt.frameworks._keras_norms import recalibrate
-from nbopt.narrowing._keras import weights
+from nbopt.narrowing._keras import vocabulary, weights
 from nbopt.narrowing._keras.rebuild import TracedModel
 
 
@@ -22,6 +22,8 @@ class KerasLowering:
     scales = staticmethod(weights.scales)
     taylor = staticmethod(weights.taylor)
     recalibrate = staticmethod(recalibrate)
+    lookups = staticmethod(vocabulary.lookups)
+    with_shared_rows = staticmethod(vocabulary.with_shared_rows)
 
     def sparse_word(self, model: Any) -> str:
         """Return "": no layer of Keras takes sparse weights, so there is nothing to measure."""

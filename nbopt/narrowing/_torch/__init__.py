@@ -8,7 +8,7 @@ from torch import nn
 
 from nbopt.data import Inputs
 from nbopt.frameworks._torch_norms import recalibrate
-from nbopt.narrowing._torch import weights
+from nbopt.narrowing._torch import vocabulary, weights
 from nbopt.narrowing._torch.sparse import sparse_word
 from nbopt.narrowing._torch.widths import TracedModule
 
@@ -24,6 +24,8 @@ class TorchLowering:
     taylor = staticmethod(weights.taylor)
     recalibrate = staticmethod(recalibrate)
     sparse_word = staticmethod(sparse_word)
+    lookups = staticmethod(vocabulary.lookups)
+    with_shared_rows = staticmethod(vocabulary.with_shared_rows)
 
     def shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all parameters, by name."""

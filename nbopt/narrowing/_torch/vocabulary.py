@@ -1,0 +1,114 @@
+"""Embedding tables of a torch module with one row for all that nobody looks up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nbopt.data import Batch
+from nbopt.frameworks._torch_module import call, clone, tensors
+from nbopt.narrowing.vocabulary import places, smaller_table
+
+Array = np.ndarray[Any, Any]
+
+
+STOPPED = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, AssertionError)
+"""What a user's `forward` raises that asks a table for more than rows."""
+
+
+class SharedRows(nn.Embedding):
+    """Look rows up in a smaller table, in which the rows that went share the last.
+
+    Args:
+        source: The whole table.
+        kept: Its rows that stay, in order.
+    """
+
+    def __init__(self, source: nn.Embedding, kept: Array) -> None:
+        table = source.weight.detach()
+        found = places(source.num_embeddings, kept)
+        weight = torch.from_numpy(smaller_table(table.float().cpu().numpy(), kept)).to(table)
+        padding = None if source.padding_idx is None else int(found[source.padding_idx])
+        super().__init__(
+            len(weight),
+            source.embedding_dim,
+            padding,
+            source.max_norm,
+            source.norm_type,
+            source.scale_grad_by_freq,
+            source.sparse,
+            _weight=weight,
+        )
+        self.weight.requires_grad_(source.weight.requires_grad)
+        self.register_buffer("places", torch.from_numpy(found).to(table.device))
+        self.train(source.training)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - Embedding's own name
+        return super().forward(self.places[input])
+
+
+def lookups(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Array]:
+    """Return how often each row of each embedding table is looked up, by the module's name."""
+    tables = {name: module for name, module in model.named_modules() if type(module) is nn.Embedding}
+    counts = {name: np.zeros(module.num_embeddings, np.int64) for name, module in tables.items()}
+    if not tables:
+        return {}
+
+    def counting(name: str) -> Any:
+        def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            rows = args[0] if args else kwargs["input"]
+            counts[name] += np.bincount(rows.detach().reshape(-1).cpu().numpy(), minlength=len(counts[name]))
+
+        return count
+
+    twin = clone(model).eval()  # a hook would stay on the user's model where the pass is interrupted
+    for name, module in twin.named_modules():
+        if name in tables:
+            module.register_forward_pre_hook(counting(name), with_kwargs=True)
+    with torch.no_grad():
+        for batch in batches:
+            call(twin, tensors(twin, batch.inputs))
+    for name, module in tables.items():
+        if module.padding_idx is not None:
+            counts[name][module.padding_idx] = np.iinfo(np.int64).max  # its row gets no gradient: it stays its own
+    return counts
+
+
+def with_shared_rows(model: nn.Module, kept: Mapping[str, Array], batch: Batch) -> tuple[nn.Module, dict[str, str]]:
+    """Return a copy whose tables hold the rows that stay and one for the rest, and why a table was left whole.
+
+    Args:
+        model: It is not changed.
+        kept: The rows that stay, by the module's name.
+        batch: On which it is tried whether the table is read by look-ups alone.
+    """
+    smaller = clone(model)
+    inputs = tensors(smaller, batch.inputs)
+    owners: dict[int, int] = {}
+    for module in smaller.modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    left: dict[str, str] = {}
+    with torch.no_grad():
+        expected = call(smaller.eval(), inputs)
+        for name, rows in kept.items():
+            table = smaller.get_submodule(name)
+            assert isinstance(table, nn.Embedding)
+            if owners[id(table.weight)] > 1:
+                left[name] = "another layer has the same weights"
+                continue
+            # With all of its rows in another order the model must compute what it did, or the table is read by other
+            # ways than look-ups, as where it is multiplied with to give a word for each output.
+            smaller.set_submodule(name, SharedRows(table, np.arange(table.num_embeddings)[::-1].copy()))
+            try:
+                same = torch.equal(call(smaller, inputs), expected)
+            except STOPPED:
+                same = False
+            smaller.set_submodule(name, SharedRows(table, rows) if same else table)
+            if not same:
+                left[name] = "the model does not only look rows up in it"
+    return smaller, left
