@@ -19,7 +19,7 @@ from nbopt.runs import RunStore
 from nbopt.runtimes import all_runtimes
 from nbopt.sheet import Sheet, bundle
 
-FRAMEWORK_EXTRAS = {"torch": "torch", "keras": "tensorflow", "tensorflow": "tensorflow"}
+FRAMEWORK_EXTRAS = {"torch": "torch", "keras": "tensorflow", "tensorflow": "tensorflow", "tf-keras": "tf-keras"}
 LITTLE_DISK = 1_000_000_000
 NOTEBOOK_PACKAGES = ("ipython", "ipykernel", "jupyterlab", "ipywidgets", "papermill", "nbconvert")
 
@@ -47,7 +47,7 @@ class Diagnosis:
 
     Args:
         machine: Processor, instruction sets, threads, system.
-        frameworks: PyTorch, Keras, TensorFlow.
+        frameworks: PyTorch, Keras, TensorFlow, Keras 2 as tf-keras.
         runtimes: Each way to execute a model.
         notebook: Packages of the notebook, and what runs this.
         store: Where runs are kept.

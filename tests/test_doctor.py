@@ -39,7 +39,7 @@ def test_a_missing_runtime_gives_the_command(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_missing_framework_gives_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
-        if name in ("torch", "keras", "tensorflow"):
+        if name in ("torch", "keras", "tensorflow", "tf-keras"):
             raise importlib.metadata.PackageNotFoundError(name)
         return "1.0"
 

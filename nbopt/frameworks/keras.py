@@ -44,13 +44,16 @@ class KerasFramework:
                 f"the {backend} backend",
                 'os.environ["KERAS_BACKEND"] = "tensorflow" before the first import of keras, and load the model again',
             )
+        self._refuse_unbuilt(model)
+        return True
+
+    def _refuse_unbuilt(self, model: Any) -> None:
         if not model.built:
             raise ModelError(
                 "a model with weights",
                 f"{type(model).__name__} {model.name!r}, which has not been built",
                 "train it, or call it once on a batch: model(x)",
             )
-        return True
 
     def in_training_mode(self, model: Any) -> bool:
         """Return False: a Keras model is told at each call."""

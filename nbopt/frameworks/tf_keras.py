@@ -25,12 +25,7 @@ class TfKerasFramework(KerasFramework):
         module = sys.modules.get(LEGACY)
         if module is None or not isinstance(model, module.Model):
             return False
-        if not model.built:
-            raise ModelError(
-                "a model with weights",
-                f"{type(model).__name__} {model.name!r}, which has not been built",
-                "train it, or call it once on a batch: model(x)",
-            )
+        self._refuse_unbuilt(model)
         return True
 
     def native_halves(self, model: Any) -> tuple[str, ...]:
