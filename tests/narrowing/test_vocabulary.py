@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from nbopt.data import as_batch
 from nbopt.errors import OptionError
 from nbopt.loop import optimize
+from nbopt.narrowing._torch.vocabulary import lookups
 from nbopt.narrowing.vocabulary import places, rows_kept, smaller_table
 from nbopt.techniques.prune import Prune
 from nbopt.workload import Workload
@@ -78,6 +80,20 @@ def test_a_torch_table_becomes_small_and_its_outputs_stay_in_the_file(store):
         unseen = np.full((1, LENGTH), 400)
         assert np.allclose(run.predict(unseen), run.predict(unseen + 50))  # one row for all that train does not have
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_look_ups_are_counted_in_all_batches_though_most_stop_early():
+    class Twice(Reader):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return super().forward(ids) + self.head(self.words(ids.flip(1) + 1).mean(1))
+
+    model, (x, y) = Twice().eval(), rows(0)
+    batches = [as_batch((x[i : i + 50], y[i : i + 50])) for i in range(0, 200, 50)]
+    expected = np.bincount(x.reshape(-1), minlength=WORDS) + np.bincount(x.reshape(-1) + 1, minlength=WORDS)
+    counts = lookups(model, batches)["words"]
+    assert (counts[1:] == expected[1:]).all()
+    assert counts[0] > x.size  # the row of padding stays its own
+    assert not model.words._forward_pre_hooks
 
 
 def test_words_that_are_learned_after_the_rows_went_are_those_that_stay(store):
