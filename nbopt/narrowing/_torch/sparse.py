@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -52,4 +51,5 @@ def _seconds(call: Callable[[], Any]) -> float:
         began = time.perf_counter()
         call()
         times.append(time.perf_counter() - began)
-    return float(np.median(times[CALLS // 3 :]))
+    # The best: beside other work, threads that wait for each other made a median ten thousand times too long.
+    return min(times)
