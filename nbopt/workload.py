@@ -29,7 +29,8 @@ class Workload:
         valid: Data that techniques select on.
         test: Data that figures are reported on; `valid` where there is none, and then the table says so.
         metric: accuracy, balanced_accuracy, auc, average_precision, f1, log_loss, rmse, mae, r2, or a function
-            `f(y_true, y_score)`. None: accuracy for classes, rmse for values.
+            `f(y_true, y_score)`, of which more is better unless it is named as an error is (`mse`,
+            `mean_absolute_error`) or has an attribute `greater_is_better`. None: accuracy for classes, rmse for values.
         loss: The framework's loss; None infers it from the output and the labels.
         name: Name in tables; None takes the model's class.
 
@@ -284,12 +285,15 @@ class Workload:
         device = self.framework.device(self.model)
         inputs = ", ".join(f"{leaf.name} {_leaf_text(leaf.shape)} {leaf.dtype}" for leaf in self.signature.leaves)
         shape = "scalar" if not self.outputs_shape else " x ".join(map(str, self.outputs_shape))
+        yours = ""
+        if callable(self.metric):
+            yours = f" (yours, {'more' if greater_is_better(self.metric) else 'less'} is better)"
         card = [
             ("model", f"{self.name} ({self.framework.name}, {device}), {total:,} parameters"),
             ("inputs", inputs),
             ("output", f"{shape}, {self.output.replace('_', ' ')} ({self.output_reason})"),
             ("loss", self.loss_name),
-            ("metric", f"{self.metric_name} on {self.report.name}, {self.report_rows.rows:,} rows"),
+            ("metric", f"{self.metric_name}{yours} on {self.report.name}, {self.report_rows.rows:,} rows"),
         ]
         if nonzero < total:
             card.append(("zeros", f"{1 - nonzero / total:.0%} of the parameters"))
@@ -317,6 +321,18 @@ class Workload:
     def __repr__(self) -> str:
         width = max(len(key) for key, _ in self.describe())
         return "\n".join(f"{key:<{width}}  {value}" for key, value in self.describe())
+
+
+_OF_ERRORS = ("error", "loss", "deviance", "mse", "rmse", "mae", "mape", "nll", "perplexity", "brier", "wer", "cer")
+
+
+def greater_is_better(metric: Callable[..., float]) -> bool:
+    """Tell which way a user's metric is better: by its attribute `greater_is_better`, or else by its name.
+
+    As scikit-learn has it: functions that end with _error, _loss or _deviance return what is to be small.
+    """
+    last = str(getattr(metric, "__name__", type(metric).__name__)).lower().rpartition("_")[2]
+    return bool(getattr(metric, "greater_is_better", last not in _OF_ERRORS))
 
 
 def _name_of(model: Any) -> str:

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nbopt.data import leaves
 from nbopt.errors import DataError, ModelError, NbOptWarning
-from nbopt.workload import Workload
+from nbopt.measurement.metrics import metric_of
+from nbopt.workload import Workload, greater_is_better
 from tests import models
 from tests.conftest import Digits
 
@@ -341,3 +342,26 @@ def test_inputs_that_the_model_does_not_have_or_lacks_are_told_with_what_to_do(d
     with pytest.raises(ModelError) as caught:
         Workload(Named(), valid=data)
     assert message in caught.value.do
+
+
+def mean_squared_error(y_true: Any, y_score: Any) -> float:
+    return float(((y_true - y_score) ** 2).mean())
+
+
+def roc_auc_score(y_true: Any, y_score: Any) -> float:
+    return 0.5
+
+
+def test_a_users_metric_is_better_the_way_its_name_or_attribute_says() -> None:
+    assert not greater_is_better(mean_squared_error)
+    assert greater_is_better(roc_auc_score)
+    assert greater_is_better(lambda y_true, y_score: 0.0)
+
+    def gain_loss(y_true: Any, y_score: Any) -> float:
+        return 0.0
+
+    gain_loss.greater_is_better = True  # type: ignore[attr-defined]
+    assert greater_is_better(gain_loss)
+    card = dict(Workload(small(), valid=(X, Y), metric=mean_squared_error).describe())
+    assert card["metric"] == "mean_squared_error (yours, less is better) on valid, 40 rows"
+    assert metric_of(mean_squared_error, output="regression").greater_is_better is False
