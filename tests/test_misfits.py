@@ -21,6 +21,7 @@ MISSING = "forward() missing 1 required positional argument: 'b'"
         (MISSING, NAMED, "batches with 'b' too"),
         (MISSING, Batch((X,)), "check the shape"),
         ("forward() got an unexpected keyword argument 'x'", NAMED, "leave 'x' out"),
+        ('Layer "functional" expects 2 named input(s) with keys', POSITIONAL, "with one array of labels"),
         ("mat1 and mat2 must have the same dtype, but got Long and Float", POSITIONAL, "numbers to float32"),
         ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", POSITIONAL, "check the shape"),
     ],
