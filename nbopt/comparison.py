@@ -169,7 +169,9 @@ class Comparison:
     @property
     def baseline(self) -> Run | None:
         """Return the untouched model on its own framework."""
-        return next((r for r in self.runs if r.is_baseline and not r.failed), None)
+        untouched = [r for r in self.runs if r.is_baseline and not r.failed]
+        # In rows of several days another runtime's may come first, having been measured again later.
+        return next((r for r in untouched if r.is_native), untouched[0] if untouched else None)
 
     def best(
         self,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -131,14 +131,35 @@ def as_batch(item: Any) -> Batch:
             return Batch(as_inputs(item[0]))
         if len(item) in (2, 3):
             weight = _arrayish(item[2]) if len(item) == 3 and item[2] is not None else None
-            targets = None if item[1] is None else _arrayish(item[1])
-            return Batch(as_inputs(item[0]), targets, weight)
+            inputs = as_inputs(item[0])
+            return Batch(inputs, None if item[1] is None else _one_target(item[1], rows_of(inputs)), weight)
         raise DataError(
             "batches (x, y), (x, y, weight), (dict, y) or a dict with 'labels'",
             f"a {type(item).__name__} of {len(item)} parts",
             "group several inputs as ((a, b), y)",
         )
     return Batch(as_inputs(item))
+
+
+def _one_target(value: Any, rows: int) -> Any:
+    """Return labels as one array.
+
+    Raises:
+        DataError: They are those of several outputs; one of them is judged.
+    """
+    several = list(value.values()) if isinstance(value, Mapping) else value
+    # A list of as many arrays as there are rows is a label for each row, as some collate functions give them.
+    if isinstance(several, (list, tuple)) and len(several) not in (0, rows) and all(map(_is_array, several)):
+        if len(several) == 1:
+            return _arrayish(several[0])
+        names = f": {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+        first = repr(next(iter(value))) if isinstance(value, Mapping) else "0"
+        raise DataError(
+            "labels as one array, those of the model's first output",
+            f"labels for {len(several)} outputs{names}",
+            f"give (x, y[{first}]); to judge another output, put it first in a model around yours",
+        )
+    return _arrayish(value)
 
 
 def _is_array(value: Any) -> bool:
@@ -199,11 +220,7 @@ class Split:
             self._whole = as_batch(source)
             self._check_lengths(self._whole)
         elif _is_row_dataset(source):
-            raise DataError(
-                f"{name} batches",
-                f"a {type(source).__name__}, which gives single rows",
-                f"{name}=DataLoader(dataset, batch_size=256)",
-            )
+            self._raise_rows(source)
         elif not (callable(source) or hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
             raise DataError(
                 f"{name} data: a DataLoader, a tf.data.Dataset, arrays (x, y), or a list of batches",
@@ -227,6 +244,13 @@ class Split:
             f"{self.name} data with at least one row",
             "none: it yielded no batch",
             "check the filter, the file's path, or drop_last with a batch larger than the data",
+        )
+
+    def _raise_rows(self, source: Any) -> NoReturn:
+        raise DataError(
+            f"{self.name} batches",
+            f"a {type(source).__name__}, which gives single rows",
+            f"{self.name}=DataLoader(dataset, batch_size=256), dataset.batch(256) of tf.data, or arrays (x, y)",
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -293,6 +317,8 @@ class Split:
             items = (source[index] for index in range(len(source)))
         for item in items:
             batch = as_batch(item)
+            if batch.targets is not None and not len(getattr(batch.targets, "shape", ())):
+                self._raise_rows(source)
             if batch.rows:
                 yield batch
 
@@ -308,11 +334,20 @@ def _is_arrays(source: Any) -> bool:
         return True
     if isinstance(source, Mapping):
         return True
+    if isinstance(source, list) and len(source) == 2 and all(map(_is_array, source)):
+        # [x, y] for (x, y) is a common slip. Two batches without labels have as many axes as each other.
+        x, y = source
+        return len(x) == len(y) and len(y.shape) < len(x.shape)
     if isinstance(source, tuple) and len(source) in (2, 3):
         # A tuple of batches, ((x, y), (x, y)), has a tuple in its second place too; labels are one array.
         x, y = source[0], source[1]
         one_array_of_labels = y is None or _is_array(y) or (isinstance(y, list) and bool(y) and np.isscalar(y[0]))
-        return one_array_of_labels and (_is_array(x) or isinstance(x, (Mapping, tuple, list)))
+        if one_array_of_labels:
+            return _is_array(x) or isinstance(x, (Mapping, tuple, list))
+        # Labels of several outputs, which `as_batch` tells about; two batches are tuples, or dicts with labels.
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            return not any(key in part for key in LABEL_KEYS for part in (x, y))
+        return _is_array(x) and isinstance(y, (Mapping, list))
     return False
 
 

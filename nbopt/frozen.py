@@ -7,7 +7,7 @@ import json
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -20,6 +20,7 @@ from nbopt.data import (
     Split,
     kept_randomness,
     leaves,
+    map_leaves,
     numeric_inputs,
     rows_of,
     take_rows,
@@ -50,6 +51,7 @@ class Frozen:
         signature: A leaf for each input; an axis that varied between batches is None, the first always.
         keyed: Inputs are by name.
         row_digests: 8-byte hash of each row's inputs, for finding shared rows.
+        samples: A row of each shape that came, see `Samples`.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Frozen:
     signature: tuple[Leaf, ...]
     keyed: bool
     row_digests: frozenset[bytes] = field(repr=False, default=frozenset())
+    samples: tuple[Inputs, ...] = field(repr=False, default=())
 
     def batches(self) -> Iterator[Inputs]:
         """Yield the inputs of each shard, at most 256 rows each."""
@@ -82,6 +85,25 @@ def read_shard(path: Path) -> Inputs:
         names = json.loads(str(archive["names"]))
         arrays = [archive[f"leaf{index}"] for index in range(int(archive["count"]))]
     return dict(zip(names, arrays, strict=True)) if names else tuple(arrays)
+
+
+class Samples:
+    """Keep a row of each shape that inputs come in, as a batch of one: where batches are padded, shapes differ."""
+
+    MOST = 8
+
+    def __init__(self) -> None:
+        self._by_shape: dict[tuple[tuple[int, ...], ...], Inputs] = {}
+
+    def see(self, inputs: Inputs) -> None:
+        """Look at a batch of arrays, whose first axis is the rows."""
+        shapes = tuple(array.shape[1:] for array in leaves(inputs))
+        if shapes not in self._by_shape and len(self._by_shape) < self.MOST:
+            self._by_shape[shapes] = map_leaves(lambda leaf: leaf[:1].copy(), inputs)
+
+    def rows(self) -> tuple[Inputs, ...]:
+        """Return them, in the order in which they came."""
+        return tuple(self._by_shape.values())
 
 
 def freeze(split: Split, *, float_dtype: str = "float32") -> Frozen:
@@ -112,6 +134,7 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
     digest = hashlib.sha256()
     rows = shard = 0
     row_digests: set[bytes] = set()
+    samples = Samples()
     targets: list[np.ndarray[Any, Any]] = []
     weights: list[np.ndarray[Any, Any]] = []
     shapes: list[tuple[Any, ...]] = []
@@ -146,6 +169,7 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
                 digest.update(np.ascontiguousarray(array).tobytes())
                 kept.append(array)
         row_digests.update(hash_rows(arrays))
+        samples.see(inputs)
         for start in range(0, count, EVALUATION_BATCH):
             part_arrays = [a[start : start + EVALUATION_BATCH] for a in arrays]
             for array in part_arrays:
@@ -169,6 +193,7 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
         signature,
         bool(names),
         frozenset(row_digests),
+        samples.rows(),
     )
 
 
@@ -202,6 +227,19 @@ def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int | None, ...]:
     if len({len(s) for s in shapes}) > 1:
         raise DataError("inputs with one number of axes", f"shapes {sorted(set(shapes))[:3]}")
     return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+
+
+def opened(signature: tuple[Leaf, ...], row: Inputs) -> tuple[Leaf, ...]:
+    """Return a signature with each axis open in which a row of another split differs; as it is where nothing fits."""
+    arrays = leaves(row)
+    named = not isinstance(row, dict) or list(row) == [leaf.name for leaf in signature]
+    if not named or [array.ndim for array in arrays] != [len(leaf.shape) for leaf in signature]:
+        return signature
+
+    def shape(leaf: Leaf, array: Any) -> tuple[int | None, ...]:
+        return (None, *(s if s == a else None for s, a in zip(leaf.shape[1:], array.shape[1:], strict=True)))
+
+    return tuple(replace(leaf, shape=shape(leaf, array)) for leaf, array in zip(signature, arrays, strict=True))
 
 
 def check_finite(arrays: Iterable[np.ndarray[Any, Any]], what: str, first_row: int = 0) -> None:

@@ -33,7 +33,7 @@ def kept_runs(workload_key: str | None = None) -> list[Run]:
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:
-    """Return the newest run of each workload, recipe, runtime and seed: baselines first, then by age.
+    """Return the newest run of each workload, recipe, runtime and seed: baselines first, its own the first, by age.
 
     Where a row is a mean over seeds, it stands for the runs of those seeds.
 
@@ -46,7 +46,7 @@ def latest(runs: Iterable[Run]) -> list[Run]:
         # Taken out first, so that the order is that of the newest, not of the first.
         newest.pop(key, None)
         newest[key] = run
-    return sorted(without_repeats(newest.values()), key=lambda run: not run.is_baseline)
+    return sorted(without_repeats(newest.values()), key=lambda run: (not run.is_native, not run.is_baseline))
 
 
 def of_workload(runs: Sequence[Run], wanted: str) -> list[Run]:

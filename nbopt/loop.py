@@ -17,6 +17,7 @@ from nbopt.data import kept_randomness
 from nbopt.errors import FULL, ExportError, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
 from nbopt.frameworks import Exported
 from nbopt.measurement.audit import Audit, leftovers
+from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.subject import Subject
 from nbopt.recipe import Recipe
 from nbopt.recording import Settings
@@ -90,6 +91,13 @@ def optimize(
         raise OptionError(f"seeds between 1 and {MOST_SEEDS}", str(seeds), "seeds=3")
     recipe = Recipe.of(*techniques, seed=seed)
     limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
+    metric = metric_of(workload.metric, output=workload.output)
+    if max_drop is not None and metric.bounded and max_drop >= 1:
+        raise OptionError(
+            f"max_drop below 1 for {metric.name}, which is 1 at most",
+            f"{max_drop!r}, with which all of it may be lost",
+            f"0.01 or 1% for one point, {max_drop / 100:g} for {max_drop:g}",
+        )
     settings = Settings(measure, threads, max_drop, seed, progress, max_size, max_latency)
     chosen = choose_runtimes(workload, runtimes)
     done: list[Run] = []

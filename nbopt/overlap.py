@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbopt.data import Inputs, Split, kept_randomness, leaves, numeric_inputs, rows_of, take_rows
-from nbopt.frozen import hash_rows
+from nbopt.frozen import Samples, hash_rows
 
 READ_ROWS = 200_000
 """Rows of a split that are read at most to find what it shares with another."""
@@ -24,11 +24,13 @@ class Hashed:
         digests: One for each distinct row that was read; inputs only, labels do not count.
         read: Rows that were read.
         whole: The split ended there.
+        samples: A row of each shape that came, see `Samples`.
     """
 
     digests: frozenset[bytes]
     read: int
     whole: bool = True
+    samples: tuple[Inputs, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,18 @@ def hash_split(split: Split, float_dtype: str, limit: int = READ_ROWS) -> Hashed
         limit: Rows after which no further batch is read.
     """
     digests: set[bytes] = set()
-    read = 0
+    samples = Samples()
+    read, whole = 0, True
     with kept_randomness():
         for batch in split:
             if read >= limit:
-                return Hashed(frozenset(digests), read, whole=False)
-            digests |= hash_rows(leaves(numeric_inputs(batch.inputs, float_dtype)))
+                whole = False
+                break
+            inputs = numeric_inputs(batch.inputs, float_dtype)
+            samples.see(inputs)
+            digests |= hash_rows(leaves(inputs))
             read += batch.rows
-    return Hashed(frozenset(digests), read)
+    return Hashed(frozenset(digests), read, whole, samples.rows())
 
 
 def overlap_of(first: str, looked_through: Hashed, second: str, rows: frozenset[bytes]) -> Overlap:

@@ -161,6 +161,11 @@ class Run:
         return self.recipe == "baseline"
 
     @property
+    def is_native(self) -> bool:
+        """Tell whether this is the untouched model on its own framework, whose runtime has the framework's word."""
+        return self.is_baseline and self.runtime == self.framework.removeprefix("tf_")
+
+    @property
     def failed(self) -> bool:
         """Tell whether there is no artifact, only a reason."""
         return self.status == "failed"

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Batch, Inputs, Split, kept_randomness, map_leaves, numeric_inputs, rows_of
+from nbopt.data import Batch, Inputs, Split, all_finite, kept_randomness, map_leaves, numeric_inputs, rows_of
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Framework, Signature, framework_of
-from nbopt.frozen import Frozen, freeze
+from nbopt.frozen import Frozen, freeze, opened
+from nbopt.misfits import remedy
 from nbopt.outputs import infer_output
 from nbopt.overlap import Hashed, Overlap, hash_split, overlap_of, rows_apart
 
@@ -28,7 +29,8 @@ class Workload:
         valid: Data that techniques select on.
         test: Data that figures are reported on; `valid` where there is none, and then the table says so.
         metric: accuracy, balanced_accuracy, auc, average_precision, f1, log_loss, rmse, mae, r2, or a function
-            `f(y_true, y_score)`. None: accuracy for classes, rmse for values.
+            `f(y_true, y_score)`, of which more is better unless it is named as an error is (`mse`,
+            `mean_absolute_error`) or has an attribute `greater_is_better`. None: accuracy for classes, rmse for values.
         loss: The framework's loss; None infers it from the output and the labels.
         name: Name in tables; None takes the model's class.
 
@@ -92,7 +94,7 @@ class Workload:
             raise ModelError(
                 f"{self.report.name} batches that the model takes",
                 f"inputs {shapes}, and the model raised {type(error).__name__}: {reason}",
-                "check the shape, the channel order and the dtype of what the loader yields",
+                remedy(str(error), batch),
             ) from error
         if raw.ndim == 0 or len(raw) != rows_of(inputs):
             raise ModelError(
@@ -128,9 +130,42 @@ class Workload:
 
     @cached_property
     def signature(self) -> Signature:
-        """Return the model's inputs as an export needs them."""
+        """Return the model's inputs as an export needs them.
+
+        An axis is open where any split varies in it, and the model takes that: batches that are padded each to its
+        own longest row may have one length in test by chance, and another in train.
+        """
         frozen = self.report_rows
-        return Signature(frozen.signature, frozen.keyed, frozen.first_row())
+        found = frozen.signature
+        for hashed in (self._valid_hashed, self._train_hashed):
+            for row in () if hashed is None else hashed.samples:
+                wider = opened(found, row)
+                if wider != found and self._takes(row):
+                    found = wider
+        return Signature(found, frozen.keyed, frozen.first_row())
+
+    def _takes(self, row: Inputs) -> bool:
+        """Tell whether the model runs on a row of another shape than those that report."""
+        try:
+            with kept_randomness():
+                self.framework.predict(self.model, row)
+        except Exception:  # noqa: BLE001 - whatever a user's forward raises: that shape is a slip, told where it is used
+            return False
+        return True
+
+    @cached_property
+    def _train_hashed(self) -> Hashed | None:
+        return None if self.train is None else hash_split(self.train, self.framework.float_dtype(self.model))
+
+    @cached_property
+    def _valid_hashed(self) -> Hashed | None:
+        """Return what valid holds where test reports; without test it is what reports."""
+        if self.valid is None or self.test is None:
+            return None
+        frozen: Frozen | None = self.__dict__.get("select_rows")
+        if frozen is not None:
+            return Hashed(frozen.row_digests, frozen.rows, samples=frozen.samples)
+        return hash_split(self.valid, self.framework.float_dtype(self.model))
 
     @property
     def digest(self) -> str:
@@ -164,15 +199,12 @@ class Workload:
         Each split is read and hashed once, at most 200,000 rows of train and of valid. Where more than 1% of the
         reporting rows are shared, a warning says that figures are optimistic.
         """
-        dtype = self.framework.float_dtype(self.model)
         report = self.report_rows.row_digests
         found: list[Overlap] = []
-        train = None if self.train is None else hash_split(self.train, dtype)
+        train, valid = self._train_hashed, self._valid_hashed
         if train is not None:
             found.append(overlap_of("train", train, self.report.name, report))
-        if self.valid is not None and self.test is not None:
-            frozen: Frozen | None = self.__dict__.get("select_rows")
-            valid = hash_split(self.valid, dtype) if frozen is None else Hashed(frozen.row_digests, frozen.rows)
+        if valid is not None:
             if train is not None:
                 found.append(overlap_of("train", train, "valid", valid.digests))
             found.append(overlap_of("valid", valid, "test", report))
@@ -225,6 +257,12 @@ class Workload:
                 f"give other rows as {'train' if self.train else 'valid'}, or take what needs no calibration: "
                 "quantize --method dynamic, or --dtype float16",
             )
+        finite = [row for row in pool if all_finite(Batch(row))]
+        if not finite:
+            raise DataError(
+                f"finite numbers in {split.name} to calibrate on", f"NaN or infinity in all of {len(pool):,} rows"
+            )
+        broken, pool = len(pool) - len(finite), finite
         chosen = rng.permutation(len(pool))[:rows]
         notes = [] if self.train else ["calibrated on valid: no train data was given"]
         if leaks:
@@ -236,6 +274,9 @@ class Workload:
             which = "1 row" if left_out == 1 else f"{left_out:,} rows"
             verb, was = ("stands", "was") if left_out == 1 else ("stand", "were")
             notes.append(f"{which} of {split.name} that {verb} in {self.report.name} too {was} left out of calibration")
+        if broken:
+            # A range with NaN in it is none; which runtime copes with that, and how, is chance.
+            notes.append(f"{broken:,} of the rows of {split.name} with NaN or infinity left out of calibration")
         return [map_leaves(np.ascontiguousarray, pool[i]) for i in chosen], "; ".join(notes)
 
     def describe(self) -> list[tuple[str, str]]:
@@ -244,12 +285,15 @@ class Workload:
         device = self.framework.device(self.model)
         inputs = ", ".join(f"{leaf.name} {_leaf_text(leaf.shape)} {leaf.dtype}" for leaf in self.signature.leaves)
         shape = "scalar" if not self.outputs_shape else " x ".join(map(str, self.outputs_shape))
+        yours = ""
+        if callable(self.metric):
+            yours = f" (yours, {'more' if greater_is_better(self.metric) else 'less'} is better)"
         card = [
             ("model", f"{self.name} ({self.framework.name}, {device}), {total:,} parameters"),
             ("inputs", inputs),
             ("output", f"{shape}, {self.output.replace('_', ' ')} ({self.output_reason})"),
             ("loss", self.loss_name),
-            ("metric", f"{self.metric_name} on {self.report.name}, {self.report_rows.rows:,} rows"),
+            ("metric", f"{self.metric_name}{yours} on {self.report.name}, {self.report_rows.rows:,} rows"),
         ]
         if nonzero < total:
             card.append(("zeros", f"{1 - nonzero / total:.0%} of the parameters"))
@@ -277,6 +321,18 @@ class Workload:
     def __repr__(self) -> str:
         width = max(len(key) for key, _ in self.describe())
         return "\n".join(f"{key:<{width}}  {value}" for key, value in self.describe())
+
+
+_OF_ERRORS = ("error", "loss", "deviance", "mse", "rmse", "mae", "mape", "nll", "perplexity", "brier", "wer", "cer")
+
+
+def greater_is_better(metric: Callable[..., float]) -> bool:
+    """Tell which way a user's metric is better: by its attribute `greater_is_better`, or else by its name.
+
+    As scikit-learn has it: functions that end with _error, _loss or _deviance return what is to be small.
+    """
+    last = str(getattr(metric, "__name__", type(metric).__name__)).lower().rpartition("_")[2]
+    return bool(getattr(metric, "greater_is_better", last not in _OF_ERRORS))
 
 
 def _name_of(model: Any) -> str:

@@ -87,6 +87,13 @@ def test_the_baseline_is_the_untouched_model() -> None:
     assert Comparison([FAST]).baseline is None
 
 
+def test_the_baseline_is_the_one_on_its_own_framework_wherever_it_stands() -> None:
+    other, own = run("baseline/openvino", framework="tf_keras"), run("baseline/keras", framework="tf_keras")
+    assert Comparison([other, own]).baseline == own
+    assert Comparison([other]).baseline == other
+    assert Comparison([other, dataclasses.replace(own, status="failed")]).baseline == other
+
+
 def test_best_keeps_within_the_loss_at_the_bound_not_at_the_estimate() -> None:
     assert ALL.best(max_drop=0.01).name != LOSSY.name
     assert ALL.best(max_drop=0.06).name != LOSSY.name  # 0.05 lost, but it may be 0.07

@@ -246,3 +246,37 @@ def test_a_batch_keeps_the_users_tensors() -> None:
     x = torch.ones(2, 3)
     assert leaves(Batch((x,)).inputs)[0] is x
     assert leaves(as_batch((x, torch.zeros(2))).inputs)[0] is x
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ((X, {"cls": Y, "reg": Y}), "cls, reg"),
+        ((X, [Y, Y]), "labels for 2 outputs"),
+        ([(X, {"cls": Y, "reg": Y})], "cls, reg"),
+        ([(X, [Y, Y])], "labels for 2 outputs"),
+        (({"x": X}, {"cls": Y, "reg": Y}), "cls, reg"),
+    ],
+)
+def test_labels_of_several_outputs_are_told_as_such(source: Any, names: str) -> None:
+    with pytest.raises(DataError, match="first output") as caught:
+        Split(source, "valid").first()
+    assert names in caught.value.came
+    assert "y['cls']" in caught.value.do or "y[0]" in caught.value.do
+
+
+def test_labels_of_one_output_in_a_list_and_labels_row_by_row_are_read() -> None:
+    assert as_batch((X, [Y])).targets is Y
+    assert as_batch((X[:3], list(np.eye(3)))).targets.shape == (3, 3)
+    two_dicts = ({"x": X[:5], "labels": Y[:5]}, {"x": X[5:], "labels": Y[5:]})
+    assert [batch.rows for batch in Split(two_dicts, "valid")] == [5, 5]
+
+
+def test_arrays_in_a_list_are_read_as_in_a_tuple() -> None:
+    assert [(batch.rows, batch.targets is not None) for batch in Split([X, Y], "valid")] == [(10, True)]
+    assert [(batch.rows, batch.targets is None) for batch in Split([X, X], "valid")] == [(10, True)] * 2
+
+
+def test_single_rows_in_a_list_are_told() -> None:
+    with pytest.raises(DataError, match="gives single rows"):
+        Split([(X[i], int(Y[i])) for i in range(10)], "valid").first()

@@ -500,3 +500,10 @@ def test_a_keras_recipe_gives_its_model_back() -> None:
     np.testing.assert_allclose(
         result["prune/keras"].predict(data[0][:5]), np.asarray(pruned(data[0][:5], training=False)), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("drop", [1, 2.0])
+def test_a_drop_that_allows_all_of_a_share_to_be_lost_is_refused(workload: Workload, drop: float) -> None:
+    with pytest.raises(OptionError, match="below 1 for accuracy") as caught:
+        optimize(workload, "quantize", max_drop=drop)
+    assert f"{drop / 100:g} for {drop:g}" in caught.value.do

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nbopt.data import leaves
 from nbopt.errors import DataError, ModelError, NbOptWarning
-from nbopt.workload import Workload
+from nbopt.measurement.metrics import metric_of
+from nbopt.workload import Workload, greater_is_better
 from tests import models
 from tests.conftest import Digits
 
@@ -280,3 +281,87 @@ def test_every_form_of_model_binds(form: str) -> None:
         assert work.describe()
     floats = {str(leaf.dtype) for leaf in leaves(work.signature.example) if leaf.dtype.kind == "f"}
     assert floats <= {work.framework.float_dtype(model)}
+
+
+class Steps(nn.Module):
+    """Takes rows of any number of steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.mean(1))
+
+
+def of_steps(steps: int) -> list[tuple[Any, Any]]:
+    return [(RNG.normal(size=(8, steps, 3)).astype(np.float32), RNG.integers(0, 2, 8))]
+
+
+@pytest.mark.parametrize("other", ["train", "valid"])
+def test_an_axis_is_open_in_which_another_split_is_of_another_length(other: str) -> None:
+    splits = {"train": of_steps(9), "valid": of_steps(9), "test": of_steps(9), other: of_steps(7)}
+    assert Workload(Steps(), **splits).signature.leaves[0].shape == (None, None, 3)
+    assert Workload(Steps(), train=of_steps(9), valid=of_steps(9)).signature.leaves[0].shape == (None, 9, 3)
+
+
+def test_a_shape_that_the_model_does_not_take_opens_no_axis() -> None:
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(27, 2)).eval()
+    work = Workload(fixed, train=of_steps(7), valid=of_steps(9))
+    assert work.signature.leaves[0].shape == (None, 9, 3)
+
+
+def test_rows_with_nan_are_left_out_of_calibration_and_told() -> None:
+    x = np.where(np.arange(240).reshape(40, 6) == 13, np.nan, RNG.normal(size=(40, 6))).astype(np.float32)
+    work = Workload(small(), train=(x, Y), valid=(X, Y))
+    rows, note = work.calibration(40, np.random.default_rng(0))
+    assert len(rows) == 39
+    assert all(np.isfinite(leaves(row)[0]).all() for row in rows)
+    assert "1 of the rows of train with NaN or infinity left out" in note
+    with pytest.raises(DataError, match="all of 40 rows"):
+        Workload(small(), train=(x * np.nan, Y), valid=(X, Y)).calibration(4, np.random.default_rng(0))
+
+
+class Named(nn.Module):
+    """Needs two inputs, by these names."""
+
+    def forward(self, numbers: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return numbers * lengths[:, None]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([(X, np.ones(40), Y)], "'lengths' too, while batches were read as (x, y, weight): group several inputs"),
+        ([{"numbers": X, "lengths": np.ones(40), "idx": np.arange(40), "labels": Y}], "leave 'idx' out of the batches"),
+        ([{"numbers": X, "target": Y}], "what is predicted is read from 'labels' or 'label'"),
+        ([({"numbers": X}, Y)], "'lengths' too, under that name"),
+    ],
+)
+def test_inputs_that_the_model_does_not_have_or_lacks_are_told_with_what_to_do(data: Any, message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        Workload(Named(), valid=data)
+    assert message in caught.value.do
+
+
+def mean_squared_error(y_true: Any, y_score: Any) -> float:
+    return float(((y_true - y_score) ** 2).mean())
+
+
+def roc_auc_score(y_true: Any, y_score: Any) -> float:
+    return 0.5
+
+
+def test_a_users_metric_is_better_the_way_its_name_or_attribute_says() -> None:
+    assert not greater_is_better(mean_squared_error)
+    assert greater_is_better(roc_auc_score)
+    assert greater_is_better(lambda y_true, y_score: 0.0)
+
+    def gain_loss(y_true: Any, y_score: Any) -> float:
+        return 0.0
+
+    gain_loss.greater_is_better = True  # type: ignore[attr-defined]
+    assert greater_is_better(gain_loss)
+    card = dict(Workload(small(), valid=(X, Y), metric=mean_squared_error).describe())
+    assert card["metric"] == "mean_squared_error (yours, less is better) on valid, 40 rows"
+    assert metric_of(mean_squared_error, output="regression").greater_is_better is False

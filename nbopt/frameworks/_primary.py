@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,19 +14,20 @@ PREFERRED_KEYS = ("logits", "output", "outputs", "prediction", "predictions")
 def primary_output(result: Any) -> Any:
     """Return `logits` of a mapping or of an output object, the first part of a tuple, or the tensor itself.
 
+    Parts that are None, such as the loss of a model that was given no labels, don't count.
+
     Raises:
         ModelError: There is no array in the result.
     """
+    named = _by_name(result)
     for key in PREFERRED_KEYS:
-        if isinstance(result, Mapping):
-            if key in result:
-                return result[key]
-        elif hasattr(result, "keys") and hasattr(result, key):
-            return getattr(result, key)
-    if isinstance(result, Mapping):
-        result = tuple(result.values())
-    if isinstance(result, (tuple, list)) and result:
-        return primary_output(result[0])
+        if named.get(key) is not None:
+            return named[key]
+    parts = tuple(named.values()) if named else result
+    if isinstance(parts, (tuple, list)):
+        parts = [part for part in parts if part is not None]
+        if parts:
+            return primary_output(parts[0])
     if not hasattr(result, "shape"):
         raise ModelError(
             "a model that returns a tensor, a tuple or a mapping of tensors",
@@ -33,3 +35,18 @@ def primary_output(result: Any) -> Any:
             "wrap it in a module whose forward returns the tensor to judge",
         )
     return result
+
+
+def _by_name(result: Any) -> dict[str, Any]:
+    """Return what a mapping, an output object of transformers, a dataclass or a named tuple holds, by name."""
+    if isinstance(result, Mapping):
+        return dict(result)
+    if hasattr(result, "shape"):
+        return {}
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return dict(zip(result._fields, result, strict=True))
+    if hasattr(result, "keys"):
+        return {key: getattr(result, key) for key in result.keys() if hasattr(result, key)}  # noqa: SIM118 - no mapping
+    return {}

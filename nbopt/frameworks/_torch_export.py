@@ -18,6 +18,7 @@ import torch
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.frameworks._torch_module import clone, folded, plain
+from nbopt.frameworks._torch_pickle import dump
 from nbopt.frameworks._torch_recurrent import exported_for_any_length
 from nbopt.frameworks._torch_trace import quiet, reason_of, trace
 
@@ -103,6 +104,7 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
             raise ExportError("operations that ONNX has", reason_of(error), "try --runtime torch") from error
     if result is None:
         raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime torch")
+    _free_names(result.model, {*signature.names, "output"})
     graph = Graph(_without_metadata(result.model_proto), batch, notes, mark)
     del program, result
     if not graph.proto.graph.input:
@@ -116,6 +118,21 @@ def _twin(model: torch.nn.Module, *, widened: bool) -> torch.nn.Module:
     """Return a copy on CPU with its wrappers folded; in float32, which holds each bfloat16 exactly, where `widened`."""
     twin = folded(clone(model)).cpu()
     return twin.float() if widened else twin
+
+
+def _free_names(program: Any, taken: set[str]) -> None:
+    """Rename, in place, what has the name of an input and is none.
+
+    torch 2.13 gives inputs their names and looks at no others: beside torch.cat, an input that a batch calls "cat"
+    made a file that ONNX Runtime refuses, "Duplicate definition of name (cat)".
+    """
+    ports = {id(value) for value in (*program.graph.inputs, *program.graph.outputs)}
+    made = [value for node in program.graph.all_nodes() for value in node.outputs if id(value) not in ports]
+    names = {value.name for value in made} | taken
+    for value in made:
+        if value.name in taken:
+            value.name = next(name for i in range(len(names) + 1) if (name := f"{value.name}_{i}") not in names)
+            names.add(value.name)
 
 
 def _without_metadata(proto: Any) -> Any:
@@ -160,7 +177,7 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
         cloudpickle.register_pickle_by_value(module)
     try:
         with path.open("wb") as file:  # not by way of bytes: large models stand in memory often enough
-            cloudpickle.dump(twin, file)
+            dump(twin, file)
     except OSError:
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nbopt.data import Batch, Split, all_finite, to_numpy
-from nbopt.errors import DataError
+from nbopt.errors import DataError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, trained_on
 from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._torch_averaging import Averaging
@@ -173,7 +173,10 @@ def _loss(fitting: Fitting, output: torch.Tensor, target: torch.Tensor, weight: 
     """Return the loss; labels that it can't take are told with what they are."""
     try:
         loss: torch.Tensor = fitting.loss(output, target, weight)
-    except (IndexError, RuntimeError, ValueError, TypeError) as error:
+    except (NbOptError, NbOptWarning):
+        raise
+    except Exception as error:
+        # A user's loss raises whatever it likes.
         low, high = (target.min().item(), target.max().item()) if target.numel() else (0, 0)
         raise DataError(
             f"train labels that go with an output of shape {tuple(output.shape)}",

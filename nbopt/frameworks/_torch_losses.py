@@ -31,6 +31,10 @@ def loss_for(user: Any, kind: OutputKind) -> tuple[TrainingLoss, str]:
         ModelError: The user's loss can't be called.
     """
     if user is not None:
+        if isinstance(user, type):
+            raise ModelError(
+                "a loss to call with outputs and labels", f"the class {user.__name__}", f"{user.__name__}()"
+            )
         if not callable(user):
             raise ModelError("loss as a function or module loss(output, target)", f"{user!r}")
         return _users(user), f"{_name(user)} (yours)"

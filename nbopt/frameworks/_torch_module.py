@@ -59,8 +59,10 @@ def clone(model: torch.nn.Module) -> torch.nn.Module:
         # goes through state that such modules define for it.
         import cloudpickle
 
+        from nbopt.frameworks._torch_pickle import load
+
         try:
-            twin = cloudpickle.loads(cloudpickle.dumps(model))
+            twin = load(cloudpickle.dumps(model))
         except Exception as error:
             raise ModelError(
                 "a model that can be copied, so that yours stays untouched",

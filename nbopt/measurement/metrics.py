@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nbopt.errors import DataError, OptionError, nearest
+from nbopt.errors import DataError, NbOptError, OptionError, nearest
 from nbopt.frameworks import OutputKind
 from nbopt.measurement import weighted
 from nbopt.measurement.predictions import Floats, Scored, align
 from nbopt.measurement.weighted import Formula, Rows, Weighed
+from nbopt.workload import greater_is_better
 
 Needs = Literal["labels", "scores", "values"]
 UserMetric = Callable[..., Any]
@@ -106,16 +107,26 @@ class Metric:
 
     def _call(self, scored: Scored) -> float:
         assert self.function is not None  # a metric has a formula or a function
-        if scored.weight is None:
-            value = self.function(scored.y, scored.scores)
-        elif self.takes_weight:
-            value = self.function(scored.y, scored.scores, sample_weight=scored.weight)
-        else:
+        if scored.weight is not None and not self.takes_weight:
             raise DataError(
                 "a metric that takes row weights, since the data has them",
                 f"{self.name}(y_true, y_score)",
                 f"write it as {self.name}(y_true, y_score, sample_weight=None)",
             )
+        more = {} if scored.weight is None else {"sample_weight": scored.weight}
+        try:
+            value: Any = self.function(scored.y, scored.scores, **more)
+        except NbOptError:
+            raise
+        except Exception as error:
+            # Whatever a user's function raises: it is told with what the function was given.
+            what = (str(error).strip().splitlines() or [""])[0]
+            raise DataError(
+                f"{self.name}(y_true, y_score) that takes labels of shape {scored.y.shape} and scores of shape "
+                f"{scored.scores.shape}",
+                f"{type(error).__name__}: {what}",
+                self._scores_are(scored),
+            ) from error
         try:
             return float(value)
         except (TypeError, ValueError) as error:
@@ -124,6 +135,17 @@ class Metric:
                 f"{type(value).__name__}: {error}",
                 "return a float, for example the mean over rows",
             ) from error
+
+    def _scores_are(self, scored: Scored) -> str:
+        """Return what a user's function makes of the scores that it gets."""
+        if self.output == "regression":
+            return "y_score are the model's values"
+        if scored.scores.ndim == 1:
+            return "y_score is the probability of class 1: take y_score > 0.5 where classes are wanted"
+        if self.output.startswith("multilabel"):
+            return "y_score has a probability for each label: take y_score > 0.5 where labels are wanted"
+        one = ", y_score[:, 1] for the probability of class 1" if scored.scores.shape[-1] == 2 else ""
+        return f"y_score has a probability for each class: take y_score.argmax(-1) where classes are wanted{one}"
 
     def _undefined(self, scored: Scored) -> DataError:
         if self.name in {"auc", "average_precision"}:
@@ -144,7 +166,8 @@ def metric_of(spec: str | UserMetric | Metric | None, *, output: OutputKind) -> 
     Args:
         spec: accuracy, balanced_accuracy, auc, average_precision, f1, log_loss, rmse, mae, r2; or a function
             `f(y_true, y_score) -> float`, which may take `sample_weight` and carry an attribute
-            `greater_is_better` (default True). It gets labels and probabilities (values for regression) as
+            `greater_is_better` (default by its
+            name, see `nbopt.workload.greater_is_better`). It gets labels and probabilities (values for regression) as
             `predictions.prepare` gives them. None: rmse for regression, else accuracy.
         output: What the model's output means.
 
@@ -195,7 +218,7 @@ def _from_callable(function: UserMetric, output: OutputKind) -> Metric:
         takes_weight = False
     return Metric(
         getattr(function, "__name__", type(function).__name__),
-        bool(getattr(function, "greater_is_better", True)),
+        greater_is_better(function),
         bounded=False,
         needs="values" if output == "regression" else "scores",
         output=output,

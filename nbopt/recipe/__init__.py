@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
 
 from nbopt.errors import OptionError
 from nbopt.recipe.grammar import Option, Word, options_of, read_options, segments_of, words_of
@@ -33,6 +35,11 @@ class Recipe:
 
     techniques: tuple[Technique, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        seed: Any = self.seed
+        if not isinstance(seed, Integral) or seed < 0:
+            raise OptionError("a seed of 0 or more", repr(seed), "seed=0")
 
     @classmethod
     def of(cls, *parts: Technique | Recipe | str, seed: int | None = None) -> Recipe:

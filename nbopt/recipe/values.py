@@ -126,7 +126,10 @@ def _read_kind(text: str, kind: Any, names: Namespace, where: str, unit: str) ->
     items = _item(kind)
     if items:
         parts = split_list(text)
-        if len(parts) == 1 and text[:1] not in "([" and variable(text, names) is not UNDEFINED:
+        # A variable may hold the list. One that can't is no rival of a word: where `torch` is imported, `--runtimes
+        # torch` names a runtime all the same.
+        held = variable(text, names) if len(parts) == 1 and text[:1] not in "([" else UNDEFINED
+        if isinstance(held, (str, tuple, list, np.ndarray)) or (held is not UNDEFINED and str not in items):
             return UNDEFINED
         each = [items[min(i, len(items) - 1)] for i in range(len(parts))]
         try:

@@ -59,7 +59,8 @@ def pareto(comparison: Comparison, limits: Limits) -> Figure:
     points = [(run, x, y) for run in comparison if (x := _speed(run)) is not None and (y := finite(run.quality))]
     if not points:
         raise NbOptError("runs with a quality and a speed", "none was measured", "%optimize use MODEL --valid VALID")
-    front = {run.id for run in comparison.pareto()}
+    # Of what is drawn: a control, which is not, may beat all of it.
+    front = {run.id for run in Comparison([run for run, _, _ in points]).pareto()}
     kept = {run.id for run, _, _ in points if not limits.reasons(run)}
     across = _axis([math.log(x) for _, x, _ in points], 60, _WIDTH - 24)
     up = _axis([y for _, _, y in points], 250, 18)

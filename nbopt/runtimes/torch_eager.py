@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -124,11 +123,13 @@ def load_module(path: Path, manifest: Manifest) -> torch.nn.Module:
     """
     import torch
 
+    from nbopt.frameworks._torch_pickle import load
+
     device = torch.device(manifest.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ArtifactError(f"the device {manifest.device} that the model was on", "no CUDA device here")
     try:
-        model: torch.nn.Module = pickle.loads(path.read_bytes())
+        model: torch.nn.Module = load(path.read_bytes())
     except (ImportError, AttributeError) as error:
         raise ArtifactError(
             f"the classes of the model in {path.name}", str(error), "install the package that defines them"
@@ -174,7 +175,9 @@ def module_precisions(path: Path) -> dict[str, int]:
     """Return how many elements of parameters, and of floating and int8 buffers, a kept module has in each dtype."""
     from torch.nn import Parameter
 
-    model = pickle.loads(path.read_bytes())
+    from nbopt.frameworks._torch_pickle import load
+
+    model = load(path.read_bytes())
     counts: dict[str, int] = {}
     for tensor in [*model.parameters(), *model.buffers()]:
         name = str(tensor.dtype).removeprefix("torch.")

@@ -339,6 +339,8 @@ def test_half_precision_that_overflows_says_to_train_in_float32() -> None:
 def test_a_loss_that_is_no_function_is_told() -> None:
     with pytest.raises(ModelError, match="loss as a function"):
         FRAMEWORK.loss(None, "crossentropy", "logits")
+    with pytest.raises(ModelError, match="the class CrossEntropyLoss"):
+        FRAMEWORK.loss(None, nn.CrossEntropyLoss, "logits")
 
 
 class Pixels(nn.Module):

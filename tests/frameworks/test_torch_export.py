@@ -243,3 +243,29 @@ def test_a_length_that_the_code_fixes_is_told(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="axis 1 of input_0") as caught:
         exported(Mean(nn.RNN).eval(), tmp_path / "m.onnx", SEQUENCES, free=(0, 1))
     assert "pad every batch" in caught.value.do
+
+
+class Tables(nn.Module):
+    """Take two inputs by names that operations of ONNX have too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.head = nn.Linear(7, 2)
+
+    def forward(self, cat: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.embed(cat), linear], 1)) * 2
+
+
+def test_inputs_may_have_the_names_of_operations(tmp_path: Path) -> None:
+    model = Tables().eval()
+    inputs = {"cat": RNG.integers(0, 5, 6), "linear": RNG.normal(size=(6, 3)).astype(np.float32)}
+    named = tuple(Leaf(name, str(x.dtype), (None, *x.shape[1:])) for name, x in inputs.items())
+    described = Signature(named, True, {name: x[:1] for name, x in inputs.items()})
+    FRAMEWORK.export(model, described, tmp_path / "model.onnx", "onnx")
+    session = runtime_named("onnxruntime").load(
+        tmp_path / "model.onnx", Manifest("onnxruntime", tuple(inputs), keyed=True), threads=1
+    )
+    with torch.no_grad():
+        expected = model(**{name: torch.from_numpy(x) for name, x in inputs.items()}).numpy()
+    np.testing.assert_allclose(session.run(inputs), expected, atol=1e-6)

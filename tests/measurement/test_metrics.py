@@ -210,6 +210,30 @@ def test_a_users_function_may_take_weights_and_be_a_loss() -> None:
     assert metric([0, 1], [0.5, 0.0], [1.0, 3.0]) == pytest.approx(0.8125)
 
 
+def a_stickler(y_true: Any, y_score: Any) -> float:
+    if y_score.ndim != 1 or (y_score != y_score.round()).any():
+        raise ValueError("Classification metrics can't handle a mix of binary and continuous targets")
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("output", "scores", "told"),
+    [
+        ("binary_logits", np.array([0.2, 0.8]), "y_score > 0.5 where classes"),
+        ("logits", np.array([[0.2, 0.8], [0.6, 0.4]]), "y_score[:, 1] for the probability of class 1"),
+        ("logits", np.full((2, 3), 1 / 3), "y_score.argmax(-1)"),
+        ("multilabel_logits", np.full((2, 2), 0.3), "y_score > 0.5 where labels"),
+        ("regression", np.array([0.2, 0.8]), "the model's values"),
+    ],
+)
+def test_a_users_function_that_raises_is_told_what_scores_are(output: Any, scores: Any, told: str) -> None:
+    y = np.eye(2) if output.startswith("multilabel") else np.array([0, 1])
+    with pytest.raises(DataError, match="mix of binary") as caught:
+        metric_of(a_stickler, output=output)(y, scores)
+    assert told in caught.value.do
+    assert str(scores.shape) in caught.value.expected
+
+
 def test_a_users_function_must_give_a_number() -> None:
     with pytest.raises(OptionError, match="one number from"):
         metric_of(lambda y, s: "good", output="logits")([0, 1], [[1.0, 0.0], [0.0, 1.0]])

@@ -15,7 +15,7 @@ from nbopt.errors import NbOptError, OptionError
 from nbopt.options import option
 from nbopt.recipe import Recipe, technique_text
 from nbopt.recipe.grammar import Option, options_of
-from nbopt.recipe.values import kinds_of
+from nbopt.recipe.values import kinds_of, read_value
 from nbopt.technique import Technique
 from nbopt.techniques import all_techniques
 
@@ -271,3 +271,19 @@ def test_any_line_is_read_or_refused_with_a_message(text: str) -> None:
         Recipe.parse(f"shrink {text}", {"a": 1})
     except OptionError:
         return
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0"])
+def test_a_seed_that_no_generator_takes_is_refused(seed: Any) -> None:
+    with pytest.raises(OptionError, match="a seed of 0 or more"):
+        Recipe.of("prune", seed=seed)
+    assert Recipe.of("prune", seed=np.int64(3)).seed == 3
+
+
+def test_a_word_of_a_list_is_no_variable_that_holds_no_list() -> None:
+    names = {"torch": types, "mine": ["torch", "keras"], "text": "openvino,litert"}
+    words = tuple[str, ...]
+    assert read_value("torch", words, names) == ("torch",), "a notebook that imports torch can name the runtime"
+    assert read_value("torch,keras", words, names) == ("torch", "keras")
+    assert read_value("mine", words, names) == ("torch", "keras")
+    assert read_value("text", words, names) == ("openvino", "litert")

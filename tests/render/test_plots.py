@@ -52,6 +52,12 @@ def test_the_front_is_what_no_run_beats_and_the_limits_are_said() -> None:
     assert "outside" not in pareto(sample_runs.EVERYTHING, Limits()).said
 
 
+def test_a_control_that_beats_everything_leaves_a_front_of_the_others() -> None:
+    control = sample_runs.run_of("control of prune/torch", quality=0.99, speedup=(9, 9, 9), latency=0.01)
+    said = check(pareto(Comparison([*sample_runs.EVERYTHING, control]), Limits()))
+    assert said == pareto(sample_runs.EVERYTHING, Limits()).said
+
+
 def test_latency_shows_every_measured_run() -> None:
     said = check(latencies(sample_runs.EVERYTHING))
     assert said.count(" ms") == len([run for run in sample_runs.EVERYTHING if not run.failed])

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
     """Return why the options have no way here, "" where they have."""
     if not runtime.compiles:
-        return f"eager kernels have no {options.dtype} of their own, which is of its own 3x slower than float32"
+        other = "inductor" if options.dtype == "int8" else "onnxruntime"
+        return (
+            f"eager torch computes no {options.dtype}; imitated there it is 3x slower than float32: --runtime {other}"
+        )
     if options.dtype != "int8" or options.how == "weight_only":
         return "weights alone in fewer bits gained nothing here on CPU: --method static, or --runtime onnxruntime"
     if options.calibration_method != "minmax" or not options.per_channel:

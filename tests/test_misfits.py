@@ -1,0 +1,30 @@
+"""What a model's error says of the data is told in the terms of the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nbopt.data import Batch
+from nbopt.misfits import remedy
+
+X = np.ones((2, 3))
+POSITIONAL, NAMED = Batch((X,), X), Batch({"x": X}, X)
+MISSING = "forward() missing 1 required positional argument: 'b'"
+
+
+@pytest.mark.parametrize(
+    ("raised", "batch", "told"),
+    [
+        (MISSING, POSITIONAL, "read as (x, y): group several inputs"),
+        (MISSING, Batch((X,), X, X), "read as (x, y, weight)"),
+        (MISSING, NAMED, "batches with 'b' too"),
+        (MISSING, Batch((X,)), "check the shape"),
+        ("forward() got an unexpected keyword argument 'x'", NAMED, "leave 'x' out"),
+        ('Layer "functional" expects 2 named input(s) with keys', POSITIONAL, "with one array of labels"),
+        ("mat1 and mat2 must have the same dtype, but got Long and Float", POSITIONAL, "numbers to float32"),
+        ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", POSITIONAL, "check the shape"),
+    ],
+)
+def test_the_remedy_goes_with_the_error(raised: str, batch: Batch, told: str) -> None:
+    assert told in remedy(raised, batch)
