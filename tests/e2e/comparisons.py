@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from nbopt.comparison import Comparison
+from nbopt import Comparison
 from tests.render.sample_runs import BASELINE, ENVIRONMENT, EVERYTHING, run_of
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=\"window.hacked=1\"><svg onload='window.hacked=1'>"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from nbopt.comparison import Comparison
+from nbopt import Comparison
 from nbopt.render import MIME
 from tests.e2e.comparisons import HOSTILE, LAYERED
 from tests.e2e.conftest import Lab, open_notebook
