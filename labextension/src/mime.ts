@@ -7,6 +7,8 @@ import { isRefusal, MIME, read } from './payload';
 import { ComparisonView } from './view/comparison';
 import { h } from './view/dom';
 
+const MOST_JSON = 100_000;
+
 class Renderer extends Widget implements IRenderMime.IRenderer {
   private view: ComparisonView | null = null;
 
@@ -44,10 +46,15 @@ class Renderer extends Widget implements IRenderMime.IRenderer {
     if (typeof html === 'string') {
       body.innerHTML = this.options.sanitizer.sanitize(html);
     } else {
-      body.append(h('pre', {}, typeof text === 'string' ? text : ''));
+      body.append(h('pre', {}, typeof text === 'string' ? text : asJson(model.data[this.options.mimeType])));
     }
     return [note, body];
   }
+}
+
+/** A file of the same ending that is no comparison, such as the description beside an artifact, as it is. */
+function asJson(data: unknown): string {
+  return data === undefined ? '' : JSON.stringify(data, null, 2).slice(0, MOST_JSON);
 }
 
 const extension: IRenderMime.IExtension = {

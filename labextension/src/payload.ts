@@ -91,12 +91,15 @@ export function isRefusal(read: Payload | Refusal): read is Refusal {
 export function read(data: unknown): Payload | Refusal {
   const body = bag(data);
   if (body === null) {
-    return { why: 'it is not a comparison of nbopt' };
+    return { why: 'it is no comparison of nbopt' };
   }
   if (body['format'] === 'nbopt.comparison') {
     return body['view'] === undefined
       ? { why: 'it has no view: cmp.save("name.nbopt.json") writes one' }
       : read(body['view']);
+  }
+  if (body['version'] === undefined) {
+    return { why: 'it is no comparison of nbopt' };
   }
   if (body['version'] !== VERSION) {
     return { why: `its version is ${oneLine(String(body['version']), 40)}, and this extension reads ${VERSION}` };

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from nbopt import Comparison
 from tests.e2e.comparisons import LAYERED
-from tests.e2e.conftest import Lab, open_notebook, refuse_kernel, serious_faults
+from tests.e2e.conftest import Lab, open_notebook, refuse_kernel, run_cell, serious_faults
 from tests.render.sample_runs import EVERYTHING, INT8
 
 pytestmark = pytest.mark.e2e
@@ -44,6 +44,15 @@ def test_runs_of_two_notebooks_are_listed_and_compared(page: Page, lab: Lab) -> 
     expect(table.locator(".nbopt-Row")).to_have_count(2)
     expect(table).to_contain_text("quantize int8 static (two.ipynb)")
     expect(table.locator(".nbopt-Strong")).to_contain_text("2 runs of fashion-cnn from 2 notebooks")
+
+
+def test_a_live_run_joins_the_panel(page: Page, lab: Lab) -> None:
+    open_notebook(page, lab, lab.write("live.ipynb", ["from tests.e2e.comparisons import LAYERED\nLAYERED"]))
+    palette(page, "Show Runs")
+    panel = page.locator("#nbopt-runs")
+    expect(panel).to_contain_text("No open notebook shows runs of nbopt.")
+    run_cell(page, 0)
+    expect(panel.locator(".nbopt-RunsList > li")).to_have_count(len(LAYERED))
 
 
 def test_the_palette_inserts_a_technique_that_the_kernel_knows(page: Page, lab: Lab) -> None:

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from nbopt.render import MIME
 from tests.e2e.comparisons import LAYERED, many
-from tests.e2e.conftest import Lab, OpenPage, open_notebook, serious_faults, set_theme
+from tests.e2e.conftest import Lab, OpenPage, open_notebook, run_cell, serious_faults, set_theme
 
 pytestmark = pytest.mark.e2e
 
@@ -50,6 +50,13 @@ def test_a_saved_untrusted_notebook_shows_the_live_table_with_no_kernel(shown: P
     assert shown.locator(".jp-OutputArea-output.jp-RenderedHTML").count() == 0, "the live table comes before the HTML"
 
 
+def test_a_kernel_shows_the_same_table(page: Page, lab: Lab) -> None:
+    name = lab.write("live.ipynb", ["from tests.e2e.comparisons import LAYERED\nLAYERED"])
+    open_notebook(page, lab, name)
+    run_cell(page, 0)
+    expect(page.locator(".nbopt-Strong")).to_contain_text("3.1× faster")
+
+
 def test_rows_sort_by_any_column_under_the_baseline(shown: Page) -> None:
     as_they_came = recipes(shown)
     speedup = shown.get_by_role("button", name="speedup")
@@ -73,6 +80,81 @@ def test_typing_filters_rows_and_is_no_command_of_the_notebook(shown: Page) -> N
     expect(shown.locator(".nbopt-Count")).to_have_text("1 of 7 rows")
     assert recipes(shown) == ["quantize int8 static"]
     assert shown.locator(".jp-Notebook .jp-Cell").count() == 1
+
+
+def out(page: Page) -> list[str]:
+    """Return the runs that are greyed, by what a screen reader is told of their boxes."""
+    boxes = page.locator(".nbopt-Row.nbopt-mod-out .nbopt-Pick")
+    return [str(box.get_attribute("aria-label")).removeprefix("Compare ") for box in boxes.all()]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "loosest", "next_one", "first_out", "why"),
+    [
+        ("drop", "loses at most", "1.27 pt", "0.3 pt", "distill/onnxruntime", "it may lose 1.27 pt"),
+        ("latency", "takes at most", "2.48 ms", "0.41 ms", "quantize/litert", "its latency is 2.48 ms"),
+        ("size", "is at most", "1.35 MB", "1.33 MB", "baseline/torch", "its size is 1.35 MB"),
+    ],
+)
+def test_arrows_on_a_slider_grey_what_does_not_qualify_and_say_why(
+    shown: Page, name: str, label: str, loosest: str, next_one: str, first_out: str, why: str
+) -> None:
+    slider = shown.get_by_role("slider", name=label)
+    expect(slider).to_have_attribute("aria-valuetext", "no limit")
+    expect(shown.locator(".nbopt-Count")).to_have_text("7 rows")
+    slide(shown, name, "ArrowLeft")
+    expect(slider).to_have_attribute("aria-valuetext", loosest)
+    assert out(shown) == [], "each step is a figure that a row has, and the first lets all in"
+    slide(shown, name, "ArrowLeft")
+    expect(slider).to_have_attribute("aria-valuetext", next_one)
+    assert out(shown) == [first_out]
+    greyed = row(shown, first_out)
+    expect(greyed).to_have_attribute("title", f"Does not qualify: {why}")
+    expect(greyed.locator(".nbopt-Why")).to_have_text(f" (does not qualify: {why})")
+    expect(shown.locator(".nbopt-Count")).to_have_text("7 rows, 5 qualify")
+    expect(shown.locator(".nbopt-Point.nbopt-mod-out")).to_have_attribute("data-run", first_out)
+    colour = "element => getComputedStyle(element).color"
+    kept = row(shown, "quantize/openvino").locator(".nbopt-Cell-runtime")
+    assert greyed.locator(".nbopt-Cell-runtime").evaluate(colour) != kept.evaluate(colour)
+    expect(slider).to_be_focused()
+    slide(shown, name, "End")
+    expect(slider).to_have_attribute("aria-valuetext", "no limit")
+    assert out(shown) == []
+    expect(shown.locator(".nbopt-Count")).to_have_text("7 rows")
+
+
+def test_sliders_are_dragged_and_hold_together(shown: Page) -> None:
+    def drag(name: str, share: float) -> None:
+        box = shown.locator(f"input[data-limit={name}]").bounding_box()
+        assert box is not None
+        y = box["y"] + box["height"] / 2
+        # The thumb stands at the right end, half its width inside.
+        shown.mouse.move(box["x"] + box["width"] - 8, y)
+        shown.mouse.down()
+        shown.mouse.move(box["x"] + box["width"] * share, y, steps=5)
+        shown.mouse.up()
+
+    drag("size", 0)
+    expect(shown.locator("input[data-limit=size]")).to_have_attribute("aria-valuetext", "30 kB")
+    expect(shown.locator(".nbopt-Count")).to_have_text("7 rows, 1 qualifies")
+    drag("drop", 0)
+    expect(shown.locator("input[data-limit=drop]")).to_have_attribute("aria-valuetext", "0 pt")
+    expect(shown.locator(".nbopt-Count")).to_have_text("7 rows, 0 qualify")
+    expect(row(shown, "quantize/openvino")).to_have_attribute(
+        "title", "Does not qualify: it may lose 0.3 pt, its size is 0.346 MB"
+    )
+
+
+def test_keys_on_controls_are_no_commands_of_the_notebook_and_its_own_still_are(shown: Page) -> None:
+    box = shown.get_by_label("Compare quantize/openvino", exact=True)
+    box.focus()
+    for key in "ddbaxz":
+        shown.keyboard.press(key)
+    expect(box).to_be_focused()
+    assert shown.locator(".jp-Notebook .jp-Cell").count() == 1
+    assert shown.locator(".nbopt-Row").count() == len(LAYERED)
+    shown.keyboard.press("Control+Shift+C")
+    expect(shown.locator(".lm-CommandPalette-input:visible")).to_be_focused()
 
 
 def test_two_rows_are_picked_by_key_and_their_recipes_layers_and_figures_compared(shown: Page) -> None:

@@ -26,3 +26,11 @@ def test_a_file_that_is_something_else_says_so(page: Page, lab: Lab) -> None:
     (lab.folder / "other.nbopt.json").write_text('{"format": "nbopt.comparison", "version": 1, "runs": []}')
     page.goto(lab.address("other.nbopt.json"))
     expect(page.locator(".nbopt-Renderer")).to_contain_text('it has no view: cmp.save("name.nbopt.json") writes one')
+
+
+def test_the_description_beside_an_artifact_is_shown_as_it_is(page: Page, lab: Lab) -> None:
+    (lab.folder / "model.onnx.nbopt.json").write_text('{"nbopt_artifact": 1, "manifest": {"runtime": "onnxruntime"}}')
+    page.goto(lab.address("model.onnx.nbopt.json"))
+    output = page.locator(".nbopt-Renderer")
+    expect(output).to_contain_text("is no comparison")
+    expect(output.locator("pre")).to_contain_text('"runtime": "onnxruntime"')

@@ -4,6 +4,7 @@ import type { Part, Payload, Row, Workload } from '../payload';
 import { NO_LIMITS } from '../rows';
 import { comparePanel } from './compare';
 import { h, typeset, uniqueId } from './dom';
+import { keepKeys } from './keys';
 import { LimitSliders } from './limits';
 import { Plot } from './plot';
 import { Table } from './table';
@@ -13,11 +14,11 @@ const MOST_FOR_OPEN_PLOT = 400;
 const FEWEST_FOR_FILTER = 5;
 
 export class ComparisonView {
-  // Keys typed here are not commands of the notebook.
-  readonly node = h('div', { class: 'nbopt-Comparison', 'data-lm-suppress-shortcuts': 'true' });
+  readonly node = h('div', { class: 'nbopt-Comparison' });
   private readonly sections: WorkloadView[];
 
   constructor(payload: Payload) {
+    keepKeys(this.node);
     this.sections = payload.workloads.map(workload => new WorkloadView(workload));
     this.node.append(...this.sections.map(section => section.node));
     if (payload.workloads.length === 0) {

@@ -50,11 +50,12 @@ export class LimitSliders {
     const id = uniqueId();
     const input = h('input', { type: 'range', id, class: 'nbopt-Limit', 'data-limit': name, min: 0, max: values.length, step: 1 });
     input.value = String(values.length);
-    const output = h('output', { class: 'nbopt-LimitValue', for: id });
+    // The slider itself tells a screen reader its value; said twice it would be noise.
+    const said = h('span', { class: 'nbopt-LimitValue', 'aria-hidden': 'true' });
     const show = (): void => {
       const value = values[Number(input.value)];
-      const text = value === undefined ? 'any' : typeset(write(value));
-      output.textContent = text;
+      const text = value === undefined ? 'no limit' : typeset(write(value));
+      said.textContent = text;
       input.setAttribute('aria-valuetext', text);
       this.set[name] = value ?? null;
     };
@@ -63,7 +64,7 @@ export class LimitSliders {
       show();
       changed();
     });
-    return h('div', { class: 'nbopt-LimitBox' }, h('label', { for: id }, words), output, input);
+    return h('div', { class: 'nbopt-LimitBox' }, h('label', { for: id }, words), said, input);
   }
 }
 
