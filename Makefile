@@ -2,13 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/constraints.txt
+# Without this an editable install would build the lab extension, where npm is there: a minute that few need.
+PIP_INSTALL := HATCH_JUPYTER_BUILDER_SKIP_NPM=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/constraints.txt
 # What an environment is made from; sources are not in it, because the install is editable.
 RECIPE := pyproject.toml constraints/constraints.txt
+# The lab extension, built by node; only `make test` and a wheel need it.
+LAB := nbopt/labextension/package.json
+LAB_SOURCES := $(wildcard labextension/*.json labextension/src/*.ts labextension/src/*/*.ts labextension/style/* labextension/schema/*)
 ROOMS := $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format install clean
+.PHONY: help demo test lab bench lint format install clean
 # Two installs into one environment must not run at once, so neither may the targets that need them.
 .NOTPARALLEL:
 
@@ -18,7 +22,8 @@ help: ## show this list
 demo: $(VENV)/.installed-demo ## run the quickstart on real data and print its table
 	$(BIN)/nbopt demo
 
-test: lint $(VENV)/.installed-litert-torch ## everything that CI checks
+test: lint $(VENV)/.installed-litert-torch $(LAB) ## everything that CI checks
+	cd labextension && npm test
 	@# Set-up ends here: with the data in its cache, no test needs a network.
 	$(BIN)/python -m nbopt.datasets fetch
 	@# A process for each room: what one framework left for the garbage collector is not collected in another's test,
@@ -26,6 +31,8 @@ test: lint $(VENV)/.installed-litert-torch ## everything that CI checks
 	@status=0; for room in $(ROOMS) 'tests/test_*.py'; do \
 	  echo "== $$room"; $(BIN)/python -m pytest $$room || { status=1; failed="$$failed $$room"; }; done; \
 	test $$status = 0 || echo "failed:$$failed" >&2; exit $$status
+
+lab: $(LAB) ## build the lab extension (needs node 20 and npm)
 
 bench: $(VENV)/.installed-test ## run the benchmark notebooks in full (hours), and print their tables of ratios
 	@mkdir -p build/bench
@@ -50,8 +57,19 @@ $(VENV)/.installed-litert-torch: constraints/litert-torch.txt $(VENV)/.installed
 	  --target $(VENV)/litert-torch -r constraints/litert-torch.txt
 	@touch $@
 
+$(LAB): labextension/node_modules/.package-lock.json $(LAB_SOURCES) $(VENV)/.installed-test
+	@# The builder is a command of the environment, and finds node by itself.
+	cd labextension && PATH="$(abspath $(BIN)):$$PATH" npm run build
+
+labextension/node_modules/.package-lock.json: labextension/package-lock.json
+	@command -v npm >/dev/null || { echo "expected: node 20 and npm" >&2; echo "came: no npm" >&2; \
+	  echo "do: install nodejs, or use what needs none: make demo, pytest -m 'not e2e'" >&2; exit 1; }
+	cd labextension && npm ci --no-audit --no-fund
+	@touch $@
+
 clean: ## remove the environment and what the tools left; keeps runs and caches of data
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf nbopt/labextension labextension/node_modules labextension/lib labextension/build
 	find nbopt tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

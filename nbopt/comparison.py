@@ -289,6 +289,8 @@ class Comparison:
     def save(self, path: str | Path) -> Path:
         """Write the comparison's data as JSON (artifacts stay in the store), or its page where `path` ends in .html.
 
+        A file whose name ends in .nbopt.json also has the view, which nbopt's extension of JupyterLab opens as a table.
+
         Returns:
             The path written.
 
@@ -303,7 +305,10 @@ class Comparison:
             text = self.frame().to_csv(index=False)
         else:
             homes = {run.id: run.home for run in self.runs}
-            text = json.dumps({**self.to_dict(), "homes": homes}, indent=1)
+            body = {**self.to_dict(), "homes": homes}
+            if path.name.endswith(".nbopt.json"):
+                (body["view"],) = (data for kind, data in self._repr_mimebundle_().items() if kind.endswith("+json"))
+            text = json.dumps(body, indent=1)
         scratch = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

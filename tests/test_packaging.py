@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -158,9 +159,21 @@ def test_the_wheel_holds_the_package_and_its_notebooks(wheel: zipfile.ZipFile, t
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert tops == {"nbopt", f"nbopt-{nbopt.__version__}.dist-info"}
+    assert tops == {"nbopt", f"nbopt-{nbopt.__version__}.dist-info", f"nbopt-{nbopt.__version__}.data"}
     odd = [name for name in wheel.namelist() if re.search(r"tests?/|\.pyc$|\.db$|__pycache__|\.nbopt/", name)]
     assert odd == []
+
+
+def test_the_wheel_brings_the_lab_extension_prebuilt_and_once(wheel: zipfile.ZipFile) -> None:
+    place = f"nbopt-{nbopt.__version__}.data/data/share/jupyter/labextensions/nbopt/"
+    names = wheel.namelist()
+    described = json.loads(wheel.read(f"{place}package.json"))
+    assert described["version"] == nbopt.__version__
+    built = described["jupyterlab"]["_build"]
+    assert f"{place}{built['load']}" in names
+    assert {"extension", "mimeExtension", "style"} <= built.keys()
+    assert f"{place}schemas/nbopt/plugin.json" in names
+    assert [name for name in names if name.startswith("nbopt/labextension/")] == []
 
 
 def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
@@ -177,7 +190,8 @@ def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) ->
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Return a folder with what `make` reads and an environment that seems just installed."""
-    for name in ("Makefile", "pyproject.toml", "constraints/constraints.txt"):
+    lock = "labextension/package-lock.json"
+    for name in ("Makefile", "pyproject.toml", "constraints/constraints.txt", "labextension/package.json", lock):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
         os.utime(tmp_path / name, (1000, 1000))

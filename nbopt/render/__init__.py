@@ -8,7 +8,7 @@ from __future__ import annotations
 from nbopt.comparison import Comparison
 from nbopt.rates import LRRange
 from nbopt.render.card import workload_card
-from nbopt.render.mime import MIME, bundle, payload, schema
+from nbopt.render.mime import MIME, bundle, payload, runs_of, schema
 from nbopt.render.plain import text
 from nbopt.render.rates import bundle as range_bundle
 from nbopt.render.rich import html
@@ -20,4 +20,4 @@ Comparison.renderer = bundle
 Tuning.renderer = tuning_bundle
 LRRange.renderer = range_bundle
 
-__all__ = ["MIME", "bundle", "html", "payload", "run_sentence", "schema", "text", "workload_card"]
+__all__ = ["MIME", "bundle", "html", "payload", "run_sentence", "runs_of", "schema", "text", "workload_card"]

@@ -202,6 +202,16 @@ def percent(share: float | None) -> str:
     return f"{math.floor(value * 1e4 + 1e-6) / 100:g}%"
 
 
+def precision(run: Run) -> str:
+    """Write what a run's weights are stored in, what they run in where that differs, and how many are zero."""
+    words = [one_line(run.dtype, 60)] if run.dtype else []
+    if run.precision and run.precision != run.dtype:
+        words.append(f"runs in {one_line(run.precision, 30)}")
+    if run.params and run.nonzero_params is not None and run.nonzero_params < 0.99 * run.params:
+        words.append(f"{percent(round(1 - run.nonzero_params / run.params, 2))} zeros")
+    return " \N{MIDDLE DOT} ".join(words)
+
+
 @dataclass(frozen=True)
 class Unit:
     """Hold a unit of bytes.

@@ -22,7 +22,7 @@ from nbopt.render.sentences import Headline, Part, headline
 from nbopt.render.view import COMPARE_RATIOS, Tone, View, label_of, notes_of, runtime_title, views
 from nbopt.runs import Run
 
-LIMIT_BYTES = 200_000
+LIMIT_BYTES = 110_000
 """A notebook is saved with each of its outputs; beyond this, details and then pictures are left out."""
 
 _TINT = "rgba(31,146,84,0.13)"
@@ -37,12 +37,14 @@ class _Extent:
         details: Every figure of every run.
         layers: The largest layers of every run, among the details.
         pictures: Whiskers and bars.
+        styles: Rules and widths of cells; without, the page that shows the table decides.
         rows: Rows of each table at most, None for all.
     """
 
     details: bool = True
     layers: bool = True
     pictures: bool = True
+    styles: bool = True
     rows: int | None = None
 
 
@@ -52,7 +54,7 @@ def html(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> str:
     if not shown:
         return _box("No runs yet.")
     extents = [_Extent(), _Extent(layers=False), _Extent(details=False), _Extent(details=False, pictures=False)]
-    extents += [_Extent(details=False, pictures=False, rows=rows) for rows in (200, 100, 50, 20, 10, 5, 1)]
+    extents += [_Extent(False, False, False, False, rows) for rows in (None, 500, 200, 100, 50, 20, 10, 5, 1)]
     page = ""
     for extent in extents:
         page = _box("".join(_section(view, extent) for view in shown))
@@ -112,6 +114,7 @@ def _table(view: View, rows: Sequence[Run], extent: _Extent, notes: dict[str, in
     head = "".join(f'<th style="{style};text-align:{side}">{_head(title, extent)}</th>' for title, side in heads)
     axes = (change_axis(view), speed_axis(view)) if extent.pictures else None
     body = "".join(_row(view, run, axes, notes) for run in rows)
+    body = body if extent.styles else _bare(body)
     table = "table-layout:auto;border-collapse:collapse;margin:0;font-size:13px;width:100%;min-width:820px"
     return (
         f'<div style="overflow-x:auto"><table style="{table}"><thead>'
@@ -141,7 +144,7 @@ def _row(view: View, run: Run, axes: tuple[Axis, Axis] | None, notes: dict[str, 
         reason = f"failed: {safe(run.reason, 400) or 'no reason was recorded'}{marks}"
         cells.append(_cell(reason, wraps_at=200, span=7))
     else:
-        cells.append(_cell(_precision(run), muted=True, wraps_at=60))
+        cells.append(_cell(safe(figures.precision(run), 140), muted=True, wraps_at=60))
         cells += _quality_cells(view, run, axes)
         cells.append(_cell(view.unit.number(run.size_bytes), right=True))
         cells.append(_cell(typeset(figures.latency(run).value), right=True))
@@ -149,6 +152,17 @@ def _row(view: View, run: Run, axes: tuple[Axis, Axis] | None, notes: dict[str, 
         cells.append(_verdict(view, run, marks))
     opacity = f";{MUTED}" if run.failed else ""
     return f'<tr style="background:{fill};border-bottom:1px solid {_RULE}{opacity}">{"".join(cells)}</tr>'
+
+
+def _bare(rows: str) -> str:
+    """Return rows with no styles but those that a reader would miss; quotes in a user's text are escaped."""
+    kept = (r"text-align:left", r"opacity:[\d.]+", r"color:#\w+", r"font-weight:\w+")
+
+    def lighter(found: re.Match[str]) -> str:
+        style = ";".join(rule for rule in found[1].split(";") if any(re.fullmatch(one, rule) for one in kept))
+        return f' style="{style}"' if style else ""
+
+    return re.sub(r"<span>([^<]*)</span>", r"\1", re.sub(r' style="([^"]*)"', lighter, rows))
 
 
 def _cell(
@@ -161,7 +175,7 @@ def _cell(
     title: str = "",
 ) -> str:
     """Return a cell; figures stay on one line, words wrap and keep at least `wraps_at` pixels."""
-    style = f"padding:5px 6px;text-align:{'right' if right else 'left'};vertical-align:middle"
+    style = f"padding:5px 6px;text-align:{'right' if right else 'left'}"
     style += ";white-space:nowrap" if wraps_at is None else f";white-space:normal;min-width:{wraps_at}px"
     style += f";{MUTED}" if muted else ""
     attributes = f' colspan="{span}"' if span > 1 else ""
@@ -185,12 +199,13 @@ def _quality_cells(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> list
         return [shown, _cell("identical", muted=True)]
     if delta.value == NOTHING.value:
         return [shown, _cell("")]
-    picture = whisker(view, run, axes[0], _quality_tone(view, run)) if axes else ""
+    picture = whisker(view, run, axes[0], quality_tone(view, run)) if axes else ""
     bounds = "" if picture else f" {delta.bounds}"
     return [shown, _cell(_number(delta.value, 40) + typeset(bounds) + picture)]
 
 
-def _quality_tone(view: View, run: Run) -> Tone:
+def quality_tone(view: View, run: Run) -> Tone:
+    """Return the tone of a run's change of quality, apart from what else it gained or lost."""
     verdict = view.verdict(run, "quality")
     if view.tone(run) == "bad" and verdict in {"worse", "slightly worse"}:
         return "bad"
@@ -211,15 +226,6 @@ def _speedup(view: View, run: Run, axes: tuple[Axis, Axis] | None) -> str:
     return f"{number} {typeset(ratio.bounds)}"
 
 
-def _precision(run: Run) -> str:
-    words = [safe(run.dtype, 60)] if run.dtype else []
-    if run.precision and run.precision != run.dtype:
-        words.append(f"runs in {safe(run.precision, 30)}")
-    if run.params and run.nonzero_params is not None and run.nonzero_params < 0.99 * run.params:
-        words.append(f"{figures.percent(round(1 - run.nonzero_params / run.params, 2))} zeros")
-    return " \N{MIDDLE DOT} ".join(words)
-
-
 def _verdict(view: View, run: Run, marks: str) -> str:
     tone, words = view.tone(run), view.words(run)
     if words == NOTHING.value:
@@ -238,15 +244,18 @@ def _footnotes(view: View, notes: dict[str, int]) -> str:
     return f'<div style="font-size:12px;{MUTED};margin:6px 0 0 0">{"<br>".join(lines)}</div>'
 
 
-def _next_step(top: Headline, view: View) -> str:
-    """Return the magic that does the next thing."""
+def next_line(top: Headline, view: View) -> str:
+    """Return the magic that does the next thing, "" where nothing was measured."""
     if top.run is None:
         return ""
     if top.run is view.baseline:
-        line = "%optimize help"
-    else:
-        name = one_line(top.run.name)
-        # A magic's value is a bare word, or a Python literal where it holds anything unusual.
-        line = f"%optimize export {name if re.fullmatch(r'[-+/#.=,@:%0-9A-Za-z_]+', name) else repr(name)} model"
+        return "%optimize help"
+    name = one_line(top.run.name)
+    # A magic's value is a bare word, or a Python literal where it holds anything unusual.
+    return f"%optimize export {name if re.fullmatch(r'[-+/#.=,@:%0-9A-Za-z_]+', name) else repr(name)} model"
+
+
+def _next_step(top: Headline, view: View) -> str:
+    line = next_line(top, view)
     code = f'<code style="font-size:12px">{escape(line, quote=True)}</code>'
-    return f'<div style="margin:8px 0 4px 0">{code}</div>'
+    return f'<div style="margin:8px 0 4px 0">{code}</div>' if line else ""

@@ -31,6 +31,8 @@ ROOT = Path(__file__).parent.parent.parent
 EXTENSION = ROOT / "nbopt" / "labextension"
 """Where `npm run build` in labextension/ writes; JupyterLab serves it from there."""
 
+AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -311,6 +313,18 @@ def set_theme(page: Page, scheme: Literal["light", "dark"]) -> None:
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     is_light = "true" if scheme == "light" else "false"
     expect(page.locator(f"body[data-jp-theme-light='{is_light}']")).to_have_count(1)
+
+
+def serious_faults(page: Page, selector: str) -> list[tuple[str, str, str]]:
+    """Return what axe calls serious or critical below an element: the rule, an element, and what to mend."""
+    page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("async selector => (await axe.run(selector)).violations", selector)
+    return [
+        (fault["id"], node["html"][:160], node["failureSummary"])
+        for fault in found
+        if fault["impact"] in {"serious", "critical"}
+        for node in fault["nodes"][:3]
+    ]
 
 
 def run_cell(page: Page, number: int) -> None:
