@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbopt.controllers.grid import Allowed, Array, Grid, History, Settings, Untried
+from nbopt.controllers.relaxed import softmax
 
 RATE = 0.5
 """Step of the logits. A whole spread of scores above the mean raises the odds of what was drawn by two thirds."""
@@ -58,7 +59,7 @@ class Policy:
         for count in range(known, len(history)):
             self._learn(count, history.settings[count], float(history.scores[count]))
         self._seen = history.settings
-        return [_softmax(row) for row in self._logits]
+        return [softmax(row) for row in self._logits]
 
     def _learn(self, count: int, setting: Settings, score: float) -> None:
         """Raise the odds of a setting that scored above the mean, lower those of one below."""
@@ -70,7 +71,7 @@ class Policy:
         gain = float(np.clip((score - self._mean) / spread, -2, 2)) if count and spread > 1e-12 else 0.0
         step = self._rate * gain / len(self._logits) ** 0.5
         for row, place in zip(self._logits, setting.tolist(), strict=True):
-            chances = _softmax(row)
+            chances = softmax(row)
             # Of log p(drawn) the gradient is the drawn one less p, of the entropy -p (log p + entropy).
             logs = np.log(np.maximum(chances, 1e-12))
             np.subtract(row, self._entropy * chances * (logs - (chances * logs).sum()) + step * chances, out=row)
@@ -92,8 +93,3 @@ class Policy:
         if not len(left):
             left = self._untried.some(history, rng)
         return left[0] if len(left) else None
-
-
-def _softmax(logits: Array) -> Array:
-    raised = np.exp(logits - logits.max())
-    return np.asarray(raised / raised.sum())
