@@ -16,7 +16,7 @@ import numpy as np
 
 from nbopt.architectures.parts import Kernel
 from nbopt.architectures.space import BLOCK, KERNEL, WIDTH, Choice, Space, kept_units
-from nbopt.narrowing.widths import Cut, Width, least
+from nbopt.narrowing.widths import Width, least
 
 Array = np.ndarray[Any, Any]
 
@@ -27,12 +27,28 @@ class Factor:
 
     Args:
         choice: Index of the choice.
-        options: For each of its options an array, of as many axes as the weight, that is 1 or 0: along the axes that
-            the choice does not change its length is 1.
+        axis: The axis of the weight along which it varies; None for the weight as a whole.
+        lines: For each option of the choice 1 or 0 for each place of that axis, or one number for the whole.
+        rank: Axes of the weight.
     """
 
     choice: int
-    options: Array
+    axis: int | None
+    lines: Array
+    rank: int
+
+    def shaped(self, line: Array) -> Array:
+        """Return numbers along the axis in the shape that the weight is multiplied with."""
+        shape = [1] * self.rank
+        if self.axis is not None:
+            shape[self.axis] = -1
+        return line.reshape(shape)
+
+    def along(self, values: Array) -> Array:
+        """Return the sums of an array of the weight's shape over all other axes."""
+        if self.axis is None:
+            return values.sum().reshape(1)
+        return np.asarray(values.sum(tuple(axis for axis in range(self.rank) if axis != self.axis)))
 
 
 class Factors:
@@ -63,8 +79,7 @@ class Factors:
                     if not ends:
                         self.gates[member] = index
                     for weight in ends:
-                        whole = np.asarray(choice.options, np.float32)
-                        self._add(weight, index, whole.reshape(-1, *(1,) * len(space.parts.shapes[weight])))
+                        self._add(weight, index, None, np.asarray(choice.options, np.float32)[:, None])
 
     def going(self, width: Width, stay: int) -> Array:
         """Return the units of a width that leave where so many stay: of a greater number a subset."""
@@ -84,7 +99,7 @@ class Factors:
             weights: For each choice the share of each option in the mixture.
         """
         return {
-            name: [np.tensordot(weights[factor.choice], factor.options, 1) for factor in factors]
+            name: [factor.shaped(weights[factor.choice] @ factor.lines) for factor in factors]
             for name, factors in self.of.items()
         }
 
@@ -121,15 +136,14 @@ class Factors:
                 for other, part in enumerate(mixed[name]):
                     if other != at:
                         rest = rest * part
-                axes = tuple(axis for axis, size in enumerate(factor.options.shape[1:]) if size == 1)
-                summed = rest.sum(axes, keepdims=True)
-                found[factor.choice] += (factor.options * summed).reshape(len(factor.options), -1).sum(1)
+                found[factor.choice] += factor.lines @ factor.along(rest)
         for block, of_gate in of_gates.items():
             found[self.gates[block]][-1] += of_gate
         return found
 
-    def _add(self, weight: str, choice: int, options: Array) -> None:
-        self.of.setdefault(weight, []).append(Factor(choice, options))
+    def _add(self, weight: str, choice: int, axis: int | None, lines: Array) -> None:
+        rank = len(self.space.parts.shapes[weight])
+        self.of.setdefault(weight, []).append(Factor(choice, None if axis is None else axis % rank, lines, rank))
 
     def _add_width(self, index: int, choice: Choice, width: Width) -> None:
         stays = np.ones((len(choice.options), width.size + 1), np.float32)  # the last for places of no unit
@@ -137,21 +151,12 @@ class Factors:
             stays[place, self.going(width, kept_units(width, share))] = 0
         for cut in width.cuts:
             if cut.weight in self.space.parts.shapes:  # statistics of a BatchNorm are no weights
-                self._add(cut.weight, index, self._along(cut, stays))
-
-    def _along(self, cut: Cut, stays: Array) -> Array:
-        rank = len(self.space.parts.shapes[cut.weight])
-        shape = [len(stays), *[1] * rank]
-        shape[1 + cut.axis % rank] = -1
-        return stays[:, cut.units].reshape(shape)
+                self._add(cut.weight, index, cut.axis, stays[:, cut.units])
 
     def _add_kernel(self, index: int, choice: Choice, kernel: Kernel) -> None:
-        rank = len(self.space.parts.shapes[kernel.weight])
+        lines = np.zeros((len(choice.options), kernel.size), np.float32)
+        for place, size in enumerate(choice.options):
+            rim = (kernel.size - int(size)) // 2
+            lines[place, rim : kernel.size - rim] = 1
         for axis in kernel.axes:
-            lines = np.zeros((len(choice.options), kernel.size), np.float32)
-            for place, size in enumerate(choice.options):
-                rim = (kernel.size - int(size)) // 2
-                lines[place, rim : kernel.size - rim] = 1
-            shape = [len(lines), *[1] * rank]
-            shape[1 + axis % rank] = kernel.size
-            self._add(kernel.weight, index, lines.reshape(shape))
+            self._add(kernel.weight, index, axis, lines)

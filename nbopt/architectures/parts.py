@@ -52,6 +52,7 @@ class Parts:
         kernels: Convolutions.
         blocks: Blocks that can be left out.
         shapes: Of all that trains, by name.
+        layers: The layer of each of those, by name.
         notes: What must be said of what can't change.
     """
 
@@ -59,4 +60,5 @@ class Parts:
     kernels: Sequence[Kernel] = ()
     blocks: Sequence[Block] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    layers: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -48,5 +48,6 @@ PARTS = Parts(
     (Kernel("stem", "stem", (2, 3), 5, least=3), Kernel("a1", "a1", (2, 3), 3)),
     (Block("a", ("a2_scale",), ("a1", "a2")), Block("b", (), ("b1", "b2"))),
     SHAPES,
+    {name: name.partition("_")[0] for name in SHAPES},
 )
 IMPORTANCES = {"stem": np.arange(8.0), "a1": np.arange(16.0)[::-1], "b1": np.arange(16.0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +10,6 @@ from torch import nn
 
 from nbopt.architectures.parts import Block, Kernel
 from nbopt.data import Inputs
-from nbopt.errors import ModelError
-from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._torch_module import call, tensors
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -39,7 +38,7 @@ def kernels_of(model: nn.Module) -> list[Kernel]:
     return found
 
 
-def cropped(model: nn.Module, kernels: dict[str, int]) -> nn.Module:
+def cropped(model: nn.Module, kernels: Mapping[str, int]) -> nn.Module:
     """Return the model with smaller kernels, in place.
 
     Args:
@@ -76,21 +75,20 @@ def blocks_of(model: nn.Module, inputs: Inputs) -> list[Block]:
         model: In evaluation mode; it stays as it is.
         inputs: Of two rows or more.
     """
-    watched: dict[str, tuple[nn.Module, tuple[Any, ...], dict[str, Any], torch.Tensor]] = {}
+    watched: dict[str, tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = {}
     often: dict[str, int] = {}
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             often[name] = often.get(name, 0) + 1
-            try:
-                given = primary_output(output)
-            except ModelError:
+            # Of a block that gives a tuple its caller takes an element: what it was given can't stand there.
+            if not isinstance(output, torch.Tensor) or not args or not isinstance(args[0], torch.Tensor):
                 return
-            if not args or not isinstance(args[0], torch.Tensor) or args[0].shape != given.shape:
+            if args[0].shape != output.shape:
                 return
             others = [x for x in (*args[1:], *kwargs.values()) if isinstance(x, torch.Tensor)]
-            if all(other.shape != given.shape for other in others):  # else which of them would take its place?
-                watched[name] = (module, args, kwargs, given)
+            if all(other.shape != output.shape for other in others):  # else which of them would take its place?
+                watched[name] = (module, args, kwargs)
 
         return hook
 
@@ -102,8 +100,8 @@ def blocks_of(model: nn.Module, inputs: Inputs) -> list[Block]:
     finally:
         for handle in handles:
             handle.remove()
-    # One that is run twice, or whose weights another has too, can't be left out in one place alone.
-    names = [name for name in watched if often[name] == 1 and _residual(*watched[name][:3])]
+    # One that is run twice can't be left out in one place alone.
+    names = [name for name in watched if often[name] == 1 and _residual(*watched[name])]
     inner = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
     return [
         Block(name, (), tuple(f"{name}.{part}" for part, _ in watched[name][0].named_modules() if part))
@@ -121,8 +119,7 @@ def _residual(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     with torch.no_grad():
         moved = args[0] + torch.linspace(0.5, 1.5, args[0].numel(), device=args[0].device).view_as(args[0])
         one, other = (
-            primary_output(torch.func.functional_call(module, silent, (first, *args[1:]), kwargs))
-            for first in (args[0], moved)
+            torch.func.functional_call(module, silent, (first, *args[1:]), kwargs) for first in (args[0], moved)
         )
     return bool((one != other).any())
 
