@@ -13,7 +13,7 @@ user of Keras has not, and fits scores as they are. Trials to random search's be
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,7 +46,8 @@ class Surrogate:
     """
 
     def __init__(self, grid: Grid, *, seed: int = 0, allowed: Allowed | None = None, first: int = FIRST) -> None:
-        self._grid, self._seed, self._untried = grid, seed, Untried(grid, allowed)
+        self._grid, self._seed, self._allowed = grid, seed, allowed
+        self._untried = Untried(grid, allowed)
         self._planned = starting(grid, seed, first)
 
     def propose(self, history: History) -> Settings | None:
@@ -63,8 +64,14 @@ class Surrogate:
         if good.sum() < 2 or np.ptp(history.scores[good]) <= 0:
             return pool[int(rng.integers(len(pool)))]
         settings, scores = self._told(history)
-        fitted = fit(self._grid, settings, drawn_in(scores))
+        known = drawn_in(scores)
+        fitted = replace(fit(self._grid, settings, known), best=self._best(settings, known))
         return pool[int(np.argmax(fitted.improvement(pool)))]
+
+    def _best(self, settings: Settings, scores: Array) -> float:
+        """Return what is to be improved on; a better one that is not allowed, as an earlier search saw, is no rival."""
+        within = np.ones(len(scores), bool) if self._allowed is None else self._allowed(settings)
+        return float(scores[within].max() if within.any() else scores.max())
 
     def _pool(self, history: History, rng: np.random.Generator) -> Settings:
         """Return what is looked at: the whole of a small space, else a draw and the neighbours of the best."""

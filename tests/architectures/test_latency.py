@@ -22,16 +22,13 @@ SETTINGS = st.tuples(*(st.integers(0, size - 1) for size in SPACE.grid.sizes))
 
 @given(SETTINGS)
 def test_shares_are_those_of_the_weights_that_a_candidate_has(setting: tuple[int, ...]) -> None:
-    masks = FACTORS.masks(setting)
-    skipped = SPACE.blueprint(setting).skipped
-    expected = set()
+    masks, skipped = FACTORS.masks(setting), SPACE.blueprint(setting).skipped
+    found = [float(part.at(np.asarray([setting]))[0]) for part in parts_of(FACTORS)]
     for name in SHAPES:
-        gone = PARTS.layers[name][0] in skipped and PARTS.layers[name] != "stem"
-        share = 0.0 if gone else float(masks[name].mean()) if name in masks and name != "a2_scale" else None
-        if share is not None:
-            expected.add(round(share, 6))
-    found = {round(float(part.at(np.asarray([setting]))[0]), 6) for part in parts_of(FACTORS)}
-    assert expected <= found
+        if name == "a2_scale":
+            continue  # of the last weights of a block the mask says too whether the block is there
+        inside = PARTS.layers[name][0] in skipped
+        assert min(abs(share - (0.0 if inside else masks[name].mean())) for share in found) < 1e-5
 
 
 def test_what_never_changes_is_no_part() -> None:

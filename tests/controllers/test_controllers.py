@@ -136,6 +136,14 @@ def test_a_fit_knows_which_dimension_matters_and_is_sure_where_it_looked() -> No
     assert (fitted.improvement(left) >= -1e-9).all()
 
 
+def test_a_better_one_that_is_not_allowed_is_no_rival() -> None:
+    surrogate = Surrogate(GRID, allowed=lambda settings: settings[:, 2] <= 3)
+    settings, scores = np.asarray([[0, 0, 5, 0], [0, 0, 3, 0], [1, 1, 1, 1]]), np.asarray([9.0, 2.0, 1.0])
+    assert surrogate._best(settings, scores) == 2
+    assert surrogate._best(settings[:1], scores[:1]) == 9
+    assert Surrogate(GRID)._best(settings, scores) == 9
+
+
 def test_how_bad_a_bad_one_is_does_not_count() -> None:
     good = [1.0, 2.0, 3.0, 2.5]
     assert drawn_in(np.asarray([*good, -10.0])) == pytest.approx(drawn_in(np.asarray([*good, -1000.0])))

@@ -30,7 +30,8 @@ def kernels_of(model: Any) -> list[Kernel]:
     """
     names = names_of(model)
     found = []
-    for layer in layers_of(model):
+    # Of the graph itself: a model in it is made again from its configuration, as a whole.
+    for layer in model.layers if is_graph(model) else ():
         if type(layer) not in CONVOLUTIONS or layer.padding != "same" or len({*layer.kernel_size}) > 1:
             continue
         size = layer.kernel_size[0]
@@ -66,11 +67,10 @@ def layer_names(model: Any) -> Mapping[str, str]:
 
 def cropped(model: Any, kernels: Mapping[str, int]) -> Any:
     """Return a copy with smaller kernels."""
-    smaller = {layer.name: kernels[layer.name] for layer in layers_of(model) if layer.name in kernels}
     changed = {
-        layer.name: smaller[layer.name]
-        for layer in layers_of(model)
-        if layer.name in smaller and layer.kernel_size[0] != smaller[layer.name]
+        layer.name: kernels[layer.name]
+        for layer in model.layers
+        if layer.name in kernels and layer.kernel_size[0] != kernels[layer.name]
     }
     if not changed:
         return model
