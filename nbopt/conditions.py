@@ -8,8 +8,6 @@ from nbopt.measurement.environment import differing
 from nbopt.runs import Run
 from nbopt.runtimes import all_runtimes
 
-# The baseline that a speedup is paired with runs in the framework itself.
-FRAMEWORK_PACKAGES = {"torch": {"torch"}, "keras": {"keras", "tensorflow"}}
 SHOWN = 4
 SHOWN_CHARACTERS = 30
 
@@ -21,11 +19,16 @@ def differing_words(runs: Iterable[Run]) -> list[str]:
     """
     packages = {name: {word.replace("_", "-") for word in kind.packages} for name, kind in all_runtimes().items()}
     found = differing(
-        (run.environment, packages.get(run.runtime, set()) | FRAMEWORK_PACKAGES.get(run.framework, set()))
+        (run.environment, packages.get(run.runtime, set()) | _of_framework(run.framework))
         for run in runs
         if not run.failed
     )
     return [f"{title} ({', '.join(_short(value) for value in values[:SHOWN])})" for title, values in found.items()]
+
+
+def _of_framework(name: str) -> set[str]:
+    """Return the packages of a framework: the baseline that a speedup is paired with runs in it."""
+    return {name.replace("_", "-")} | ({"tensorflow"} if "keras" in name else set())
 
 
 def _short(value: str) -> str:

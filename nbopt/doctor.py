@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nbopt.errors import NbOptError
+from nbopt.frontend import parts, this_front_end
 from nbopt.history import size_text
 from nbopt.ledger import default_home
 from nbopt.measurement.environment import governor, machine
@@ -20,7 +21,7 @@ from nbopt.sheet import Sheet, bundle
 
 FRAMEWORK_EXTRAS = {"torch": "torch", "keras": "tensorflow", "tensorflow": "tensorflow"}
 LITTLE_DISK = 1_000_000_000
-NOTEBOOK_PACKAGES = ("ipython", "ipykernel", "jupyterlab", "papermill", "nbconvert")
+NOTEBOOK_PACKAGES = ("ipython", "ipykernel", "jupyterlab", "ipywidgets", "papermill", "nbconvert")
 
 
 @dataclass(frozen=True)
@@ -153,18 +154,10 @@ def _runtimes() -> tuple[Check, ...]:
 
 
 def _notebook() -> tuple[Check, ...]:
+    where = this_front_end()
     packages = [_package(name, 'pip install "nbopt[notebook]"') for name in NOTEBOOK_PACKAGES]
-    return (Check("front end", front_end()), *packages)
-
-
-def front_end() -> str:
-    """Return what runs this: a kernel, IPython in a terminal, or plain Python."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is None:
-        return "plain Python: `nbopt` commands and the Python API"
-    if hasattr(shell, "kernel"):
-        return "a Jupyter kernel: tables as HTML, progress in place"
-    return "IPython in a terminal: tables as text"
+    seen = [Check(part.name, part.state, part.ok, part.do) for part in parts(where)]
+    return (Check("front end", where.state, True, where.do), *seen, *packages)
 
 
 def _store() -> tuple[Check, ...]:

@@ -199,7 +199,7 @@ def measure_candidate(stage: Stage, recipe: Recipe, candidate: Candidate, runtim
     """Export, lower and measure a candidate on one runtime; what goes wrong there is a row with the reason."""
     stage.settings.progress(Progress(f"{recipe.words} on {runtime.title}"))
     try:
-        missing = runtime.unavailable(stage.workload.framework.name) or candidate.refused(runtime)
+        missing = runtime.unavailable(stage.workload.framework.family) or candidate.refused(runtime)
         if missing:
             raise NbOptError(missing)
         if candidate.failure is not None:

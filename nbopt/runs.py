@@ -38,7 +38,7 @@ class Run:
         workload_key: Content hash of model, reporting rows and metric.
         recipe: The recipe as one line of text, "baseline" for the untouched model.
         label: The recipe as a table writes it.
-        framework: "torch" or "keras".
+        framework: "torch", "keras" or "tf_keras".
         runtime: The runtime's word.
         status: "ok", or "failed" with `reason`.
         dtype: Realised precision of the artifact's weights, as found in it.

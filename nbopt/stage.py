@@ -122,7 +122,7 @@ class Stage:
         return cache[key]
 
     def _measure_baseline(self, runtime: Runtime) -> Kept:
-        missing = runtime.unavailable(self.workload.framework.name)
+        missing = runtime.unavailable(self.workload.framework.family)
         if missing:
             raise NbOptError(missing)
         began = time.perf_counter()
@@ -189,7 +189,7 @@ class Stage:
 
     def prepare(self, runtime: Runtime) -> None:
         """Start the process for a runtime's next artifact, so that it imports its packages while that is made."""
-        if runtime.name not in self._spare and not runtime.unavailable(self.workload.framework.name):
+        if runtime.name not in self._spare and not runtime.unavailable(self.workload.framework.family):
             self._spare[runtime.name] = WorkerProcess(self.settings.thread_count, runtime.name)
 
     def bench(self, path: Path, manifest: Manifest, *, wait: bool = True, alone: bool = False) -> Bench:
@@ -286,7 +286,7 @@ class Stage:
             runtimes: Where the result will run; a search for a latency tries the last of them.
         """
         allowed = None if self.settings.max_drop is None else self.margin()
-        usable = [each for each in runtimes if not each.unavailable(self.workload.framework.name)]
+        usable = [each for each in runtimes if not each.unavailable(self.workload.framework.family)]
         where = usable[-1] if usable else self.native
         return Context(
             self.workload,
@@ -335,9 +335,9 @@ def choose_runtimes(workload: Workload, wanted: Sequence[str] | str | None) -> l
     native = runtime_named(framework.native_runtime)
     found = [r for r in all_runtimes().values() if r.name != native.name]
     if wanted is None:
-        chosen = [r for r in found if r.by_default and not r.unavailable(framework.name)]
+        chosen = [r for r in found if r.by_default and not r.unavailable(framework.family)]
     elif wanted == "all" or list(wanted) == ["all"]:
-        chosen = [r for r in found if framework.name in r.frameworks]
+        chosen = [r for r in found if framework.family in r.frameworks]
     else:
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         chosen = [r for r in map(runtime_named, names) if r.name != native.name]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from nbopt.errors import DataError
+from nbopt.errors import DataError, ModelError
 from nbopt.frameworks import Exported, Fitting, Framework, Signature
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
@@ -132,6 +134,23 @@ class Context:
     def rng(self) -> np.random.Generator:
         """Return a generator that starts from the seed."""
         return np.random.default_rng(self.seed)
+
+
+def lowering_module(context: Context, prefix: str, word: str) -> Any:
+    """Return the module that lowers a technique to the workload's framework: its name follows the prefix.
+
+    Raises:
+        ModelError: There is none.
+    """
+    framework = context.workload.framework
+    name = f"{prefix}{framework.name}"
+    if find_spec(name) is None:
+        raise ModelError(
+            f"a model of a framework that {word} knows",
+            f"{context.workload.name}, a model of {framework.name}",
+            "build it with keras.layers, copy the weights with new.set_weights(old.get_weights()), and bind that",
+        )
+    return importlib.import_module(name)
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,14 @@ class Progress:
         done: Units done so far.
         total: Units in all, or None where that is not known.
         note: A figure worth seeing beside it (a loss, a quality).
+        figure: The same as a name and a number, where a curve of it tells something.
     """
 
     what: str
     done: float = 0.0
     total: float | None = None
     note: str = ""
+    figure: tuple[str, float] | None = None
 
 
 ProgressCallback = Callable[[Progress], None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -29,6 +31,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "nbopt-home"
     monkeypatch.setenv("NBOPT_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Let interrupts arrive where the tests were started in the background of a shell, which has them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Give each test the same random states, whatever ran before: what it finds is not found by luck."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what models and libraries under test draw from
+    for name, seed in (("torch", "manual_seed"), ("keras", "utils.set_random_seed")):
+        if name in sys.modules:
+            operator.attrgetter(seed)(sys.modules[name])(0)
 
 
 @dataclass(frozen=True)

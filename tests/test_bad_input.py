@@ -95,7 +95,7 @@ def test_not_a_model(make: Callable[[], Any], came: str, do: str) -> None:
         Workload(make(), valid=(X, Y))
     assert came in caught.value.came
     assert do in caught.value.do
-    assert "a torch.nn.Module or a keras.Model" in told(caught.value)
+    assert "a torch.nn.Module, a keras.Model or a tf_keras.Model" in told(caught.value)
 
 
 def test_a_model_in_training_mode_is_measured_as_in_evaluation_and_left_in_training() -> None:

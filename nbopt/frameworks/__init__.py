@@ -146,6 +146,8 @@ class Framework(Protocol):
     """
 
     name: str
+    family: str
+    """Whose exporters, runtimes and steps on the file serve it: its own name, or that of one it shares them with."""
     native_runtime: str
     """Runtime on which a user runs the model today: what the baseline is."""
 
@@ -277,4 +279,4 @@ def framework_of(model: Any) -> Framework:
         came, hint = "a dict (a state_dict?)", "load it into the model first: model.load_state_dict(...)"
     elif isinstance(model, (str, Path)):
         hint = "load it first: keras.models.load_model(path), or torch.load"
-    raise ModelError("a torch.nn.Module or a keras.Model", came, hint)
+    raise ModelError("a torch.nn.Module, a keras.Model or a tf_keras.Model", came, hint)

@@ -11,8 +11,12 @@ import tensorflow as tf
 
 from nbopt.frameworks import Fitting, Framework
 from nbopt.frameworks._averaging import RECALIBRATED_ROWS, Pace
+from nbopt.frameworks._keras_dialect import name_of, raw
 from nbopt.frameworks._keras_norms import recalibrate
 from nbopt.training import TrainingPlan
+
+MASKS = ("mask", "threshold")
+"""Variables of TF-MOT's pruning wrappers, whose mean is no mask."""
 
 
 class Averaging:
@@ -33,8 +37,8 @@ class Averaging:
         self.pace = Pace(plan)
         self.pairs: list[tuple[Any, Any]] = []
         if plan.averaging != "none":
-            floats = [v for v in model.variables if "float" in str(v.dtype)]
-            self.pairs = [(tf.Variable(v.value, trainable=False), v) for v in floats]
+            floats = [v for v in model.variables if "float" in str(v.dtype) and name_of(v) not in MASKS]
+            self.pairs = [(tf.Variable(raw(v), trainable=False), v) for v in floats]
         self.add = tf.function(self._add, autograph=False)
 
     def after_step(self) -> None:
@@ -45,7 +49,7 @@ class Averaging:
 
     def _add(self, weight: Any) -> None:
         for mean, variable in self.pairs:
-            mean.assign_add(tf.cast(weight, mean.dtype) * (variable.value - mean))
+            mean.assign_add(tf.cast(weight, mean.dtype) * (raw(variable) - mean))
 
     @contextmanager
     def judged(self, epoch: int) -> Iterator[None]:

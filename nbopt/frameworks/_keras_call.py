@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from nbopt.data import Inputs, leaves, numeric_inputs
-from nbopt.frameworks._keras_copy import symbolic
+from nbopt.frameworks._keras_dialect import policy_of, symbolic
 
 
 def float_dtype(model: Any) -> str:
     """Return the NumPy name of the dtype that floating inputs should have."""
-    name = str(model.dtype_policy.variable_dtype)
+    name = str(policy_of(model).variable_dtype)
     inputs = symbolic(model, "_inputs_struct")
-    for tensor in [] if inputs is None else keras.tree.flatten(inputs):
-        if str(tensor.dtype).startswith(("float", "bfloat")):
-            name = str(tensor.dtype)
+    for tensor in [] if inputs is None else tf.nest.flatten(inputs):
+        if _dtype(tensor).startswith(("float", "bfloat")):
+            name = _dtype(tensor)
             break
     # Keras casts inputs to what it computes in; NumPy has no bfloat16.
     return name if name in ("float16", "float32", "float64") else "float32"
+
+
+def _dtype(tensor: Any) -> str:
+    return str(getattr(tensor.dtype, "name", tensor.dtype))
 
 
 def model_arguments(model: Any, inputs: Inputs) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from nbopt.errors import ModelError
+from nbopt.frameworks._keras_dialect import is_graph, is_legacy, kinds, layers_of, objects_by_name, raw, symbolic
 
 # What `compile` leaves on a model. A copy starts uncompiled: an optimizer's slots belong to the original's
 # weights, and would be saved (twice the model's size) into the file that is measured.
@@ -34,11 +35,6 @@ _tracking = keras.src.utils.tracking
 _TRACKED = (_tracking.TrackedList, _tracking.TrackedDict, _tracking.TrackedSet)
 
 
-def layers_of(model: Any) -> list[Any]:
-    """Return every layer of a model, parents before children, the model itself left out."""
-    return list(model._flatten_layers(include_self=False, recursive=True))
-
-
 def copy_model(model: Any) -> Any:
     """Return an uncompiled copy with own variables: weights, BatchNorm statistics, seed states, `trainable`.
 
@@ -48,18 +44,23 @@ def copy_model(model: Any) -> Any:
     Raises:
         ModelError: The model holds something that can't be copied, or the copy is not equal.
     """
-    copied = _rebuilt(model) if is_graph(model) else _copied_graph(model)
+    if is_legacy(model):
+        from nbopt.frameworks import _tf_keras_copy
+
+        copied = _tf_keras_copy.rebuilt(model)
+    else:
+        copied = _rebuilt(model) if is_graph(model) else _copied_graph(model)
     if copied is None:
-        raise _not_copied(model, "its layers can't be made again from their get_config()")
+        raise not_copied(model, "its layers can't be made again from their get_config()")
     if [v.shape for v in copied.variables] != [v.shape for v in model.variables]:
-        raise _not_copied(model, "the copy has other variables than the original")
-    for source, target in zip(model.variables, copied.variables, strict=True):
-        target.assign(source.value)
-    follow_weights(copied)
+        raise not_copied(model, "the copy has other variables than the original")
     for original, own in zip(layers_of(model), layers_of(copied), strict=True):
         own.trainable = original.trainable
         if replaces_call(vars(original).get("call")):
             vars(own)["call"] = vars(original)["call"].moved_to(own)
+    for source, target in zip(model.variables, copied.variables, strict=True):
+        target.assign(raw(source))
+    follow_weights(copied)
     return copied
 
 
@@ -78,39 +79,26 @@ def follow_weights(model: Any) -> None:
     `load_own_variables` only: `set_weights` on a clone leaves it with mean 0 and variance 1.
     """
     for layer in layers_of(model):
-        if isinstance(layer, keras.layers.Normalization):
+        if isinstance(layer, kinds("layers.Normalization")):
             layer.finalize_state()
-
-
-def is_graph(model: Any) -> bool:
-    """Tell whether the model is functional or Sequential, with `call` not overridden."""
-    if isinstance(model, keras.Sequential):
-        return type(model).call is keras.Sequential.call
-    functional = keras.src.models.functional.Functional
-    return isinstance(model, functional) and type(model).call is functional.call
-
-
-def symbolic(model: Any, which: str) -> Any:
-    """Return `_inputs_struct` or `_outputs_struct` of a functional or built Sequential model, None of others."""
-    functional = getattr(model, "_functional", None)
-    return getattr(model if functional is None else functional, which, None)
 
 
 def probe(model: Any) -> tuple[Any, ...] | dict[str, Any] | None:
     """Return two rows that the model should take, from its symbolic inputs; None where no shape is known."""
     structure = symbolic(model, "_inputs_struct")
-    if structure is None or any(None in tensor.shape[1:] for tensor in keras.tree.flatten(structure)):
+    if structure is None or any(None in tuple(tensor.shape)[1:] for tensor in tf.nest.flatten(structure)):
         return None  # a length made up here may be one that the model can't take
     rng = np.random.default_rng(0)
 
     def rows(tensor: Any) -> Any:
         shape = [2, *tensor.shape[1:]]
-        if not str(tensor.dtype).startswith("float"):
-            return np.zeros(shape, str(tensor.dtype))  # a class number or token that every table has
-        return rng.normal(size=shape).astype(str(tensor.dtype))
+        dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
+        if not dtype.startswith("float"):
+            return np.zeros(shape, dtype)  # a class number or token that every table has
+        return rng.normal(size=shape).astype(dtype)
 
-    values = keras.tree.map_structure(rows, structure)
-    return values if isinstance(values, dict) else tuple(keras.tree.flatten(values))
+    values = tf.nest.map_structure(rows, structure)
+    return values if isinstance(values, dict) else tuple(tf.nest.flatten(values))
 
 
 def _rebuilt(model: Any) -> Any:
@@ -149,20 +137,7 @@ def twin(layer: Any) -> Any:
     )
 
 
-def objects_by_name(model: Any) -> dict[str, Any]:
-    """Return the classes and functions that the layers use, so that Keras finds those of a notebook."""
-    found: dict[str, Any] = {}
-    for layer in layers_of(model):
-        found[type(layer).__name__] = type(layer)
-        for value in vars(layer).values():
-            if isinstance(value, types.FunctionType):
-                found[value.__name__] = value
-            elif hasattr(value, "get_config"):
-                found[type(value).__name__] = type(value)
-    return {name: value for name, value in found.items() if not value.__module__.startswith("keras.")}
-
-
-def _not_copied(model: Any, reason: str) -> ModelError:
+def not_copied(model: Any, reason: str) -> ModelError:
     return ModelError(
         "a model that can be copied, so that yours stays as it is",
         f"{type(model).__name__}: {reason}",
@@ -272,7 +247,7 @@ def _copied_graph(model: Any) -> Any:
         buffer.seek(0)
         copied = _GraphUnpickler(buffer, references).load()
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError) as error:
-        raise _not_copied(model, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise not_copied(model, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
     for layer in (copied, *layers_of(copied)):
         tracker = layer._tracker
         # The tracker knows what it stores by id().

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Framework, Signature
-from nbopt.frameworks._keras_copy import follow_weights, layers_of
+from nbopt.frameworks._keras_copy import follow_weights
+from nbopt.frameworks._keras_dialect import is_legacy, is_own, layers_of, policy_of, set_policy
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._quiet import quiet
 
@@ -52,7 +53,8 @@ def export(framework: Framework, model: Any, signature: Signature, path: Path, f
         return Exported(exported.path, exported.batch, (*exported.notes, *notes))
     # An optimizer's slots would be in the file and triple its size: a baseline that nobody would ship.
     copied = framework.clone(model)
-    copied.compiled, copied.optimizer = False, None
+    if not is_legacy(copied):
+        copied.compiled, copied.optimizer = False, None
     return _keras(copied, signature, path)
 
 
@@ -66,8 +68,8 @@ def in_float32(framework: Framework, model: Any) -> tuple[Any, tuple[str, ...]]:
         return model, ()
     copied = framework.clone(model)
     for layer in (copied, *layers_of(copied)):
-        if layer.dtype_policy.name in half:
-            layer.dtype_policy = "float32"
+        if policy_of(layer).name in half:
+            set_policy(layer, "float32")
     follow_weights(copied)
     note = f"exported in float32: the model computes in {', '.join(sorted(half))}, for which CPUs lack kernels"
     return copied, (note,)
@@ -75,7 +77,7 @@ def in_float32(framework: Framework, model: Any) -> tuple[Any, tuple[str, ...]]:
 
 def _half_policies(model: Any) -> set[str]:
     """Return the policies of layers that hold float32 weights and compute in fewer bits, as training on a GPU does."""
-    return {x.dtype_policy.name for x in layers_of(model) if x.dtype_policy.name in ("mixed_float16", "mixed_bfloat16")}
+    return {policy_of(x).name for x in layers_of(model)} & {"mixed_float16", "mixed_bfloat16"}
 
 
 def serving_function(model: Any, signature: Signature, batch: int | None) -> tuple[Any, list[Any]]:
@@ -163,7 +165,7 @@ def _custom_objects(path: Path) -> Iterator[str]:
     def walk(node: Any) -> Iterator[str]:
         if isinstance(node, dict):
             foreign = node.get("registered_name") is not None and "class_name" in node
-            if foreign and not str(node.get("module") or "").startswith("keras."):
+            if foreign and not is_own(str(node.get("module") or "")):
                 is_function = node["class_name"] == "function" and isinstance(node.get("config"), str)
                 yield str(node["config"] if is_function else node["class_name"])
             if node.get("class_name") == "__lambda__":

@@ -6,7 +6,6 @@ import time
 import warnings
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -15,7 +14,7 @@ from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework, trained_on
 from nbopt.frameworks._keras_averaging import Averaging
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import layers_of, symbolic
+from nbopt.frameworks._keras_dialect import generators_of, keras_of, layers_of, symbolic
 from nbopt.frameworks._keras_fused import fused_norms
 from nbopt.frameworks._keras_mixing import mixed, mixed_loss
 from nbopt.frameworks._keras_precision import Precision
@@ -35,10 +34,11 @@ def seed_layers(model: Any, seed: int) -> None:
     """
     seen: set[int] = set()
     for layer in (model, *layers_of(model)):
-        for generator in layer._seed_generators:
-            if id(generator) not in seen:
-                generator.state.assign([seed & 0x7FFFFFFF, len(seen)])
-                seen.add(id(generator))
+        for state in generators_of(layer):
+            if id(state) not in seen:
+                # Of Keras 3 two numbers; of tf_keras those of a tf.random.Generator, by algorithm two or more.
+                state.assign([seed & 0x7FFFFFFF, len(seen)] + [0] * (state.shape[0] - 2))
+                seen.add(id(state))
 
 
 def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) -> TrainingRecord:
@@ -51,7 +51,7 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     """
     start = time.perf_counter()
     losses: list[float] = []
-    if type(model).train_step is not keras.Model.train_step:
+    if type(model).train_step is not keras_of(model).Model.train_step:
         warnings.warn(
             f"{type(model).__name__} has a train_step of its own, which nbopt does not call: it trains on the loss",
             NbOptWarning,
@@ -129,7 +129,7 @@ class Loop:
                 loss = self.lessons.blended(loss, output, target, weight, lesson)
             # Weight penalties and activity regularizers of the user's layers.
             total = loss + tf.add_n([tf.cast(extra, tf.float32) for extra in self.model.losses] or [0.0])
-            scaled = self.optimizer.scale_loss(total)
+            scaled = self.precision.scaled(self.optimizer, total)
         gradients = tape.gradient(scaled, self.variables)
         pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if g is not None]
         if not pairs:
@@ -158,7 +158,8 @@ class Loop:
             done = epoch + (step / steps if steps else 0.0)
             if fitting.pace:
                 fitting.paced(self.model, min(1.0, done / plan.epochs))
-            fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
+            mean = total / step
+            fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean)))
             if fitting.each_step is not None and fitting.each_step(loss, rate):
                 return total / step, f"ended in step {step} of epoch {epoch + 1}"
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:
@@ -178,7 +179,7 @@ class Loop:
         if self.lessons is not None:
             arguments = (*arguments, self.lessons.lesson(arguments[0]))
         if not self.traced:
-            self.step.get_concrete_function(*keras.tree.map_structure(_any_rows, arguments))
+            self.step.get_concrete_function(*tf.nest.map_structure(_any_rows, arguments))
             self.traced = True
         try:
             loss = float(self.step(*arguments))

@@ -23,7 +23,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_dialect import layers_of
 
 LEAST_EPSILON = 1.001e-5
 """cuDNN takes no smaller one."""

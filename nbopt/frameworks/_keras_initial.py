@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.errors import ModelError
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_dialect import layers_of, name_of, own_variables, path_of
 
 
 def initialise(model: Any, seed: int) -> Any:
@@ -18,15 +18,15 @@ def initialise(model: Any, seed: int) -> Any:
     """
     kept = []
     for layer in dict.fromkeys((model, *layers_of(model))):
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            found = _initialiser(layer, variable.name)
+        for variable in own_variables(layer):
+            found = _initialiser(layer, name_of(variable))
             if found is None:
                 if variable.trainable:
-                    kept.append(variable.path)
+                    kept.append(path_of(variable))
                 continue
             seed += 1
             value = np.array(_with_seed(found, seed)(variable.shape, dtype=variable.dtype))
-            if variable.name == "bias" and getattr(layer, "unit_forget_bias", False):
+            if name_of(variable) == "bias" and getattr(layer, "unit_forget_bias", False):
                 value[layer.units : 2 * layer.units] = 1  # as LSTM cells do within `build`
             variable.assign(value)
     if kept:

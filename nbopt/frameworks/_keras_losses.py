@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from nbopt.errors import ModelError
 from nbopt.frameworks import OutputKind
-from nbopt.frameworks._keras_copy import symbolic
+from nbopt.frameworks._keras_dialect import inputs_of, is_compiled, is_own, keras_of, kinds, source_of, symbolic
 from nbopt.frameworks._losses import ALREADY, INFERRED, OF_VALUES, Loss, TrainingLoss, unknown
 from nbopt.frameworks._primary import primary_output
 
@@ -74,7 +74,7 @@ def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[TrainingLoss, str
         loss, whose = _compiled_loss(model), "as compiled"
     loss = _for_primary(loss, model)
     if loss is not None:
-        return _users(loss), f"{_shown(loss)} ({whose})"
+        return _users(loss, keras_of(model)), f"{_shown(loss)} ({whose})"
     losses: dict[str, Callable[..., Any]] = {
         "logits": _cross_entropy,
         "probabilities": _nll_of_probabilities,
@@ -92,7 +92,7 @@ def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[TrainingLoss, str
 
 
 def _compiled_loss(model: Any) -> Any:
-    return getattr(model, "loss", None) if getattr(model, "compiled", False) else None
+    return getattr(model, "loss", None) if is_compiled(model) else None
 
 
 def _for_primary(loss: Any, model: Any) -> Any:
@@ -145,8 +145,8 @@ def _last_activation(model: Any) -> str:
     """Return "softmax", "sigmoid", "linear" and so on for the operation that makes the output, "" if unknown."""
     tensor = _outputs(model)
     while tensor is not None:
-        operation = tensor._keras_history.operation
-        if isinstance(operation, keras.Model):
+        operation, node = source_of(tensor)
+        if isinstance(operation, kinds("Model")):
             tensor = _outputs(operation)
             continue
         kind = type(operation).__name__.lower()
@@ -156,8 +156,7 @@ def _last_activation(model: Any) -> str:
         name = str(getattr(activation, "__name__", ""))
         passes_on = kind in ("reshape", "flatten", "squeeze", "cast", "identity", "dropout")
         if passes_on or (kind == "activation" and name == "linear"):
-            node = operation._inbound_nodes[tensor._keras_history.node_index]
-            inputs = node.arguments.keras_tensors
+            inputs = inputs_of(node)
             tensor = inputs[0] if len(inputs) == 1 else None
             continue
         return name
@@ -228,8 +227,8 @@ def _squared(output: Any, target: Any, weight: Any) -> Any:
     return _mean((output - target) ** 2, weight)
 
 
-def _users(loss: Any) -> TrainingLoss:
-    """Adapt a user's loss, and smooth its labels where it is one of Keras' own."""
+def _users(loss: Any, keras: Any) -> TrainingLoss:
+    """Adapt a user's loss, and smooth its labels where it is one of Keras' own; `keras` is what the model is of."""
     name = _plain(loss)
     try:
         function = keras.losses.get(loss) if isinstance(loss, (str, dict)) else loss
@@ -260,7 +259,8 @@ def _share_of(function: Any) -> float:
 
 def _with_smoothing(function: Any, name: str, share: float) -> Any:
     """Return Keras' own loss with smoothed labels, None of a loss that has no such thing."""
-    if isinstance(function, keras.losses.Loss):
+    if isinstance(function, kinds("losses.Loss")):
+        keras = keras_of(function)
         config = function.get_config()
         if type(function) is keras.losses.SparseCategoricalCrossentropy and config.get("ignore_class") is None:
             # Class numbers can't be smoothed; the same loss of one-hot labels can.
@@ -270,7 +270,7 @@ def _with_smoothing(function: Any, name: str, share: float) -> Any:
                 axis=config.get("axis", -1),
                 reduction=config.get("reduction", "sum_over_batch_size"),
             )
-        own = type(function).__module__.startswith("keras.")
+        own = is_own(type(function).__module__)
         return (
             type(function).from_config({**config, "label_smoothing": share})
             if own and "label_smoothing" in config
@@ -279,12 +279,14 @@ def _with_smoothing(function: Any, name: str, share: float) -> Any:
     inner = function.func if isinstance(function, functools.partial) else function
     keywords = function.keywords if isinstance(function, functools.partial) else {}
     if name == "sparsecategoricalcrossentropy" and keywords.get("ignore_class") is None:
+        module = str(getattr(inner, "__module__", "keras")).partition(".")[0]
+        losses = importlib.import_module(module if is_own(module) else "keras").losses
         return functools.partial(
-            keras.losses.categorical_crossentropy,
+            losses.categorical_crossentropy,
             from_logits=keywords.get("from_logits", False),
             label_smoothing=share,
         )
-    own = getattr(inner, "__module__", "").startswith("keras.")
+    own = is_own(getattr(inner, "__module__", ""))
     if own and "label_smoothing" in inspect.signature(inner).parameters:
         return functools.partial(inner, **keywords, label_smoothing=share)
     return None
@@ -305,7 +307,7 @@ def _suited(function: Any, name: str) -> Loss:
 
     def value(output: Any, target: Any, weight: Any) -> Any:
         target = suited(output, target)
-        if isinstance(function, keras.losses.Loss):
+        if isinstance(function, kinds("losses.Loss")):
             return function(target, output, sample_weight=weight)
         return _mean(function(target, output), weight)
 

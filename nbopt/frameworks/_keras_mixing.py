@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,9 +17,9 @@ def mixed(mixing: Mixing, inputs: Any, target: Any, weight: Any) -> tuple[Any, A
     Raises:
         DataError: The inputs can't be mixed.
     """
-    flat = keras.tree.flatten(inputs)
+    flat = tf.nest.flatten(inputs)
     mix = mixing.draw(int(flat[0].shape[0]), [(leaf.dtype.name, tuple(leaf.shape)) for leaf in flat])
-    inputs = keras.tree.map_structure(lambda leaf: _blend(leaf, mix), inputs)
+    inputs = tf.nest.map_structure(lambda leaf: _blend(leaf, mix), inputs)
     # A share for each row: the compiled step is traced for any number of rows in each of its tensors.
     share = tf.fill([len(mix.order)], tf.constant(mix.share, tf.float32))
     weights = None if weight is None else (weight, tf.gather(weight, mix.order))

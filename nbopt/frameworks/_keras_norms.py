@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import keras
-
 from nbopt.data import Batch
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_dialect import kinds, layers_of
 
 
 def recalibrate(model: Any, batches: Iterator[Batch]) -> int:
@@ -18,7 +16,7 @@ def recalibrate(model: Any, batches: Iterator[Batch]) -> int:
     Dropout is off meanwhile: with it, the statistics would be those of another network.
     """
     layers = layers_of(model)
-    norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization) and x.trainable]
+    norms = [x for x in layers if isinstance(x, kinds("layers.BatchNormalization")) and x.trainable]
     if not norms:
         return 0
     quiet = [(layer, "rate", layer.rate) for layer in layers if isinstance(getattr(layer, "rate", None), float)]

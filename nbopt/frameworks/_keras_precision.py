@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from nbopt.errors import ModelError
-from nbopt.frameworks._keras_copy import is_graph, layers_of, symbolic
+from nbopt.frameworks._keras_dialect import is_graph, layers_of, symbolic
 from nbopt.training import FRUITLESS, Mixed, TrainingPlan, fruitless
 
 
@@ -119,6 +119,10 @@ class Precision:
     def output(self, output: Any) -> Any:
         """Return an output; a half one as float32, in which losses are summed without loss of digits."""
         return tf.cast(output, tf.float32) if self.half and output.dtype in (tf.bfloat16, tf.float16) else output
+
+    def scaled(self, optimizer: Any, loss: Any) -> Any:
+        """Return a loss as gradients are to be taken of: scaled where the optimizer scales."""
+        return optimizer.scale_loss(loss) if hasattr(optimizer, "scale_loss") else loss
 
     def apply(self, optimizer: Any, pairs: list[tuple[Any, Any]]) -> None:
         """Change the weights, where all gradients are finite."""

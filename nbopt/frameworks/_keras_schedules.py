@@ -7,17 +7,16 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-import keras
 import numpy as np
+import tensorflow as tf
 
 from nbopt.errors import ModelError, OptionError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_dialect import is_legacy, keras_of, kinds, layers_of, name_of, policy_of
 from nbopt.schedules import ONE_CYCLE_END, ONE_CYCLE_START, one_cycle_ends, phases, warmup_start
 from nbopt.training import TrainingPlan
 
-schedules = keras.optimizers.schedules
 SPARED_NAMES = ("bias", "gamma", "beta", "scale", "embedding")
 
 REFRESHED_BATCHES = 50
@@ -35,7 +34,8 @@ def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> 
     variables = model.trainable_variables
     if not variables:
         raise ModelError("weights to train", "none that are trainable", "set layer.trainable = True on some layers")
-    kinds = {
+    keras = keras_of(model)
+    optimizers = {
         "adamw": keras.optimizers.AdamW,
         "adam": keras.optimizers.Adam,
         "sgd": lambda **k: keras.optimizers.SGD(momentum=0.9, **k),
@@ -44,52 +44,56 @@ def make_optimizer(plan: TrainingPlan, model: Any, steps: int | None = None) -> 
     # AdamW insists on a number, and the others would subtract zero from each weight in each step.
     decay = plan.weight_decay if plan.weight_decay or plan.optimizer == "adamw" else None
     if plan.schedule == "schedule_free":
-        optimizer = _schedule_free(plan, steps)
+        optimizer = _schedule_free(plan, keras, steps)
     else:
-        curve = curve_of(plan, plan.epochs * steps) if steps is not None and plan.schedule != "plateau" else None
-        optimizer = kinds[plan.optimizer](learning_rate=curve or plan.learning_rate, weight_decay=decay)
+        curve = curve_of(plan, keras, plan.epochs * steps) if steps is not None and plan.schedule != "plateau" else None
+        optimizer = optimizers[plan.optimizer](learning_rate=curve or plan.learning_rate, weight_decay=decay)
     if plan.weight_decay:
-        spared = [v for v in variables if len(v.shape) < 2 or v.name.startswith(SPARED_NAMES)]
+        spared = [v for v in variables if len(v.shape) < 2 or name_of(v).startswith(SPARED_NAMES)]
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
-    mixed = any(layer.dtype_policy.name == "mixed_float16" for layer in (model, *layers_of(model)))
+    mixed = any(policy_of(layer).name == "mixed_float16" for layer in (model, *layers_of(model)))
     if mixed or plan.precision == "float16":
+        if is_legacy(model):
+            raise ModelError(
+                "a tf_keras model that computes in float32 or bfloat16, to train it",
+                "layers under mixed_float16, whose loss must be scaled",
+                "set_global_policy('float32') before it is built, and copy the weights",
+            )
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer
 
 
-class Joined(keras.optimizers.schedules.LearningRateSchedule):
-    """Let schedules follow each other, as torch's SequentialLR does; Keras has none such.
+def joined(keras: Any, parts: list[tuple[float, Any]]) -> Any:
+    """Return a schedule in which others follow each other, as torch's SequentialLR does; Keras has none such.
 
     Args:
+        keras: The module, keras or tf_keras, whose optimizers know it for a schedule.
         parts: The first step of each schedule, and the schedule, which counts from there.
     """
 
-    def __init__(self, parts: list[tuple[float, Any]]) -> None:
-        super().__init__()
-        self.parts = parts
+    class Joined(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> Any:
+            step = tf.cast(step, tf.float32)
+            rate = parts[0][1](step)
+            for start, schedule in parts[1:]:
+                rate = tf.where(step >= start, schedule(tf.maximum(step - start, 0.0)), rate)
+            return rate
 
-    def __call__(self, step: Any) -> Any:
-        """Return the learning rate of a step."""
-        ops = keras.ops
-        step = ops.cast(step, "float32")
-        rate = self.parts[0][1](step)
-        for start, schedule in self.parts[1:]:
-            rate = ops.where(step >= start, schedule(ops.maximum(step - start, 0.0)), rate)
-        return rate
+    return Joined()
 
 
-def curve_of(plan: TrainingPlan, total: int) -> Any:
-    """Return Keras's schedule of a plan over so many steps, None where the rate stays."""
-    rate = plan.learning_rate
+def curve_of(plan: TrainingPlan, keras: Any, total: int) -> Any:
+    """Return a schedule of Keras, or of tf_keras, for a plan over so many steps, None where the rate stays."""
+    rate, schedules = plan.learning_rate, keras.optimizers.schedules
     if plan.schedule == "one_cycle":
         rise, fall = one_cycle_ends(max(1, total), plan.warmup)
         low = rate / ONE_CYCLE_START
         down = schedules.CosineDecay(rate, fall, alpha=1 / (ONE_CYCLE_START * ONE_CYCLE_END))
         # A cosine that "decays" to 25 times its start rises.
         up = schedules.CosineDecay(low, rise, alpha=ONE_CYCLE_START) if rise > 0 else None
-        return Joined([(0.0, up), (rise, down)]) if up is not None else down
+        return joined(keras, [(0.0, up), (rise, down)]) if up is not None else down
     parts = phases(
         plan.schedule, total, warmup=plan.warmup, cooldown=plan.cooldown, drops=plan.drops, cycles=plan.cycles
     )
@@ -99,14 +103,14 @@ def curve_of(plan: TrainingPlan, total: int) -> Any:
     if parts.warmup:
         chained.append((0.0, schedules.PolynomialDecay(rate * warmup_start(parts.warmup), parts.warmup, rate)))
     if parts.main:
-        chained.append((float(parts.warmup), _main(plan, parts.main, parts.cycle, parts.drops)))
+        chained.append((float(parts.warmup), _main(plan, schedules, parts.main, parts.cycle, parts.drops)))
     if parts.cooldown:
         start = float(parts.warmup + parts.main)
         chained.append((start, schedules.PolynomialDecay(rate, parts.cooldown, 0.0)))
-    return chained[0][1] if len(chained) == 1 else Joined(chained)
+    return chained[0][1] if len(chained) == 1 else joined(keras, chained)
 
 
-def _main(plan: TrainingPlan, steps: int, cycle: int, drops: tuple[int, ...]) -> Any:
+def _main(plan: TrainingPlan, schedules: Any, steps: int, cycle: int, drops: tuple[int, ...]) -> Any:
     rate = plan.learning_rate
     if plan.schedule == "cosine" and plan.cycles > 1:
         return schedules.CosineDecayRestarts(rate, cycle, t_mul=1.0)
@@ -121,12 +125,12 @@ def _main(plan: TrainingPlan, steps: int, cycle: int, drops: tuple[int, ...]) ->
     return schedules.PolynomialDecay(rate, steps, rate)  # it stays
 
 
-def _schedule_free(plan: TrainingPlan, steps: int | None) -> Any:
+def _schedule_free(plan: TrainingPlan, keras: Any, steps: int | None) -> Any:
     if plan.optimizer not in ("adamw", "adam"):
         raise OptionError("adamw or adam for schedule_free in Keras", plan.optimizer, "--optimizer adamw")
     kind = getattr(keras.optimizers, "ScheduleFreeAdamW", None)
     if kind is None:
-        raise ModelError("Keras 3.15 for schedule_free", f"Keras {keras.__version__}", "pip install -U keras")
+        raise ModelError("Keras 3.15 for schedule_free", f"{keras.__name__} {keras.__version__}", "--schedule cosine")
 
     class ScheduleFree(kind):  # type: ignore[misc, valid-type]
         """Decay the weights that steps are made on.
@@ -158,8 +162,11 @@ class Rates:
 
     def __init__(self, plan: TrainingPlan, model: Any, optimizer: Any, steps: int | None) -> None:
         self.plan, self.model, self.optimizer = plan, model, optimizer
+        keras = keras_of(model)
         self._inner = getattr(optimizer, "inner_optimizer", optimizer)
-        self._epochs = curve_of(plan, plan.epochs) if steps is None and plan.schedule != "schedule_free" else None
+        self._epochs = (
+            curve_of(plan, keras, plan.epochs) if steps is None and plan.schedule != "schedule_free" else None
+        )
         self._trained: list[Any] | None = None
         self._plateau, self._rising, self._count = None, 0, 0
         if plan.schedule == "plateau":
@@ -171,13 +178,13 @@ class Rates:
             total = plan.epochs * (steps or 1)
             # Its rate is a variable, which a warm-up has to be written into.
             self._rising = phases("plateau", total, warmup=plan.warmup).warmup if steps is not None else 0
-            self._warmup = curve_of(plan, total)
+            self._warmup = curve_of(plan, keras, total)
             self._warm()
 
     @property
     def now(self) -> float:
         """Return the learning rate of the next step."""
-        return float(keras.ops.convert_to_numpy(self._inner.learning_rate))
+        return float(tf.convert_to_tensor(self._inner.learning_rate))
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the rate of an epoch, where it moves by epochs; give the model the weights that train."""
@@ -216,7 +223,7 @@ class Rates:
         if self.plan.schedule != "schedule_free" or self._trained is not None or not self._inner.built:
             return False
         variables, beta = self._inner._trainable_variables, self._inner.beta_1
-        self._trained = [keras.ops.copy(variable.value) for variable in variables]
+        self._trained = [tf.identity(variable.value) for variable in variables]
         # Keras 3.15.1 keeps the average only within the weights that train: y = (1 - beta) z + beta x.
         for variable, base in zip(variables, self._inner._momentums, strict=True):
             if base is not None:
@@ -228,7 +235,7 @@ class Rates:
 
 def refresh_norms(model: Any, batches: Iterable[Any]) -> None:
     """Measure BatchNorm's moving statistics again, for the weights that the model has now, in place."""
-    norms = [layer for layer in layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in layers_of(model) if isinstance(layer, kinds("layers.BatchNormalization"))]
     if not any(norm.trainable for norm in norms):
         return
     momenta = [norm.momentum for norm in norms]

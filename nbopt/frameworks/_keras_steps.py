@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from nbopt.errors import DataError
 from nbopt.frameworks import Fitting, Stepping, no_half
+from nbopt.frameworks._keras_dialect import raw
 from nbopt.frameworks._keras_fit import Loop, seed_layers
 from nbopt.training import TrainingPlan
 
@@ -40,7 +41,7 @@ def stepping(twin: Any, plan: TrainingPlan, fitting: Fitting) -> Stepping:
             step()
         except (tf.errors.OpError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             raise no_half(plan, error) from error
-    gpu = next((name for v in twin.weights if "GPU" in (name := v.value.device.rpartition("device:")[2])), "")
+    gpu = next((name for v in twin.weights if "GPU" in (name := raw(v).device.rpartition("device:")[2])), "")
 
     def memory() -> int | None:
         # TensorFlow counts memory on a GPU alone, and that of the process says little: what was freed stays in it.

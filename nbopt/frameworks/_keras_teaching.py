@@ -17,7 +17,7 @@ import tensorflow as tf
 from nbopt.data import Inputs
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import is_graph, symbolic
+from nbopt.frameworks._keras_dialect import is_graph, symbolic
 from nbopt.frameworks._keras_losses import IGNORED, TINY
 from nbopt.frameworks._primary import primary_output
 from nbopt.teaching import Teacher

@@ -129,7 +129,8 @@ def _epoch(
         done = epoch + (step / steps if steps else 0.0)
         if fitting.pace:
             fitting.paced(model, min(1.0, done / plan.epochs))
-        fitting.progress(Progress("training", done, plan.epochs, f"loss {total / step:.4f}"))
+        mean = total / step
+        fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean)))
         if fitting.each_step is not None and fitting.each_step(loss.item(), rate):
             return total / step, f"ended in step {step} of epoch {epoch + 1}"
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:

@@ -9,6 +9,7 @@ one decision holds for all. The processes average gradients among themselves.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -94,21 +95,23 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> Trainin
     watch = Watch(plan, fitting, lambda: state_of(model), lambda split: loss_on(model, split, fitting))
     rng = np.random.default_rng(plan.seed)
     stopped, epochs, most = "", 0, 0
+    limit = math.inf if plan.max_seconds is None else plan.max_seconds
     with Processes(model, plan, fitting) as processes, seeded(plan.seed, device_of(model)):
         try:
             model.eval()
             watch.look(model, 0, done=0.0)
             for epoch in range(plan.epochs):
-                late = ""
                 for batch in fitting.split.training_batches(plan.batch_size, rng):
                     most = max(most, batch.rows)
                     processes.deal(shares(batch, plan.devices))
-                    if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
-                        late = f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
+                    if time.perf_counter() - start > limit:
                         break
                 processes.tell(None)
                 model.load_state_dict(processes.wait("judge"))
                 epochs = epoch + 1
+                # What was dealt out took its time since then.
+                over = time.perf_counter() - start > limit
+                late = f"max_seconds {limit:g} reached in epoch {epochs}" if over else ""
                 why = watch.look(model, epochs, done=1.0 if late else epochs / plan.epochs)
                 stopped = late or why
                 processes.tell((stopped, watch.value))
@@ -314,6 +317,9 @@ def _environment(rank: int, count: int, *, cpu: bool) -> dict[str, str]:
     threads = max(1, cores() // count)
     inherited = {name: value for name, value in environment_of(threads).items() if not name.startswith("ACCELERATE_")}
     places = {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
+    # DistributedDataParallel advises against looking for unused weights, and its advice would be the last words of a
+    # process that was killed.
+    places["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     if cpu:
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         # By default gloo asks for the machine's name, which need not have an address.

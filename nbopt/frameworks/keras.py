@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from nbopt.data import Inputs
@@ -25,22 +25,17 @@ class KerasFramework:
     """Do for `keras.Model` what techniques need. `nbopt.frameworks.keras` is imported once keras is."""
 
     name = "keras"
+    family = "keras"
     native_runtime = "keras"
 
     def owns(self, model: Any) -> bool:
         """Tell whether `model` is a `keras.Model`.
 
         Raises:
-            ModelError: It is one, but of Keras 2 or on a backend other than TensorFlow.
+            ModelError: It is one, but on a backend other than TensorFlow, or without weights yet.
         """
-        if not isinstance(model, keras.Model):
-            modules = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
-            if "tf_keras" in modules:
-                raise ModelError(
-                    "a model of Keras 3 (import keras)",
-                    f"a {type(model).__name__} of tf_keras, which is Keras 2",
-                    "build it with keras.layers and copy the weights: new.set_weights(old.get_weights())",
-                )
+        keras = sys.modules.get("keras")
+        if keras is None or not isinstance(model, keras.Model):
             return False
         backend = keras.backend.backend()
         if backend != "tensorflow":
@@ -63,8 +58,10 @@ class KerasFramework:
 
     def device(self, model: Any) -> str:
         """Return where the first weight lies: "cpu", or "cuda:0" for the first GPU."""
+        from nbopt.frameworks._keras_dialect import raw
+
         for variable in model.weights:
-            kind, _, index = str(variable.value.device).rpartition("device:")[2].lower().partition(":")
+            kind, _, index = str(raw(variable).device).rpartition("device:")[2].lower().partition(":")
             return f"cuda:{index or 0}" if kind == "gpu" else "cpu"
         return "cpu"
 
@@ -105,17 +102,21 @@ class KerasFramework:
 
     def weights(self, model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         """Yield each weight and BatchNorm statistic by path; states of random generators are left out."""
+        from nbopt.frameworks._keras_dialect import path_of
+
         for index, variable in enumerate(model.weights):
-            yield f"{index}:{variable.path}", variable.numpy()
+            yield f"{index}:{path_of(variable)}", variable.numpy()
 
     def count(self, model: Any) -> tuple[int, int]:
         """Return the number of weights that train or trained, and of those that are not zero.
 
         BatchNorm's moving statistics are buffers and don't count, as in torch.
         """
+        from nbopt.frameworks._keras_dialect import name_of
+
         total = nonzero = 0
         for variable in model.weights:
-            if variable.name.startswith(("moving_mean", "moving_variance")):
+            if name_of(variable).startswith(("moving_mean", "moving_variance")):
                 continue
             value = variable.numpy()
             total += value.size
@@ -216,11 +217,11 @@ def _forward(model: Any) -> Callable[[Any], Any]:
     """
     import tensorflow as tf
 
-    from nbopt.frameworks._keras_copy import layers_of
+    from nbopt.frameworks._keras_dialect import layers_of, policy_of
 
     mark = (
         *(id(variable) for variable in model.variables),
-        *((id(x), id(x.dtype_policy), id(getattr(x, "activation", None))) for x in layers_of(model)),
+        *((id(x), id(policy_of(x)), id(getattr(x, "activation", None))) for x in layers_of(model)),
     )
     kept = _forwards.get(model)
     if kept is not None and kept[0] == mark:

@@ -44,6 +44,7 @@ class TorchFramework:
     """Do for `torch.nn.Module` what techniques need."""
 
     name = "torch"
+    family = "torch"
     native_runtime = "torch"
 
     def owns(self, model: Any) -> bool:

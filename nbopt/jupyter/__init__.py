@@ -21,6 +21,7 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
         magics = OptimizeMagics(ipython)
         ipython.register_magics(magics)
         ipython.Completer.custom_matchers.append(magics.matcher)
+        ipython.configurables.append(magics.settings)
 
 
 def unload_ipython_extension(ipython: InteractiveShell) -> None:
@@ -30,6 +31,7 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
         ipython.magics_manager.magics["line"].pop("optimize", None)
         ipython.magics_manager.magics["cell"].pop("optimize", None)
         ipython.Completer.custom_matchers.remove(magics.matcher)
+        ipython.configurables[:] = [each for each in ipython.configurables if each is not magics.settings]
 
 
 __all__ = ["load_ipython_extension", "unload_ipython_extension"]

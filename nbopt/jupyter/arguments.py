@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbopt.errors import OptionError, nearest
@@ -45,12 +45,13 @@ def line_options(owner: type[Verb | Technique]) -> dict[str, Option]:
     return {**own, **{name: each for name, each in shared_options(groups).items() if name not in own}}
 
 
-def read_line(line: str, names: Namespace) -> Command:
+def read_line(line: str, names: Namespace, defaults: Mapping[str, Any] | None = None) -> Command:
     """Read the line after `%optimize`.
 
     Args:
         line: The line.
         names: The notebook's variables.
+        defaults: What `%config NbOpt` gives running and measuring where the line does not.
 
     Raises:
         OptionError: A word, an option or a value can't be read; the nearest right word is named.
@@ -66,7 +67,7 @@ def read_line(line: str, names: Namespace) -> Command:
     if first in verbs:
         if len(segments) > 1:
             raise OptionError(f"{first} on a line of its own", "a | after it", "%optimize " + first)
-        return _verb_line(verbs[first], words[1:], names)
+        return _verb_line(verbs[first], words[1:], names, defaults or {})
     given: dict[type[Shared], dict[str, Any]] = {}
     steps: list[Technique] = []
     for segment in segments:
@@ -85,11 +86,11 @@ def read_line(line: str, names: Namespace) -> Command:
         values, rest = read_options(segment[1:], options, names, word)
         refuse_rest(rest, word, options_of(technique).values())
         steps.append(technique(**_sorted_out(values, options, technique, given, word)))
-    seed = given.get(Running, {}).get("seed", 0)
-    return Command(None, Request(Recipe(tuple(steps), seed), given))
+    request = Request(given=given, defaults=defaults or {})
+    return Command(None, replace(request, recipe=Recipe(tuple(steps), request.group(Running).seed)))
 
 
-def _verb_line(verb: type[Verb], words: Sequence[Word], names: Namespace) -> Command:
+def _verb_line(verb: type[Verb], words: Sequence[Word], names: Namespace, defaults: Mapping[str, Any]) -> Command:
     options = line_options(verb)
     values, rest = read_options(words, options, names, verb.word)
     for place in verb.takes:
@@ -113,7 +114,7 @@ def _verb_line(verb: type[Verb], words: Sequence[Word], names: Namespace) -> Com
     missing = [name for name in verb.needs if name not in own]
     if missing:
         raise OptionError(verb.usage, f"no {' and no '.join(missing)}", verb.examples[0] if verb.examples else "")
-    return Command(verb(**own), Request(given=given))
+    return Command(verb(**own), Request(given=given, defaults=defaults))
 
 
 def _sorted_out(

@@ -25,6 +25,8 @@ def run(session: Session, line: str, cell: str | None = None) -> Any:
         NbOptError: Something can't be done; the message says what to do.
         Interrupted: The user interrupted; what was done is bound and shown.
     """
+    # What is under way is kept on disk with its line, so that `%optimize attach` can go on with it.
+    session.line, session.body = line.strip(), cell or ""
     try:
         result, command = _done(session, line, cell)
     except Interrupted:
@@ -33,7 +35,8 @@ def run(session: Session, line: str, cell: str | None = None) -> Any:
         if hasattr(error, "_render_traceback_"):
             raise  # it came from the user's own code, and shows that
         raise Interrupted("stopped before a run was finished; nothing was changed") from None
-    session.keep(result, command.request)
+    if command.verb is None or not command.verb.binds:
+        session.keep(result, command.request)
     return None if cell is None and _silenced(session, line) else result
 
 
@@ -42,7 +45,7 @@ def _done(session: Session, line: str, cell: str | None) -> tuple[Any, Command]:
     if cell is not None and is_objective(line):
         # The body first: a syntax error is told before anything of the line.
         body = Body(session.shell, cell, "the score")
-        command = read_line(line, session.names)
+        command = read_line(line, session.names, session.defaults)
         return search_body(session, body, command.request), command
     command = _read(session, line, cell)
     refuse_scoring(command.request)
@@ -52,10 +55,10 @@ def _done(session: Session, line: str, cell: str | None) -> tuple[Any, Command]:
 def _read(session: Session, line: str, cell: str | None) -> Command:
     """Read the line and run the body, whose value becomes the command's model."""
     if cell is None:
-        return read_line(line, session.names)
+        return read_line(line, session.names, session.defaults)
     body = Body(session.shell, cell)
     try:
-        command = read_line(line, session.names)
+        command = read_line(line, session.names, session.defaults)
     except UndefinedName as error:
         # The body may define what the line names; a slip of the pen is told before the body runs.
         if error.name.split(".")[0] not in body.assigned:
@@ -65,7 +68,7 @@ def _read(session: Session, line: str, cell: str | None) -> Command:
         _check_body(command)
     model = body.run()
     if command is None:
-        command = read_line(line, session.names)
+        command = read_line(line, session.names, session.defaults)
         _check_body(command)
     if model is None:
         raise ModelError(

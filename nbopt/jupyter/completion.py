@@ -163,6 +163,9 @@ def _positional(verb: type[Verb], words: Sequence[Word], options: Mapping[str, O
     if given >= len(places) and not places[-1].endswith("..."):
         return _NONE
     place = places[min(given, len(places) - 1)].removesuffix("...")
+    fixed = options[place].choices if place in options else ()
+    if fixed:
+        return [(str(choice), "keyword") for choice in fixed]
     if place == "model":
         return [(name, "instance") for name in names_of(session.names, is_model)]
     if place == "topic":

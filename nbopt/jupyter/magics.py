@@ -7,11 +7,30 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.completer import context_matcher
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
+from nbopt.jupyter.configurable import LazySettings
+
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
     from IPython.core.interactiveshell import InteractiveShell
 
     from nbopt.jupyter.session import Session
+
+
+def _new_panel(session: Session) -> Any:
+    """Return a panel over a session.
+
+    Raises:
+        MissingExtra: There is no ipywidgets.
+    """
+    from nbopt.errors import MissingExtra
+
+    try:
+        import ipywidgets  # noqa: F401 - an extra, which not every kernel has
+    except ImportError as error:
+        raise MissingExtra("ipywidgets", "notebook", "the panel") from error
+    from nbopt.jupyter.panel import Panel
+
+    return Panel(session)
 
 
 @magics_class
@@ -25,6 +44,7 @@ class OptimizeMagics(Magics):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self._session: Session | None = None
+        self.settings = LazySettings(shell)
 
         # A plain function: the decorator marks it, and a bound method can't be marked.
         @context_matcher(identifier="nbopt.optimize", priority=100)
@@ -39,9 +59,15 @@ class OptimizeMagics(Magics):
     def session(self) -> Session:
         """Return what this shell has bound."""
         if self._session is None:
+            from nbopt.jupyter.arguments import read_line
             from nbopt.jupyter.session import Session
 
-            self._session = Session(self.shell)
+            session = Session(self.shell)
+            # A verb lies below the parser that finds it and the panel that calls it: both come by hand.
+            session.settings = self.settings
+            session.read = lambda line: read_line(line, session.names, session.defaults).request
+            session.new_panel = _new_panel
+            self._session = session
         return self._session
 
     @no_var_expand

@@ -72,3 +72,19 @@ def names_of(variables: Mapping[str, Any], test: Any) -> list[str]:
         for name, value in list(variables.items())
         if not name.startswith("_") and name not in ("In", "Out") and test(value)
     ]
+
+
+def data_names(variables: Mapping[str, Any]) -> list[str]:
+    """Return what can stand as data in a line: variables that are data, and arrays in pairs: `x_train,y_train`."""
+    found = names_of(variables, is_data)
+    for name in names_of(variables, is_array):
+        if name[0] not in "xX":
+            continue
+        labels = next((each for each in (f"y{name[1:]}", f"Y{name[1:]}") if each in variables), "")
+        if labels and is_array(variables[labels]) and _rows(variables[labels]) == _rows(variables[name]):
+            found.append(f"{name},{labels}")
+    return found
+
+
+def _rows(array: Any) -> int:
+    return int(array.shape[0]) if len(array.shape) else -1

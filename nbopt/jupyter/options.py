@@ -132,10 +132,12 @@ class Request:
     Args:
         recipe: The techniques.
         given: Values of the shared options that the line gives, by group and name.
+        defaults: What `%config NbOpt` gives running and measuring where the line does not.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     given: Mapping[type[Shared], Mapping[str, Any]] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for kind in self.given:
@@ -143,7 +145,8 @@ class Request:
 
     def group(self, kind: type[_Group]) -> _Group:
         """Return a group of shared options, defaults filled in."""
-        return kind(**self.given.get(kind, {}))
+        usual = self.defaults if kind is Running else {}
+        return kind(**{**usual, **self.given.get(kind, {})})
 
     @property
     def binding(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nbopt.jupyter.curves import Curves
 from nbopt.training import Progress
 
 if TYPE_CHECKING:
@@ -28,11 +29,17 @@ EARLIEST_GUESS = 0.05
 class Place(Protocol):
     """Where progress is shown."""
 
-    def show(self, text: str, share: float | None) -> None:
-        """Show a line, and how much is done where that is known."""
+    def show(self, text: str, share: float | None, picture: str = "") -> None:
+        """Show a line, how much is done where that is known, and a small curve as HTML."""
 
-    def end(self, text: str) -> None:
+    def end(self, text: str, picture: str = "") -> None:
         """Leave a last line."""
+
+
+def progress_html(text: str, share: float | None, picture: str = "") -> str:
+    """Return a line of progress as HTML that an untrusted notebook keeps."""
+    meter = "" if share is None else f'<progress value="{share:.3f}" max="1"></progress> '
+    return f'<div style="opacity:.8">{picture}{meter}{escape(text)}</div>'
 
 
 class Output:
@@ -42,14 +49,13 @@ class Output:
         self._id = uuid.uuid4().hex
         self._shown = False
 
-    def show(self, text: str, share: float | None) -> None:
+    def show(self, text: str, share: float | None, picture: str = "") -> None:
         """Update the output."""
-        meter = "" if share is None else f'<progress value="{share:.3f}" max="1"></progress> '
-        self._put(text, f'<div style="opacity:.8">{meter}{escape(text)}</div>')
+        self._put(text, progress_html(text, share, picture))
 
-    def end(self, text: str) -> None:
-        """Leave a muted line, which is what a saved notebook keeps."""
-        self._put(text, f'<div style="opacity:.6">{escape(text)}</div>')
+    def end(self, text: str, picture: str = "") -> None:
+        """Leave a muted line and the curves, which is what a saved notebook keeps."""
+        self._put(text, f'<div style="opacity:.6">{picture}{escape(text)}</div>')
 
     def _put(self, text: str, html: str) -> None:
         from IPython.display import display
@@ -66,11 +72,11 @@ class TerminalLine:
         self._stream = stream
         self._width = 0
 
-    def show(self, text: str, share: float | None) -> None:
+    def show(self, text: str, share: float | None, picture: str = "") -> None:
         """Write over the line."""
         self._write(text[:LINE])
 
-    def end(self, text: str) -> None:
+    def end(self, text: str, picture: str = "") -> None:
         """Write the last line and go on below it."""
         self._write(text)
         self._stream.write("\n")
@@ -85,10 +91,10 @@ class TerminalLine:
 class Nowhere:
     """Show nothing: there is neither a notebook nor a terminal."""
 
-    def show(self, text: str, share: float | None) -> None:
+    def show(self, text: str, share: float | None, picture: str = "") -> None:
         """Do nothing."""
 
-    def end(self, text: str) -> None:
+    def end(self, text: str, picture: str = "") -> None:
         """Do nothing."""
 
 
@@ -107,6 +113,7 @@ class LiveProgress:
         self._step = ""
         self._step_started = self._started
         self._next = 0.0
+        self._curves = Curves()
         self.updates = 0
 
     def __call__(self, progress: Progress) -> None:
@@ -114,11 +121,13 @@ class LiveProgress:
         now = time.monotonic()
         if progress.what != self._step:
             self._step, self._step_started = progress.what, now
+        self._curves.take(progress)
         if now < self._next:
             return
         self._next = now + self._interval
         share = progress.done / progress.total if progress.total else None
-        self._place.show(self._line(progress, share, now), share)
+        curve = self._curves.of(progress)
+        self._place.show(self._line(progress, share, now), share, "" if curve is None else curve.picture())
         self.updates += 1
 
     def _line(self, progress: Progress, share: float | None, now: float) -> str:
@@ -129,9 +138,11 @@ class LiveProgress:
         left = ""
         if share is not None and EARLIEST_GUESS <= share < 1 and spent > 1:
             left = f"{_seconds(spent * (1 - share) / share)} left"
+        curve = self._curves.of(progress)
         parts = [
             f"{progress.what} {count}".strip(),
             progress.note,
+            "" if curve is None else curve.words,
             left,
             f"{_seconds(now - self._started)} so far",
         ]
@@ -140,7 +151,8 @@ class LiveProgress:
     def end(self, word: str) -> None:
         """Leave the last line: "done in 12 s". Nothing is shown where nothing was."""
         if self.updates:
-            self._place.end(f"{word} {_seconds(time.monotonic() - self._started)}")
+            pictures = "".join(curve.picture() for curve in self._curves.all)
+            self._place.end(f"{word} {_seconds(time.monotonic() - self._started)}", pictures)
 
 
 def _seconds(seconds: float) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +16,43 @@ from IPython.display import display
 from nbopt import history
 from nbopt.comparison import Comparison
 from nbopt.errors import Interrupted, ModelError, NbOptError, OptionError
+from nbopt.jupyter.configurable import LazySettings
+from nbopt.jupyter.jobs import Jobs
 from nbopt.jupyter.namespace import is_data, is_model, names_of
 from nbopt.jupyter.options import Output, Request, Running
 from nbopt.jupyter.progress import live_progress
+from nbopt.jupyter.underway import Underway, noted
 from nbopt.recipe.names import evaluate, is_name, variable
 from nbopt.reproduce import Reproduction
 from nbopt.runs import Run
+from nbopt.training import Progress, ProgressCallback
 from nbopt.workload import Workload
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+WAIT = 0.2
+"""Seconds between two looks at whether the panel's jobs have ended; an interrupt comes through in between."""
+
 _SUBSCRIPT = re.compile(r"([^\W\d]\w*)\[.+\]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Hold what a variable was before a run's model was put into it.
+
+    Args:
+        name: The variable.
+        before: What it held, `MISSING` where it was not there.
+        run: The run's name.
+    """
+
+    name: str
+    before: Any
+    run: str
+
+
+MISSING = object()
 
 
 class Session:
@@ -38,8 +65,29 @@ class Session:
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
         self.workload: Workload | None = None
+        self.jobs = Jobs()
+        self.panel: Any = None
+        self.new_panel: Callable[[Session], Any]
+        """Makes a panel; set by the magics, as is `read`."""
+        self.settings: LazySettings | None = None
+        self.read: Callable[[str], Request]
+        """Reads what follows `%optimize`."""
+        self.line = ""
+        self.body = ""
+        self.undone: list[Applied] = []
         self._given: dict[str, Any] = {}
         self._weights = b""
+        self._bind_line = ""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Return what `%config NbOpt` gives lines that do not say otherwise."""
+        return self.settings.chosen() if self.settings is not None else {}
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """Return what the workload was bound with."""
+        return self._given
 
     @property
     def names(self) -> dict[str, Any]:
@@ -62,6 +110,7 @@ class Session:
             raise ModelError("a model", "none is bound yet", self._suggestion())
         self.workload = Workload(**wanted)
         self._given = wanted
+        self._bind_line = "" if self.body else self._named(wanted)
         self._weights = self._weights_now(self.workload)
         return self.workload
 
@@ -77,6 +126,28 @@ class Session:
         if self._weights_now(self.workload) != self._weights:
             return self.bind({})
         return self.workload
+
+    def _named(self, given: Mapping[str, Any]) -> str:
+        """Return the words after `%optimize use` that bind the same again, "" where a value has no name here."""
+        words: list[str] = []
+        for name, value in given.items():
+            text = value if isinstance(value, str) else self.name_of(value)
+            if value is not None and not text:
+                return ""
+            if value is not None:
+                plain = is_name(text) or not isinstance(value, str)
+                words += [text] if name == "model" else [f"--{name}", text if plain else repr(text)]
+        return " ".join(words)
+
+    def name_of(self, value: Any) -> str:
+        """Return the variable that holds a value, or the variables of a tuple by commas; "" where there is none."""
+        found = names_of(self.names, lambda held: held is value)
+        if found:
+            return found[-1]
+        if isinstance(value, tuple) and value:
+            parts = [self.name_of(part) for part in value]
+            return ",".join(parts) if all(parts) else ""
+        return ""
 
     @staticmethod
     def _weights_now(work: Workload) -> bytes:
@@ -107,12 +178,58 @@ class Session:
             Interrupted: The user interrupted; what was done is bound and shown.
             NbOptError: A limit was broken or the work stopped; the rows so far are bound and shown.
         """
+        with self.kept_when_stopped(request), live_progress(self.shell) as progress:
+            while not self.jobs.wait(WAIT):
+                # Two trainings at once would draw from one another's random numbers.
+                job = self.jobs.current
+                progress(Progress("waiting for the panel", note=job.line if job is not None else ""))
+            return self.carry_out(work, request, progress, self.line)
+
+    def carry_out(self, work: Workload, request: Request, progress: ProgressCallback, line: str) -> Comparison:
+        """Run the request's recipe in this thread, kept on disk as under way while it does.
+
+        Args:
+            work: The workload.
+            request: The recipe and the shared options.
+            progress: Told how far it is.
+            line: What follows `%optimize`.
+
+        Raises:
+            Interrupted: It was interrupted; its `comparison` has the rows that were finished.
+            NbOptError: As `nbopt.optimize`.
+        """
         from nbopt.loop import optimize
 
-        running = request.group(Running).arguments()
         recipe = [request.recipe] if request.recipe.techniques else []
-        with self.kept_when_stopped(request), live_progress(self.shell) as progress:
-            return optimize(work, *recipe, **running, progress=progress)
+        begun = Underway(
+            line,
+            self._bind_line,
+            self.body,
+            work.name,
+            work.digest,
+            request.recipe.text(),
+            request.recipe.seed,
+        )
+        with noted(begun, self._interrupted) as note:
+
+            def told(each: Progress) -> None:
+                note(each)
+                progress(each)
+
+            return optimize(work, *recipe, **request.group(Running).arguments(), progress=told)
+
+    def _interrupted(self, work: Underway) -> None:
+        """Forget a work that was interrupted once the kernel goes on: a restart interrupts too, and no cell follows."""
+        if threading.current_thread() is not threading.main_thread():
+            work.forget()  # a job of the panel that was cancelled
+            return
+        events = self.shell.events
+
+        def next_cell(*_: Any) -> None:
+            events.unregister("pre_run_cell", next_cell)
+            work.forget()
+
+        events.register("pre_run_cell", next_cell)
 
     @contextmanager
     def kept_when_stopped(self, request: Request) -> Iterator[None]:

@@ -200,7 +200,7 @@ def explained(symptom: Symptom | None, recipe: str, runtime: str, trained: bool,
     if symptom is None:
         return ""
     weights = list(workload.framework.weights(workload.model))
-    channel_axes = (0, 1) if workload.framework.name == "torch" else (-1, -2)
+    channel_axes = (0, 1) if workload.framework.family == "torch" else (-1, -2)
     inputs = [leaf for leaf in leaves(next(workload.report_rows.batches())) if leaf.dtype.kind == "f"]
     done = Done(
         recipe=recipe,

@@ -28,8 +28,8 @@ INSTRUCTION_SETS = {
     "sve": "SVE",
 }
 PACKAGES = (
-    "nbopt", "numpy", "torch", "keras", "tensorflow", "onnx", "onnxruntime", "openvino", "nncf", "ai-edge-litert",
-    "ai-edge-quantizer", "torch-pruning",
+    "nbopt", "numpy", "torch", "keras", "tf-keras", "tensorflow", "onnx", "onnxruntime", "openvino", "nncf",
+    "ai-edge-litert", "ai-edge-quantizer", "torch-pruning",
 )  # fmt: skip
 
 

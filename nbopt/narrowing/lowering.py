@@ -96,6 +96,47 @@ class Lowering(Protocol):
         ...
 
 
+class InLayers(Protocol):
+    """Hold zeros by means of the framework's own tools, in wrappers around layers: what `Holding` does from outside."""
+
+    model: Any
+    """The model with the wrappers."""
+    note: str
+
+    def pace(self, model: Any, done: float) -> bool:
+        """Prune further where the schedule says so; return whether the target is reached."""
+        ...
+
+    def hold(self, model: Any) -> None:
+        """Put the zeros back that a training step may have filled."""
+        ...
+
+    def finish(self, model: Any) -> Any:
+        """Return the model without the wrappers."""
+        ...
+
+
+def in_layers(
+    lowering: Lowering, model: Any, names: Sequence[str], share: float, schedule: str, rounds: int, ramp: float
+) -> tuple[InLayers | None, str]:
+    """Return the zeros of some weights held by the framework's own tools, or None and why it does not hold them.
+
+    Args:
+        lowering: To the framework; most have no such tool.
+        model: The model, which is not changed.
+        names: The weights.
+        share: What goes in each.
+        schedule: How it comes there: "one-shot", "iterative" or "cubic".
+        rounds: How often it prunes.
+        ramp: Share of the training after which a cubic schedule has ended.
+    """
+    wrapped = getattr(lowering, "in_layers", None)
+    if wrapped is None:
+        return None, ""
+    found: tuple[InLayers | None, str] = wrapped(model, names, share, schedule, rounds, ramp)
+    return found
+
+
 def lowering_of(context: Context) -> Lowering:
     """Return the lowering to the workload's framework."""
     module: Any = importlib.import_module(f"nbopt.narrowing._{context.workload.framework.name}")

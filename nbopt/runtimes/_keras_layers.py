@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from nbopt.frameworks._keras_dialect import own_variables, path_of, raw
 from nbopt.runtimes import UNKNOWN, Layer
 from nbopt.runtimes._layer_parts import FAKE_QUANT, einsum_macs, largest, masks_among, zeros_in
 
@@ -193,7 +194,7 @@ def _run_shapes(function: Any, given: Sequence[Any]) -> Shapes:
 def left_in_model(function: Any, model: Any) -> tuple[str, ...]:
     """Return masks among the variables of a model, or of a served function."""
     variables = model.variables if model is not None else function.graph.variables
-    names = [str(getattr(variable, "path", variable.name)).partition(":")[0] for variable in variables]
+    names = [path_of(variable) for variable in variables]
     return (*masks_among(names), *(name for name in names if FAKE_QUANT.search(name)))
 
 
@@ -201,10 +202,10 @@ def _named(model: Any) -> dict[int, tuple[str, str]]:
     """Return the layer of each variable by the variable's identity: its name, and its kind where the class tells."""
     named = {}
     for layer in model._flatten_layers():
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            path = str(variable.path).rpartition("/")[0]
+        for variable in own_variables(layer):
+            path = path_of(variable).rpartition("/")[0]
             cell = type(layer).__name__.removesuffix("Cell")
-            named[id(variable.value)] = path, RECURRENT.get(cell, "")
+            named[id(raw(variable))] = path, RECURRENT.get(cell, "")
     return named
 
 

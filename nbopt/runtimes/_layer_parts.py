@@ -11,6 +11,8 @@ import numpy as np
 
 FAKE_QUANT = re.compile(r"fake_?quant", re.IGNORECASE)
 PARAMETRIZED = re.compile(r"(^|[./])parametrizations[./]")
+TF_MOT = "prune_low_magnitude_"
+"""What TF-MOT puts before the name of a layer that it wraps."""
 MASK, ORIGINAL = "_mask", "_orig"
 """Endings that torch's pruning gives to the two tensors of which it makes a weight."""
 
@@ -28,7 +30,7 @@ def owner_of(weight: str) -> str:
 
 
 def masks_among(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of pruning's masks with their originals, and of parametrizations.
+    """Return the names of pruning's masks with their originals, of parametrizations, and of TF-MOT's wrappers.
 
     A mask alone is the model's own: many attention layers keep a `causal_mask`.
     """
@@ -37,7 +39,7 @@ def masks_among(names: Iterable[str]) -> tuple[str, ...]:
     masked = {name.removesuffix(MASK) for name in plain if name.endswith(MASK)}
     pairs = {stem for stem in masked if stem + ORIGINAL in plain}
     kept = {stem + ending for stem in pairs for ending in (MASK, ORIGINAL)}
-    return tuple(name for name, bare in known.items() if bare in kept or PARAMETRIZED.search(bare))
+    return tuple(name for name, bare in known.items() if bare in kept or TF_MOT in bare or PARAMETRIZED.search(bare))
 
 
 def zeros_in(values: np.ndarray[Any, Any], zero_point: np.ndarray[Any, Any] | None = None) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from nbopt.runtimes import UNKNOWN, Layer
 from nbopt.runtimes._layer_parts import FAKE_QUANT, largest, masks_among, zeros_in
+from nbopt.runtimes._litert_sparse import unpacked
 
 CONV = {"CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D"}
 TRANSPOSED = {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}
@@ -30,7 +31,7 @@ EMBEDDING = {"GATHER", "EMBEDDING_LOOKUP"}
 HYBRID = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", *RECURRENT}
 """Operators that have a kernel for float activations with int8 weights."""
 
-SAME_VALUES = {"DEQUANTIZE", "RESHAPE", "TRANSPOSE", "QUANTIZE", "EXPAND_DIMS", "SQUEEZE"}
+SAME_VALUES = {"DENSIFY", "DEQUANTIZE", "RESHAPE", "TRANSPOSE", "QUANTIZE", "EXPAND_DIMS", "SQUEEZE"}
 DATA_FIRST = {"TRANSPOSE_CONV": 2, "CONV_3D_TRANSPOSE": 2, "EMBEDDING_LOOKUP": 0}
 """Where an operator's activations stand among its inputs, by default first; the weights follow."""
 
@@ -85,6 +86,9 @@ class _Graph:
         if self.types[index] in ("int4", "uint4"):
             return np.stack([packed & 15, packed >> 4], -1).reshape(-1)[:size].reshape(self.shapes[index])
         dtype = {"bfloat16": "uint16"}.get(self.types[index], self.types[index])
+        if tensor.Sparsity() is not None:
+            whole = packed.size // np.dtype(dtype).itemsize * np.dtype(dtype).itemsize
+            return unpacked(packed[:whole].view(dtype), tensor.Sparsity(), self.shapes[index])
         return packed.view()[: size * np.dtype(dtype).itemsize].view(dtype).reshape(self.shapes[index])
 
     def zero_point(self, index: int) -> np.ndarray[Any, Any] | None:
@@ -167,6 +171,8 @@ def _layer(
     beside = graph.types[given[1]] if len(given) > 1 and given[1] >= 0 else ""
     computes, note = _computes_in(name, activation, beside, [graph.types[i] for i in given if i in weights])
     macs = _macs(name, operator, given, made, graph, weights)
+    if any(graph.tensors[i].Sparsity() is not None for i in weights):
+        note = f"stored without zeros{f'; {note}' if note else ''}"
     return Layer(
         graph.names[made[0]].split(";")[0] or name.lower(),
         _kind(name, bool(weights)),

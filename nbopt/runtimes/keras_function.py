@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import tempfile
 import warnings
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbopt.data import Inputs, leaves, map_leaves, rows_of, to_numpy
-from nbopt.errors import ArtifactError, NbOptWarning
+from nbopt.errors import ArtifactError, MissingExtra, NbOptWarning
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
 
 
@@ -97,7 +98,7 @@ class KerasFunction(Runtime):
                 with quiet():
                     return _load_saved_model(tf, path, manifest)
             with quiet():
-                model = keras.saving.load_model(path, compile=False)
+                model = _reader(path, keras).saving.load_model(path, compile=False)
         except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise ArtifactError(f"a Keras model in {path.name}", reason, "export it again") from error
@@ -137,6 +138,23 @@ class KerasFunction(Runtime):
             if dtype not in ("uint32", "int64", "string"):
                 counts[dtype] = counts.get(dtype, 0) + size
         return counts
+
+
+def _reader(path: Path, keras: Any) -> Any:
+    """Return the module that reads a .keras file: both Keras 3 and tf_keras write them, each of its own layers.
+
+    Raises:
+        MissingExtra: It is of tf_keras, which is not installed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        written = json.loads(archive.read("metadata.json")).get("keras_version", "3")
+    if not str(written).startswith("2."):
+        return keras
+    try:
+        import tf_keras
+    except ImportError as error:
+        raise MissingExtra("tf_keras", "tf-keras", f"{path.name}, a model of Keras 2") from error
+    return tf_keras
 
 
 def _no_advice(record: logging.LogRecord) -> bool:

@@ -186,7 +186,8 @@ class Keeper:
         note = f"best {', '.join(f'{v:.4g}' for v in best[0].values)} in trial {best[0].number}" if best else ""
         if self._failures:
             note += f"{' · ' if note else ''}{len(self._failures)} failed"
-        self._progress(Progress(self._what, self.done, self.running.budget.trials, note))
+        figure = ("best", best[0].values[0]) if best and len(best[0].values) == 1 else None
+        self._progress(Progress(self._what, self.done, self.running.budget.trials, note, figure))
 
     def ended(self, why: str) -> Ended:
         """Return how the search ended."""

@@ -113,6 +113,7 @@ class Distill(Technique):
             DataError: There is no train data, or the extra data can't be used.
         """
         self._check(draft, context)
+        lowering_of(context)  # a framework that has no students is refused before anything is made
         panel = Panel.of(self.teacher, context)
         extra, told = unlabelled(self.extra, context)
         teacher = self._teacher(panel, extra)

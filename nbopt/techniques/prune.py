@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from nbopt.errors import OptionError
 from nbopt.narrowing import recalibrated
-from nbopt.narrowing.lowering import Ranking, lowering_of
+from nbopt.narrowing.lowering import InLayers, Ranking, in_layers, lowering_of
 from nbopt.narrowing.masks import magnitude_masks, read_pattern
 from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.options import option
 from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques._prune.scan import Scan, scan
-from nbopt.techniques._prune.schedules import SCHEDULES, default_rounds
+from nbopt.techniques._prune.schedules import RAMP, SCHEDULES, default_rounds
+from nbopt.techniques._prune.sparse_file import SparseFile, is_last
 from nbopt.techniques._prune.trials import Trials
 from nbopt.training import TrainingPlan
 
@@ -52,7 +54,8 @@ class Prune(Technique):
     scope: str = option(
         "auto",
         "global ranks all layers together, layer takes the same share of each, sensitivity prunes each layer alone "
-        "first and gives the share to those that mind least; auto is global for single weights and layer for units",
+        "first and gives the share to those that mind least; auto is global for single weights and layer for units; "
+        "with auto or layer TF-MOT's prune_low_magnitude prunes tf_keras models by magnitude, each layer alike",
         choices=("auto", "global", "layer", "sensitivity"),
     )
     pattern: str = option(
@@ -71,6 +74,11 @@ class Prune(Technique):
     )
     include: tuple[str, ...] = option((), "only these layers: names or globs, by commas; none means all that can be")
     exclude: tuple[str, ...] = option((), "layers to leave as they are: names or globs, by commas")
+    sparse_file: bool = option(
+        False,
+        "leave zeros out of a .tflite file (TensorFlow's Optimize.EXPERIMENTAL_SPARSITY): smaller from a third zeros "
+        "on; LiteRT puts them back on loading and is not faster for it",
+    )
     epochs: int = option(1, "passes over train to fine-tune; 0 for none", low=0, high=10_000)
     learning_rate: float = option(
         1e-3, "step size that fine-tuning starts from; it falls to 0 along a cosine", low=0.0, high=10.0, open_ends=True
@@ -106,6 +114,8 @@ class Prune(Technique):
         draft = self._put(draft, subject, target, context)
         if not self.structured:
             draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
+        if self.sparse_file:
+            draft = draft.with_(lower=(*draft.lower, SparseFile()), ready=(*draft.ready, is_last))
         if not self.epochs:
             return draft
         return draft.with_(plan=self._plan(draft.plan), control=True)
@@ -113,8 +123,14 @@ class Prune(Technique):
     def _put(self, draft: Draft, subject: Units | Weights, target: Shares, context: Context) -> Draft:
         """Return the draft with the pruned model, or with the schedule that will prune it."""
         rounds = self.rounds or default_rounds(self.schedule, self.epochs)
-        holding = Holding(subject, subject.lowering, target, self.schedule, rounds)
+        holding: Holding | InLayers = Holding(subject, subject.lowering, target, self.schedule, rounds)
         model = subject.model
+        if self._by_layers(subject):
+            names, share = list(subject.sizes), max(target.values()) if isinstance(target, Mapping) else target
+            wrapped, why = in_layers(subject.lowering, model, names, share, self.schedule, rounds, RAMP)
+            if wrapped is not None:
+                holding, model = wrapped, wrapped.model
+            draft = draft.noted(*filter(None, [wrapped.note if wrapped is not None else why]))
         if self.schedule != "one-shot":
             draft = draft.with_(pace=(*draft.pace, holding.pace))
         else:
@@ -125,6 +141,11 @@ class Prune(Technique):
                 return draft.with_(model=model).noted(f"{subject.counts()} were taken out", *notes)
             draft = draft.noted(*filter(None, [subject.lowering.sparse_word(model)]))
         return draft.with_(model=model, hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))
+
+    def _by_layers(self, subject: Units | Weights) -> bool:
+        """Tell whether a framework's own tool would do what is asked for: the same share of each layer by magnitude."""
+        plain = self.importance == "magnitude" and self.scope in ("auto", "layer") and not self.pattern
+        return plain and isinstance(subject, Weights) and self.sparsity != "auto"
 
     def _plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Return the plan of the one training for the whole recipe: as long as the longest that a step asks for."""
@@ -171,6 +192,8 @@ class Prune(Technique):
                 )
             if self.scope in ("global", "sensitivity"):
                 raise OptionError("--scope layer with a pattern, which is alike everywhere", f"--scope {self.scope}")
+        if self.sparse_file and self.structured:
+            raise OptionError("--sparse-file for single weights", "--structured too", "leave one of them out")
         if self.importance == "batchnorm" and not self.structured:
             raise OptionError(
                 "--importance magnitude or taylor for single weights",

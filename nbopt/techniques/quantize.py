@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nbopt.errors import DataError, ExportError, NbOptError, OptionError
+from nbopt.errors import DataError, ExportError, ModelError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.options import option
 from nbopt.runtimes import Runtime
@@ -48,7 +48,8 @@ class Quantize(Technique):
     ONNX Runtime: QDQ nodes, MatMulNBits
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
     OpenVINO: NNCF (https://docs.openvino.ai, post-training quantization, weight compression). LiteRT: its own
-    converter, and the ai-edge-quantizer for weights alone. torch.compile: PT2E, by torchao.
+    converter, and the ai-edge-quantizer for weights alone. torch.compile: PT2E, by torchao. qat of tf_keras models is
+    TF-MOT's `quantize_model` (https://www.tensorflow.org/model_optimization).
     """
 
     word: ClassVar[str] = "quantize"
@@ -125,7 +126,7 @@ class Quantize(Technique):
         """
         self._check()
         framework = context.workload.framework.name
-        step = Quantizing(self, framework)
+        step = Quantizing(self, context.workload.framework.family)
         draft = draft.with_(lower=(*draft.lower, step), dtype=self.dtype)
         if self.how != "qat":
             return draft
@@ -136,10 +137,16 @@ class Quantize(Technique):
                 "Workload(..., train=...), --train train_dl, or --method static",
             )
         lowering = importlib.import_module(f"nbopt.techniques._quantize.rounding_{framework}")
+        if not lowering.IN_PLACE and (draft.hold or draft.pace):
+            raise ModelError(
+                f"qat in a recipe of its own, for a model of {framework}",
+                "masks that must hold while it trains",
+                "prune and quantize --method static in one recipe, or prune first and bind run.model for qat",
+            )
         model = draft.model
         if model is context.workload.model:
             model = context.workload.framework.clone(model)
-        finish, notes = lowering.with_rounding(model, context, self)
+        model, finish, notes = lowering.with_rounding(model, context, self)
         # One training for the whole recipe: as long, and as large its steps, as the most that one of them asks for.
         epochs = max(draft.plan.epochs, self.epochs)
         rate = max(self.learning_rate, draft.plan.learning_rate if draft.plan.epochs else 0.0)
@@ -181,7 +188,7 @@ class Quantizing:
 
     Args:
         options: What is asked for.
-        framework: "torch" or "keras".
+        framework: "torch" or "keras", which exports the model.
     """
 
     options: Quantize

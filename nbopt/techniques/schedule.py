@@ -170,8 +170,7 @@ def usable_schedules(framework: str, optimizer: str) -> tuple[tuple[str, ...], s
         missing = "" if importlib.util.find_spec("schedulefree") else 'pip install "nbopt[schedule]"'
         fits = optimizer in ("adamw", "adam", "sgd")
     else:
-        import keras
-
+        keras = importlib.import_module(framework)
         missing = "" if hasattr(keras.optimizers, "ScheduleFreeAdamW") else "it needs Keras 3.15"
         fits = optimizer in ("adamw", "adam")
     if not fits:

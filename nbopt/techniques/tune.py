@@ -152,7 +152,7 @@ def dropout_of(workload: Workload, model: Any) -> Dimension | None:
     Where all layers have one rate it is that rate, and otherwise the highest one: the others keep their share of it.
     """
     framework = workload.framework
-    lowering = importlib.import_module(f"nbopt.techniques._tune.{framework.name}")
+    lowering = importlib.import_module(f"nbopt.techniques._tune.{framework.family}")
     rates = lowering.rates(model)
     highest = max(rates, default=0.0)
     if not highest:

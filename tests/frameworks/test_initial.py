@@ -17,6 +17,7 @@ TORCH = {"mlp": mlp, "cnn": Cnn, "lstm": Lstm, "text": TextEncoder, "two": TwoIn
 
 
 def made(kind: str, framework: str) -> Any:
+    torch.manual_seed(0)  # two draws of a matrix of few numbers may differ in size by chance
     return TORCH[kind]() if framework == "torch" else keras_model(kind)
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-keras = pytest.importorskip("keras")
-import tensorflow as tf  # noqa: E402
-
-from nbopt.data import Split  # noqa: E402
-from nbopt.errors import ModelError  # noqa: E402
-from nbopt.frameworks import Fitting, framework_of  # noqa: E402
-from nbopt.frameworks._keras_teaching import _with_layers, hint_loss, layer_names, soft_loss  # noqa: E402
-from nbopt.teaching import Teacher, normal_form  # noqa: E402
-from nbopt.training import TrainingPlan  # noqa: E402
-from tests.conftest import Digits  # noqa: E402
-from tests.frameworks.teaching import expected  # noqa: E402
-from tests.test_teaching import KINDS, raw_of  # noqa: E402
+from nbopt.data import Split
+from nbopt.errors import ModelError
+from nbopt.frameworks import Fitting, framework_of
+from nbopt.frameworks._keras_teaching import _with_layers, hint_loss, layer_names, soft_loss
+from nbopt.teaching import Teacher, normal_form
+from nbopt.training import TrainingPlan
+from tests.conftest import Digits
+from tests.frameworks.teaching import expected
+from tests.test_teaching import KINDS, raw_of
 
 L = keras.layers
 

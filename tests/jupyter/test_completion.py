@@ -73,7 +73,7 @@ def test_options_of_a_technique_its_own_first(shell: Shell) -> None:
     found = words(shell, "%optimize prune ")
     assert found[0] == "--sparsity"
     assert {"--structured", "--max-drop", "--valid", "-o"} <= set(found)
-    assert words(shell, "%optimize prune --sp") == ["--sparsity"]
+    assert words(shell, "%optimize prune --sparsi") == ["--sparsity"]
     assert "--sparsity" not in words(shell, "%optimize prune --sparsity 0.5 --")
     assert "--max-drop" not in words(shell, "%optimize prune --max-drop 1% | quantize --")
 
@@ -129,6 +129,13 @@ def test_names_of_runs(shell: Shell, verb: str) -> None:
         store.add(Run(name=name, recipe=name.split("/")[0], runtime=name.split("/")[1], workload_key="k"))
     assert {"baseline/torch", "quantize/openvino"} <= set(words(shell, f"%optimize {verb} "))
     assert words(shell, f"%optimize {verb} quan") == ["quantize/openvino"]
+
+
+def test_a_place_with_choices_offers_them_and_then_runs(shell: Shell) -> None:
+    assert words(shell, "%optimize plot ") == ["pareto", "latency", "layers"]
+    RunStore().add(Run(name="quantize/openvino", recipe="quantize", runtime="openvino", workload_key="k"))
+    assert "quantize/openvino" in words(shell, "%optimize plot layers ")
+    assert "quantize/openvino" in words(shell, "%optimize apply ")
 
 
 def test_topics_of_help(shell: Shell) -> None:

@@ -81,7 +81,7 @@ def test_completion_is_answered(kernel: Kernel) -> None:
     reply = kernel.client.complete("%optimize quantize --valid va", reply=True, timeout=PATIENCE)["content"]
     assert reply["matches"] == ["valid"]
     assert (reply["cursor_start"], reply["cursor_end"]) == (27, 29)
-    reply = kernel.client.complete("%%optimize prune --sp\nnet", 21, reply=True, timeout=PATIENCE)["content"]
+    reply = kernel.client.complete("%%optimize prune --sparsi\nnet", 25, reply=True, timeout=PATIENCE)["content"]
     assert reply["matches"] == ["--sparsity"]
 
 

@@ -17,12 +17,13 @@ class Place:
     def __init__(self) -> None:
         self.lines: list[tuple[str, float | None]] = []
         self.last = ""
+        self.picture = ""
 
-    def show(self, text: str, share: float | None) -> None:
+    def show(self, text: str, share: float | None, picture: str = "") -> None:
         self.lines.append((text, share))
 
-    def end(self, text: str) -> None:
-        self.last = text
+    def end(self, text: str, picture: str = "") -> None:
+        self.last, self.picture = text, picture
 
 
 class Terminal(io.StringIO):
@@ -48,7 +49,7 @@ def test_it_is_shown_at_most_five_times_a_second(clock: list[float]) -> None:
 
 def test_a_report_costs_next_to_nothing() -> None:
     live = LiveProgress(Place())
-    report = Progress("training", 1, 10)
+    report = Progress("training", 1, 10, "loss 0.5", ("loss", 0.5))
     began = time.perf_counter()
     for _ in range(10_000):
         live(report)
@@ -70,6 +71,17 @@ def test_the_time_that_remains_is_of_this_step(clock: list[float]) -> None:
     assert place.lines[-1] == ("timing 50% · 61 s so far", 0.5)
     live.end("done in")
     assert place.last == "done in 61 s"
+
+
+def test_a_loss_has_a_curve_that_stays_and_its_lowest_value(clock: list[float]) -> None:
+    place = Place()
+    live = LiveProgress(place)
+    for step, loss in enumerate((0.9, 0.3, 0.5), 1):
+        clock[0] += 10
+        live(Progress("training", step, 10, f"loss {loss}", ("loss", loss)))
+    assert place.lines[-1][0].startswith("training 3/10 · loss 0.5 · lowest 0.3 · ")
+    live.end("done in")
+    assert 'alt="loss from 0.9 to 0.5"' in place.picture
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from nbopt.data import Batch, Split
 from nbopt.errors import ModelError
 from nbopt.frameworks import Fitting
-from nbopt.frameworks._keras_copy import symbolic
+from nbopt.frameworks._keras_dialect import symbolic
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.narrowing._keras import LOWERING
 from nbopt.narrowing._keras.channels import Channels

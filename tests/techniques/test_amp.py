@@ -283,10 +283,7 @@ def test_numbers_of_a_keras_model_are_timed_too() -> None:
 
 # On several devices
 
-two_cores = pytest.mark.skipif(cores() < 2, reason="two processes want two cores")
 
-
-@two_cores
 @pytest.mark.slow
 def test_two_processes_train_one_candidate_beside_a_control_in_one(workload: Workload) -> None:
     step = Amp(epochs=2, devices=2, min_gain=90)
@@ -303,7 +300,6 @@ def test_two_processes_train_one_candidate_beside_a_control_in_one(workload: Wor
     assert abs((run.quality or 0) - (control.quality or 0)) < 0.05
 
 
-@two_cores
 def test_what_several_devices_can_not_do_is_refused_before_anything_is_trained(workload: Workload) -> None:
     held = Recipe.parse("prune --sparsity 0.5 | amp --devices 2").techniques
     with pytest.raises(OptionError, match="changes them after each step"):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras")
-
-import nbopt  # noqa: E402
-from nbopt.errors import DataError, ModelError, OptionError  # noqa: E402
-from nbopt.frameworks import framework_of  # noqa: E402
-from nbopt.frozen import Leaf  # noqa: E402
-from nbopt.teaching import family_of  # noqa: E402
-from nbopt.technique import Context, Draft  # noqa: E402
-from nbopt.techniques._distill.simple import columns_of, designs  # noqa: E402
-from nbopt.techniques._distill_keras.students import build  # noqa: E402
-from nbopt.workload import Workload  # noqa: E402
-from tests.conftest import Digits  # noqa: E402
-from tests.techniques.distill_inputs import CASES  # noqa: E402
+import nbopt
+from nbopt.errors import DataError, ModelError, OptionError
+from nbopt.frameworks import framework_of
+from nbopt.frozen import Leaf
+from nbopt.teaching import family_of
+from nbopt.technique import Context, Draft
+from nbopt.techniques._distill.simple import columns_of, designs
+from nbopt.techniques._distill_keras.students import build
+from nbopt.workload import Workload
+from tests.conftest import Digits
+from tests.techniques.distill_inputs import CASES
 
 L = keras.layers
 

@@ -144,6 +144,7 @@ def test_int8_in_and_out_for_microcontrollers_and_its_header(tmp_path):
 
 @pytest.mark.parametrize("options", [{"method": "weight_only"}, {"dtype": "int4", "group_size": 32}])
 def test_weights_alone(options, tmp_path):
+    keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((64,)), L.Dense(256, "relu"), L.Dense(40, "relu"), L.Dense(3)])
     x = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
     _, result, session = _lowered(model, (x, np.arange(40) % 3), tmp_path, **options)

@@ -12,7 +12,7 @@ import nbopt
 from nbopt.data import Batch, Inputs, Split, take_rows
 from nbopt.errors import ModelError
 from nbopt.frameworks import Fitting
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_dialect import layers_of
 from nbopt.frameworks._keras_losses import loss_for
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.techniques._regularize.places import Site, dropout_sites, norm_places

@@ -25,6 +25,7 @@ class Verb:
         shares: Groups of options that it has beside its own: "binding", "running", "output".
         usage: How the line is written; made from `takes` and `needs` where a verb does not say it.
         body: It has a cell form, whose body's value is the model.
+        binds: It puts something of its own into the variable of `-o`, not its result.
         examples: Lines that can be pasted.
     """
 
@@ -34,6 +35,7 @@ class Verb:
     needs: ClassVar[tuple[str, ...]] = ()
     shares: ClassVar[tuple[str, ...]] = ("output",)
     body: ClassVar[bool] = False
+    binds: ClassVar[bool] = False
     examples: ClassVar[tuple[str, ...]] = ()
 
     usage: ClassVar[str] = ""

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nbopt.frameworks._keras_copy import is_graph
+from nbopt.frameworks._keras_dialect import is_graph
 from nbopt.narrowing._keras.channels import Channels
 from nbopt.narrowing._keras.kinds import ELEMENTWISE, GATES, JOINING, PASSING, PASSING_OPS
 from nbopt.narrowing.widths import Cut, Width

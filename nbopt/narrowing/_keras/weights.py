@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from nbopt.data import Batch, to_numpy
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_dialect import kinds, layers_of, name_of, own_variables, path_of, raw
 from nbopt.frameworks._primary import primary_output
 
 Array = np.ndarray[Any, Any]
@@ -21,7 +20,7 @@ _NOT_PRODUCTS = ("bias", "embeddings", "alpha")  # names of matrices that nothin
 
 def names_of(model: Any) -> dict[int, str]:
     """Return the name of each variable by its `id`: its position, since paths of copies differ, and its path."""
-    return {id(variable): f"{index}:{variable.path}" for index, variable in enumerate(model.variables)}
+    return {id(variable): f"{index}:{path_of(variable)}" for index, variable in enumerate(model.variables)}
 
 
 def prunable(model: Any) -> dict[str, Any]:
@@ -29,10 +28,10 @@ def prunable(model: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     names = names_of(model)
     for layer in (model, *layers_of(model)):
-        if isinstance(layer, keras.layers.Embedding):
+        if isinstance(layer, kinds("layers.Embedding")):
             continue
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            product = len(variable.shape) >= LEAST_DIMENSIONS and not variable.name.startswith(_NOT_PRODUCTS)
+        for variable in own_variables(layer):
+            product = len(variable.shape) >= LEAST_DIMENSIONS and not name_of(variable).startswith(_NOT_PRODUCTS)
             if product and "float" in str(variable.dtype) and id(variable) in names:
                 found[names[id(variable)]] = variable
     return found
@@ -50,7 +49,7 @@ def input_axes(model: Any) -> dict[str, int]:
     the axis before the last too.
     """
     found = {}
-    owners = {id(variable): layer for layer in layers_of(model) for variable in layer._trainable_variables}
+    owners = {id(variable): layer for layer in layers_of(model) for variable in own_variables(layer)}
     for name, variable in prunable(model).items():
         kind = type(owners.get(id(variable))).__name__
         projection = kind == "EinsumDense" and len(variable.shape) == 3 and name.split("/")[-2] != "attention_output"
@@ -68,7 +67,8 @@ def put_zeros(model: Any, masks: Mapping[str, Array], kept: dict[str, Any]) -> N
         if name not in kept:
             kept[name] = tf.constant(np.asarray(mask, dtype=bool))
         # Chosen, not multiplied: a negative number times 0 is -0.0, and two kinds of zeros deflate worse.
-        variable.assign(keras.ops.where(kept[name], variable.value, keras.ops.zeros_like(variable.value)))
+        value = tf.convert_to_tensor(variable)
+        variable.assign(tf.where(kept[name], value, tf.zeros_like(value)))
 
 
 def magnitudes(model: Any) -> dict[str, Array]:
@@ -80,7 +80,7 @@ def magnitudes(model: Any) -> dict[str, Array]:
 def scales(model: Any) -> dict[str, Array]:
     """Return the square of each BatchNorm's scale, by name."""
     names = names_of(model)
-    norms = [layer for layer in layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in layers_of(model) if isinstance(layer, kinds("layers.BatchNormalization"))]
     return {names[id(n.gamma)]: n.gamma.numpy().astype(np.float32) ** 2 for n in norms if n.gamma is not None}
 
 
@@ -99,10 +99,10 @@ def taylor(model: Any, loss: Any, batches: Iterator[Batch]) -> dict[str, Array]:
         target = tf.convert_to_tensor(targets.astype(dtype))
         weight = None if batch.weight is None else tf.convert_to_tensor(to_numpy(batch.weight), tf.float32)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([v.value for v in variables])  # frozen ones too: that they don't train makes them no less needed
+            tape.watch([raw(v) for v in variables])  # frozen ones too: that they don't train makes them no less needed
             output = primary_output(model(model_arguments(model, batch.inputs), training=False))
             value = tf.cast(loss(output, target, weight), tf.float32)
-        gradients = tape.gradient(value, [v.value for v in variables])
+        gradients = tape.gradient(value, [raw(v) for v in variables])
         count += 1
         for variable, gradient in zip(variables, gradients, strict=True):
             if gradient is not None:
@@ -112,4 +112,4 @@ def taylor(model: Any, loss: Any, batches: Iterator[Batch]) -> dict[str, Array]:
 
 
 def _is_weight(variable: Any) -> bool:
-    return "float" in str(variable.dtype) and not variable.name.startswith(("moving_mean", "moving_variance"))
+    return "float" in str(variable.dtype) and not name_of(variable).startswith(("moving_mean", "moving_variance"))

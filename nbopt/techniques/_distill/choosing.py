@@ -111,7 +111,7 @@ def chosen(plan: TrainingPlan, panel: Panel, context: Context) -> Choice:
         signature.leaves,
         [to_numpy(leaf) for leaf in leaves(rows.inputs)],
         lowering.channels(workload.model),
-        channels_last=workload.framework.name == "keras",
+        channels_last=workload.framework.family == "keras",
     )
     all_designs = designs(
         columns,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, Protocol
 
-from nbopt.technique import Context
+from nbopt.technique import Context, lowering_module
 from nbopt.techniques._distill.simple import Design
 
 
@@ -39,6 +38,6 @@ class Lowering(Protocol):
 
 def lowering_of(context: Context) -> Lowering:
     """Return the lowering to the workload's framework."""
-    module: Any = importlib.import_module(f"nbopt.techniques._distill_{context.workload.framework.name}")
+    module = lowering_module(context, "nbopt.techniques._distill_", "distill")
     lowering: Lowering = module.LOWERING
     return lowering

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ def lower(
     Raises:
         ExportError: bfloat16; static int8 of a loop; a model that is not of Keras.
     """
-    refused = refuses(options, runtime, context.workload.framework.name)
+    refused = refuses(options, runtime, context.workload.framework.family)
     if refused:
         raise ExportError("what LiteRT has", options.text(), refused)
     target = folder / f"model{runtime.suffix}"
@@ -78,6 +79,9 @@ def lower(
             f"activations become int8 at run time; weights of under {SMALL_WEIGHTS} numbers stay float",
         )
         sensitivity: dict[str, Any] = {}
+    elif (trained := _with_ranges(model, context, options)) is not None:
+        target.write_bytes(convert_litert(trained, signature, source.batch, _of_ranges(options.io)))
+        notes, sensitivity = ("ranges are those of qat",), {}
     else:
         _check_no_loop(source.path)
         rows, notes = calibration_rows(signature, context, options)
@@ -85,8 +89,8 @@ def lower(
         manifest = manifest_for(runtime, signature, source)
         mixed = write_mixed(parts, target, options.keep_float, source.path, manifest, runtime, context)
         notes, sensitivity = (*notes, *mixed.notes), mixed.to_dict()
-        if options.io == "int8":
-            notes = (*notes, 'inputs and outputs are int8; run.export("model.h") writes it as a C array')
+    if options.io == "int8":
+        notes = (*notes, 'inputs and outputs are int8; run.export("model.h") writes it as a C array')
     if not _holds_int8(target):
         target.unlink()
         raise ExportError(
@@ -175,6 +179,29 @@ def _float16(converter: Any) -> None:
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
+
+
+def _with_ranges(model: Any, context: Context, options: Quantize) -> Any:
+    """Return the model with the ranges that qat trained, where its framework has such a thing; None without.
+
+    Layers that stay float are found by calibrating with and without them, so there the ranges are calibrated.
+    """
+    searched = options.keep_float == "auto" and context.max_drop is not None
+    if options.how != "qat" or searched or options.keep_float not in ("auto", "none"):
+        return None
+    lowering = importlib.import_module(f"nbopt.techniques._quantize.rounding_{context.workload.framework.name}")
+    return None if lowering.IN_PLACE else lowering.with_ranges(model)
+
+
+def _of_ranges(io: str) -> Callable[[Any], None]:
+    def configure(converter: Any) -> None:
+        import tensorflow as tf
+
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if io == "int8":
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+
+    return configure
 
 
 def _dynamic(per_channel: bool) -> Callable[[Any], None]:

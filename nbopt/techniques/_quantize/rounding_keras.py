@@ -1,8 +1,8 @@
 """Train a Keras 3 model with the rounding of int8 in place.
 
-TF-MOT takes models of tf_keras only, and `model.quantize` of Keras 3 rounds what was trained, for storage. So the
-layers of a copy get a `call` that rounds: the model stays what it is, trains with the user's loss, and every runtime
-quantizes it afterwards with its own means, to the same grid of weights for each channel.
+TF-MOT takes models of tf_keras only (`rounding_tf_keras`), and `model.quantize` of Keras 3 rounds what was trained, for
+storage. So the layers of a copy get a `call` that rounds: the model stays what it is, trains with the user's loss, and
+every runtime quantizes it afterwards with its own means, to the same grid of weights for each channel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import layers_of
+from nbopt.frameworks._keras_dialect import layers_of
 from nbopt.frameworks.keras import retrace
 from nbopt.technique import Context
 from nbopt.techniques._quantize.calibrating import calibration_batches
@@ -32,6 +32,7 @@ PLAIN = (LAYERS.Dense, LAYERS.EinsumDense, LAYERS.Conv1D, LAYERS.Conv2D, LAYERS.
 DEPTHWISE = (LAYERS.DepthwiseConv1D, LAYERS.DepthwiseConv2D)
 SEPARABLE = (LAYERS.SeparableConv1D, LAYERS.SeparableConv2D)
 RECURRENT = (LAYERS.RNN, LAYERS.Bidirectional)
+IN_PLACE = True
 KERNELS = ("_kernel", "kernel", "depthwise_kernel", "pointwise_kernel")
 
 
@@ -111,7 +112,7 @@ def _rounded(x: Any, low: Any, high: Any) -> Any:
     return inside + tf.stop_gradient(tf.round(inside / scale) * scale - inside)
 
 
-def with_rounding(model: Any, context: Context, options: Quantize) -> tuple[Callable[[Any], Any], tuple[str, ...]]:
+def with_rounding(model: Any, context: Context, options: Quantize) -> tuple[Any, Callable[[Any], Any], tuple[str, ...]]:
     """Put rounding into a model in place; see `rounding_torch.with_rounding`.
 
     Raises:
@@ -140,7 +141,7 @@ def with_rounding(model: Any, context: Context, options: Quantize) -> tuple[Call
     outer = [layer.name for layer in recurrent if id(layer) not in inside]
     if outer:
         notes = (*notes, f"trained without rounding in recurrent layers: {', '.join(outer)}")
-    return without_rounding, notes
+    return model, without_rounding, notes
 
 
 def without_rounding(model: Any) -> Any:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+IN_PLACE = True
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
@@ -111,7 +112,7 @@ def _is_float(x: Any) -> bool:
 
 def with_rounding(
     model: nn.Module, context: Context, options: Quantize
-) -> tuple[Callable[[nn.Module], nn.Module], tuple[str, ...]]:
+) -> tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[str, ...]]:
     """Put rounding into a model in place.
 
     Args:
@@ -120,7 +121,7 @@ def with_rounding(
         options: How many rows.
 
     Returns:
-        What takes the rounding out again, and notes.
+        The model that trains, what takes the rounding out again, and notes.
 
     Raises:
         ModelError: It has no layer whose rounding can be trained.
@@ -149,7 +150,7 @@ def with_rounding(
     recurrent = [name for name, module in model.named_modules() if isinstance(module, RECURRENT)]
     if recurrent:
         notes = (*notes, f"trained without rounding in recurrent layers: {', '.join(recurrent)}")
-    return without_rounding, notes
+    return model, without_rounding, notes
 
 
 def without_rounding(model: nn.Module) -> nn.Module:

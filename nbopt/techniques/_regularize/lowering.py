@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from nbopt.data import Batch, Inputs
-from nbopt.technique import Context
+from nbopt.technique import Context, lowering_module
 from nbopt.techniques._regularize.places import Place, Site
 
 
@@ -41,6 +40,6 @@ class Lowering(Protocol):
 
 def lowering_of(context: Context) -> Lowering:
     """Return the lowering to the workload's framework."""
-    module: Any = importlib.import_module(f"nbopt.techniques._regularize_{context.workload.framework.name}")
+    module = lowering_module(context, "nbopt.techniques._regularize_", "regularize")
     lowering: Lowering = module.LOWERING
     return lowering

@@ -9,7 +9,7 @@ import keras
 
 from nbopt.data import Batch, Inputs
 from nbopt.errors import ModelError
-from nbopt.frameworks._keras_copy import is_graph
+from nbopt.frameworks._keras_dialect import is_graph
 from nbopt.techniques._regularize.places import Place, Site
 from nbopt.techniques._regularize_keras import norms
 from nbopt.techniques._regularize_keras.places import ATTENTION, DROPOUT, traced

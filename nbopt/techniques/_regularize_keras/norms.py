@@ -10,7 +10,7 @@ import numpy as np
 
 from nbopt.data import Batch
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_copy import symbolic
+from nbopt.frameworks._keras_dialect import symbolic
 from nbopt.techniques._regularize.calibrating import Moments
 from nbopt.techniques._regularize.places import Place
 from nbopt.techniques._regularize_keras.places import Traced, nodes_of

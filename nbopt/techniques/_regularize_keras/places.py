@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from nbopt.frameworks._keras_copy import is_graph, layers_of, symbolic
+from nbopt.frameworks._keras_dialect import is_graph, layers_of, symbolic
 from nbopt.techniques._regularize.places import Place
 
 L = keras.layers

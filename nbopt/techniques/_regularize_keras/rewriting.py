@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from nbopt.errors import ModelError
-from nbopt.frameworks._keras_copy import follow_weights, is_graph, layers_of, objects_by_name, twin, uncompiled
+from nbopt.frameworks._keras_copy import follow_weights, twin, uncompiled
+from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name
 
 
 @dataclass

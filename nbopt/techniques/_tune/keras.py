@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import keras
+from nbopt.frameworks._keras_dialect import kinds, layers_of
 
-from nbopt.frameworks._keras_copy import layers_of
-
-DROPPING = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
+DROPPING = ("layers.Dropout", "layers.GaussianDropout", "layers.AlphaDropout")
 
 
 def _places(model: Any) -> Iterator[tuple[Any, str]]:
     for layer in layers_of(model):
-        if isinstance(layer, DROPPING):
+        if isinstance(layer, kinds(*DROPPING)):
             yield layer, "rate"
         else:
             # Recurrent cells have two; a MultiHeadAttention's own is in the Dropout layer that it holds.

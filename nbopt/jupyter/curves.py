@@ -1,0 +1,105 @@
+"""Small curves of what a work reports, as pictures that an untrusted notebook keeps."""
+
+from __future__ import annotations
+
+import base64
+import math
+from html import escape
+
+from nbopt.training import Progress
+
+MOST_POINTS = 200
+"""Points that a curve keeps: where there would be more, every second one is left out, and those to come likewise."""
+
+LOSS = "loss"
+_WIDTH, _HEIGHT = 150, 26
+_INK, _RULE = "#2f74c8", "#808890"
+
+
+class Curve:
+    """Hold one figure over the reports that brought it.
+
+    Args:
+        name: What it is: "loss".
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.values: list[float] = []
+        self.lowest = math.inf
+        self.last = math.nan
+        self._stride = 1
+        self._passed = 0
+
+    def add(self, value: float) -> None:
+        """Take one value; what is not finite is passed over."""
+        if not math.isfinite(value):
+            return
+        self.last = value
+        self.lowest = min(self.lowest, value)
+        self._passed += 1
+        if self._passed % self._stride:
+            return
+        self.values.append(value)
+        if len(self.values) > MOST_POINTS:
+            self.values = self.values[1::2]
+            self._stride *= 2
+
+    @property
+    def words(self) -> str:
+        """Return the best value so far in words, "" where the curve is of that itself."""
+        return f"lowest {self.lowest:.4g}" if self.name == LOSS and len(self.values) > 1 else ""
+
+    def picture(self) -> str:
+        """Return it as an `<img>` with a data: address, "" where there are too few points."""
+        points = [*self.values, self.last] if self.values and self.last != self.values[-1] else self.values
+        if len(points) < 2:
+            return ""
+        low, high = min(points), max(points)
+        spread = high - low or 1.0
+        across = (_WIDTH - 4) / (len(points) - 1)
+        path = " ".join(
+            f"{2 + index * across:.1f},{_HEIGHT - 3 - (value - low) / spread * (_HEIGHT - 6):.1f}"
+            for index, value in enumerate(points)
+        )
+        svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">'
+            f'<path d="M0 {_HEIGHT - 1}H{_WIDTH}" stroke="{_RULE}" stroke-opacity="0.5"/>'
+            f'<polyline points="{path}" fill="none" stroke="{_INK}" stroke-width="1.5"/></svg>'
+        )
+        said = escape(f"{self.name} from {points[0]:.4g} to {self.last:.4g}", quote=True)
+        data = base64.b64encode(svg.encode()).decode()
+        style = "vertical-align:middle;display:inline-block;margin:0 8px 0 0;max-width:none"
+        return (
+            f'<img src="data:image/svg+xml;base64,{data}" alt="{said}" title="{said}" '
+            f'width="{_WIDTH}" height="{_HEIGHT}" style="{style}">'
+        )
+
+
+class Curves:
+    """Hold the curves of the trainings of one work; the newest is what is shown while it runs."""
+
+    def __init__(self) -> None:
+        self.all: list[Curve] = []
+        self._what = ""
+        self._done = 0.0
+
+    def take(self, progress: Progress) -> None:
+        """Take one report; a step that begins anew begins a curve anew."""
+        if progress.figure is None:
+            return
+        name, value = progress.figure
+        if not self.all or progress.what != self._what or progress.done < self._done:
+            self.all = [*self.all[-3:], Curve(name)]
+            self._what = progress.what
+        self._done = progress.done
+        self.all[-1].add(value)
+
+    @property
+    def now(self) -> Curve | None:
+        """Return the newest curve."""
+        return self.all[-1] if self.all else None
+
+    def of(self, progress: Progress) -> Curve | None:
+        """Return the curve that a report belongs to, None where its step has none."""
+        return self.now if progress.what == self._what else None

@@ -1,0 +1,370 @@
+"""The panel: forms made from the declarations, over the same backend as the magics; each click is a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
+
+import ipywidgets as w
+from IPython.display import display
+
+from nbopt.errors import ModelError, NbOptError
+from nbopt.history import kept_runs
+from nbopt.jupyter.arguments import read_line
+from nbopt.jupyter.command import run as run_line
+from nbopt.jupyter.fields import line_of, use_line
+from nbopt.jupyter.forms import CONTROL, Form, Step, code_html, text_html
+from nbopt.jupyter.jobs import Job
+from nbopt.jupyter.namespace import data_names, is_model, names_of
+from nbopt.jupyter.options import MetricName, Output, Running
+from nbopt.jupyter.progress import LiveProgress, progress_html
+from nbopt.jupyter.results import Results
+from nbopt.training import Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    from nbopt.comparison import Comparison
+    from nbopt.jupyter.options import Request
+    from nbopt.jupyter.session import Session
+    from nbopt.workload import Workload
+
+NOT_LIVE = "nbopt's panel needs a running kernel: run the cell again. Its results are the output below."
+SPLITS = ("train", "valid", "test")
+_LABEL = {"description_width": "10.5em"}
+_TITLE = "font-weight:600;margin:8px 0 2px 0"
+_BAD = "color:#e0483e"
+
+
+class Panel:
+    """Hold the widgets, and what was done with them.
+
+    Args:
+        session: The shell's session: what it has bound, its jobs.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.results = Results()
+        self._done: list[str] = []
+        self._live: dict[Job, LiveProgress] = {}
+        self._states: dict[Job, str] = {}
+        self._offered = ""
+        self._build()
+        self.refresh()
+        session.jobs.watch(self._told)
+
+    # what is seen
+
+    def _build(self) -> None:
+        line = w.Layout(flex_flow="row wrap", width="100%", align_items="center")
+        self.choices = {
+            name: w.Dropdown(options=[("", "")], description=name, style=_LABEL, layout=w.Layout(width=CONTROL))
+            for name in ("model", *SPLITS, "metric")
+        }
+        self.again = _button("look again", "find the models and the data that the notebook has now")
+        self.add_step = _button("then...", "one more technique, after those before it")
+        self.drop_step = _button("without the last", "take the last technique away")
+        self.steps = [Step("quantize", self._session.names, self._changed)]
+        self._steps_box = w.VBox()
+        self.running = Form("", Running, self._session.names, self._changed)
+        self.output = Form("", Output, self._session.names, self._changed)
+        shared = w.Accordion(
+            [w.VBox([self.running.box, self.output.box])], titles=("running and measuring",), selected_index=None
+        )
+        self.preview = w.HTML()
+        self.start = _button("Run", "do it; where something is at work, after that", "primary")
+        self.cancel = _button("Cancel", "end what is at work; what was measured is kept", "danger")
+        self.insert = _button("Insert as a cell", "the magics of everything that was done here, as a cell")
+        self.message = w.HTML()
+        self.state = w.HTML()
+        self.queue = w.VBox()
+        self.chosen = w.Dropdown(options=[("no run yet", "")], description="run", style=_LABEL)
+        self.chosen.layout.width = CONTROL
+        self.variable = _text("variable", "fast_model", "variable that takes the run's model")
+        self.path = _text("file", "model", "file to write; its ending may be left out")
+        self.apply = _button("Apply", "put the run's model into a variable")
+        self.export = _button("Export", "write the run's file")
+        self._take = w.VBox(
+            [
+                w.HTML(text_html("Take a result", _TITLE)),
+                self.chosen,
+                w.HBox([self.variable, self.apply], layout=line),
+                w.HBox([self.path, self.export], layout=line),
+            ]
+        )
+        self.box = w.VBox(
+            [
+                w.HTML(text_html("What is optimized", _TITLE)),
+                *(w.HBox([self.choices[each] for each in part], layout=line) for part in (("model", "metric"), SPLITS)),
+                w.HBox([self.again]),
+                w.HTML(text_html("What is done", _TITLE)),
+                self._steps_box,
+                w.HBox([self.add_step, self.drop_step], layout=line),
+                shared,
+                self.preview,
+                w.HBox([self.start, self.cancel, self.insert], layout=line),
+                self.message,
+                self.state,
+                self.queue,
+                self._take,
+            ],
+            layout=w.Layout(width="100%", max_width="1240px"),
+        )
+        self.again.on_click(lambda _: self.refresh())
+        self.add_step.on_click(lambda _: self._more(1))
+        self.drop_step.on_click(lambda _: self._more(-1))
+        self.start.on_click(lambda _: self._guarded(self._run))
+        self.cancel.on_click(lambda _: self._cancel())
+        self.insert.on_click(lambda _: self._insert())
+        self.apply.on_click(lambda _: self._guarded(partial(self._take_away, "apply")))
+        self.export.on_click(lambda _: self._guarded(partial(self._take_away, "export")))
+        for control in self.choices.values():
+            control.observe(lambda _: self._changed(), "value")
+        self._more(0)
+
+    def show(self) -> None:
+        """Show the panel, and its results as an output of their own below it."""
+        self.refresh()
+        shown = self.box._repr_mimebundle_()
+        display({**shown, "text/plain": NOT_LIVE}, raw=True)
+        self.results.show()
+
+    def refresh(self) -> None:
+        """Offer the models and the data that the notebook has now; what was chosen stays where it is still there."""
+        names = self._session.names
+        bound = {name: self._session.name_of(value) for name, value in self._session.given.items()}
+        models, data = names_of(names, is_model), data_names(names)
+        guesses = {
+            "model": models[-1] if models else "",
+            "train": _first(data, "train"),
+            "valid": _first(data, "val"),
+            "test": _first(data, "test"),
+        }
+        for name in ("model", *SPLITS):
+            control, known = self.choices[name], models if name == "model" else data
+            kept = control.value or bound.get(name, "") or guesses[name]
+            control.options = [
+                ("none" if name != "model" else "no model here yet", ""),
+                *((each, each) for each in known),
+            ]
+            control.value = kept if kept in known else ""
+        metric = self.choices["metric"]
+        kept, bound_metric = metric.value, self._session.given.get("metric")
+        metric.options = [("by the data", ""), *((each, each) for each in get_args(MetricName))]
+        metric.value = kept or (bound_metric if isinstance(bound_metric, str) else "")
+        self._changed()
+        self._show_jobs()
+
+    def _more(self, count: int) -> None:
+        if count > 0:
+            self.steps.append(Step("quantize", self._session.names, self._changed))
+        elif count < 0 and len(self.steps) > 1:
+            self.steps.pop()
+        self._steps_box.children = tuple(step.box for step in self.steps)
+        self.drop_step.disabled = len(self.steps) == 1
+        self._changed()
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the magics that a click on Run stands for."""
+        bound = self._bound
+        forms = [step.form.filled for step in self.steps if step.form is not None]
+        line = line_of(forms, [self.running.filled, self.output.filled], bound)
+        return [line] if not forms or not self._binding() else [f"%optimize use {bound}", line]
+
+    def _changed(self) -> None:
+        if not hasattr(self, "box"):
+            return  # while it is being built
+        self.start.disabled = not self.choices["model"].value
+        try:
+            self.preview.value = code_html(self.lines)
+        except NbOptError as error:
+            # A variable that was chosen is gone since: "look again" offers what there is.
+            self.preview.value = text_html(str(error), _BAD)
+
+    # what is done
+
+    def _binding(self) -> dict[str, Any]:
+        """Return what the choices bind anew, {} where the session has bound just that."""
+        given = read_line(f"use {self._bound}", self._session.names).request.binding
+        before = self._session.given
+        return {} if all(_same(before.get(name), value) for name, value in given.items()) else given
+
+    @property
+    def _bound(self) -> str:
+        """Return what follows `use`; a split that was bound and is not chosen is let go by name."""
+        texts = {name: control.value for name, control in self.choices.items()}
+        for name in SPLITS:
+            if not texts[name] and self._session.given.get(name) is not None:
+                texts[name] = "None"
+        return use_line(texts)
+
+    def _guarded(self, act: Any) -> None:
+        """Do something, and show what is wrong with it where something is."""
+        try:
+            act()
+        except NbOptError as error:
+            self._say(str(error), bad=True)
+
+    def _run(self) -> None:
+        faults = [fault for form in self._forms() for fault in form.faults]
+        if faults:
+            self._say(faults[0], bad=True)
+            return
+        if not self.choices["model"].value:
+            raise ModelError("a model", "none is chosen", "run the cell that makes it, then look again")
+        lines = self.lines
+        binding = self._binding()
+        command = read_line(lines[-1].removeprefix("%optimize "), self._session.names, self._session.defaults)
+        self._session.body = ""
+        # A queued job works on what was chosen when it was queued.
+        work = self._session.bind(binding) if binding else self._session.current({})
+        job = Job(lines[-1], partial(self._work, work, command.request, lines[-1]))
+        self._done += [line for line in lines if line not in self._done or line == lines[-1]]
+        waits = not self._session.jobs.idle
+        self._session.jobs.add(job)
+        self._say("\n".join([*work.notes, *([f"queued: {lines[-1]}"] if waits else [])]))
+
+    def _forms(self) -> Sequence[Form]:
+        return [*(step.form for step in self.steps if step.form is not None), self.running, self.output]
+
+    def _work(self, work: Workload, request: Request, line: str, report: ProgressCallback) -> Comparison:
+        """Do a job's work, in the jobs' thread; rows are shown as soon as they are in the store."""
+        began, key = _now(), work.digest
+
+        def told(progress: Progress) -> None:
+            report(progress)
+            if progress.what == "measured":
+                self.results.add(run for run in kept_runs(key) if run.created >= began)
+                self._offer()
+
+        try:
+            result = self._session.carry_out(work, request, told, line.removeprefix("%optimize "))
+        except (NbOptError, KeyboardInterrupt) as error:
+            partial_rows = getattr(error, "comparison", None)
+            if partial_rows is not None:
+                self._keep(partial_rows, request)
+            raise
+        self._keep(result, request)
+        return result
+
+    def _keep(self, rows: Comparison, request: Request) -> None:
+        self._session.keep(rows, request)
+        self.results.add(rows)
+        self._offer()
+
+    def _cancel(self) -> None:
+        job = self._session.jobs.current
+        if job is not None:
+            self._session.jobs.cancel(job)
+
+    def _take_away(self, verb: str) -> None:
+        run = self.chosen.value
+        if not run:
+            raise NbOptError("a run to take", "none is chosen", "run something first")
+        rest = f"-o {self.variable.value}" if verb == "apply" else self.path.value
+        line = f"{verb} {run} {rest}".strip()
+        told = run_line(self._session, line)
+        self._done.append(f"%optimize {line}")
+        self._say(repr(told))
+        if verb == "apply":
+            self.refresh()
+
+    def _insert(self) -> None:
+        if not self._done:
+            self._say("Nothing was done here yet.")
+            return
+        self._session.shell.set_next_input("\n".join(self._done), replace=False)
+        # A kernel can hand a cell to the front end only with the reply to a cell that was run.
+        self._say("The cell comes below the next cell that you run:", self._done)
+
+    # what is told
+
+    def _say(self, text: str, lines: Sequence[str] = (), *, bad: bool = False) -> None:
+        shown = text_html(text, f"white-space:pre-wrap;margin:4px 0;{_BAD if bad else ''}") if text else ""
+        self.message.value = f'<div role="status">{shown}{code_html(lines) if lines else ""}</div>'
+
+    def _told(self, job: Job) -> None:
+        """Take a change of a job, in its thread, and show it as often as a person can read."""
+        state = f"{job.state}{job.stopping}"
+        if self._states.get(job) != state:
+            self._states[job] = state
+            self._show_jobs()
+        if job.state == "running" and job.progress is not None:
+            self._live.setdefault(job, LiveProgress(_Line(self.state, job)))(job.progress)
+
+    def _show_jobs(self) -> None:
+        jobs = list(self._session.jobs)
+        current = self._session.jobs.current
+        self.cancel.disabled = current is None or current.stopping
+        if current is None:
+            self.state.value = ""
+        rows = []
+        for job in jobs[-8:]:
+            words = {"done": f"done in {job.seconds:.0f} s", "failed": f"failed: {job.error}"}.get(job.state, job.state)
+            text = w.HTML(text_html(f"{job.line}: {words}", "opacity:.8;font-size:12px;line-height:1.6"))
+            if job.state == "waiting":
+                drop = _button("take out", f"do not begin {job.line}")
+                drop.on_click(lambda _, job=job: self._session.jobs.cancel(job))
+                rows.append(w.HBox([text, drop]))
+            else:
+                rows.append(text)
+        before, self.queue.children = self.queue.children, tuple(rows)
+        for row in before:
+            row.close()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Offer the runs that can be taken, the best first."""
+        comparison = self.results.comparison
+        names = [run.name for run in comparison if not run.failed and not run.is_control]
+        if names == [value for _, value in self.chosen.options if value]:
+            return
+        # What nobody chose follows the best.
+        kept = self.chosen.value if self.chosen.value != self._offered else ""
+        self.chosen.options = [(name, name) for name in names] or [("no run yet", "")]
+        try:
+            best = comparison.choose()[0].name
+        except NbOptError:
+            best = ""
+        self._offered = best if best in names else next(iter(names), "")
+        self.chosen.value = kept if kept in names and kept else self._offered
+
+
+class _Line:
+    """Show a job's progress in a widget; what stays of it is the list of jobs."""
+
+    def __init__(self, widget: Any, job: Job) -> None:
+        self._widget, self._job = widget, job
+
+    def show(self, text: str, share: float | None, picture: str = "") -> None:
+        word = "cancelling: " if self._job.stopping else ""
+        self._widget.value = progress_html(word + text, share, picture)
+
+    def end(self, text: str, picture: str = "") -> None:
+        self._widget.value = ""
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(a is b for a, b in zip(one, other, strict=True))
+    return one is other or (isinstance(one, str) and one == other)
+
+
+def _first(names: Sequence[str], part: str) -> str:
+    return next((name for name in names if part in name.lower()), "")
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _button(text: str, tooltip: str, style: str = "") -> Any:
+    # No icon: its letter of a private font becomes part of what a screen reader calls the button.
+    return w.Button(description=text, tooltip=tooltip, button_style=style, layout=w.Layout(width="auto"))
+
+
+def _text(label: str, value: str, tooltip: str) -> Any:
+    return w.Text(value=value, description=label, tooltip=tooltip, style=_LABEL, layout=w.Layout(width=CONTROL))

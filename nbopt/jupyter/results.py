@@ -1,0 +1,54 @@
+"""The panel's results: a normal output of the notebook, which grows, and stays when the kernel has gone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from IPython.display import display
+
+from nbopt.comparison import Comparison
+from nbopt.history import latest
+from nbopt.runs import Run
+
+EMPTY = "Results will stand here as they are measured, and stay in the saved notebook."
+
+
+class Results:
+    """Hold rows and show them in one output, which is updated in place.
+
+    A widget would vanish with the kernel: the rows are an output of their own, in the form of any result.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Run] = {}
+        self._id = ""
+
+    @property
+    def comparison(self) -> Comparison:
+        """Return the newest run of each kind."""
+        return Comparison(latest(sorted(self._rows.values(), key=lambda run: run.created)))
+
+    def show(self) -> None:
+        """Show them in the output of the cell that is running; from here on that one is updated."""
+        self._id = uuid.uuid4().hex
+        display(self._bundle(), raw=True, display_id=self._id)
+
+    def add(self, runs: Iterable[Run]) -> bool:
+        """Add rows and show them; tell whether one of them is new."""
+        # A comparison makes names unique by `#2`; here they are numbered anew.
+        fresh = {run.id: run for run in runs if run.id not in self._rows}
+        if not fresh:
+            return False
+        self._rows |= fresh
+        if self._id:
+            display(self._bundle(), raw=True, display_id=self._id, update=True)
+        return True
+
+    def _bundle(self) -> dict[str, Any]:
+        if not self._rows:
+            return {"text/plain": EMPTY, "text/html": f'<div style="opacity:.7">{EMPTY}</div>'}
+        import nbopt.render  # noqa: F401 - a Comparison shows itself once this is imported
+
+        return self.comparison._repr_mimebundle_()

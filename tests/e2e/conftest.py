@@ -1,0 +1,321 @@
+"""One JupyterLab and one Chromium for the session, with folders of their own, and a watch on each page.
+
+A test takes `lab` for the server and `page` for a fresh browser page. When the test ends, `page` fails it for anything
+that the console called an error, and for any request that left the server's address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import nbformat
+import pytest
+from nbformat.sign import NotebookNotary
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+ROOT = Path(__file__).parent.parent.parent
+EXTENSION = ROOT / "nbopt" / "labextension"
+"""Where `npm run build` in labextension/ writes; JupyterLab serves it from there."""
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WAIT_MS = 60_000
+"""A busy machine of two cores takes its time; every wait is for a condition, so this costs nothing where it is met."""
+
+SETTINGS = {
+    # A notebook that draws only the cells in view hides the others from a test.
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # Saving is each test's own act.
+    "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
+}
+
+HARMLESS = (
+    # JupyterLab asks for a workspace and for a session that need not be there yet.
+    re.compile(r"/api/(workspaces|sessions|kernels|settings)/"),
+    # Chromium without a GPU says so when a page draws.
+    re.compile(r"GPU stall|WebGL", re.IGNORECASE),
+)
+
+expect.set_options(timeout=WAIT_MS)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    assert path is not None, "chromium is not installed: apt-get install chromium"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab.
+
+    Args:
+        url: Its address.
+        token: What it asks for.
+        folder: Where notebooks lie.
+        data: Its data folder, where the secret lies that notebooks are trusted by.
+    """
+
+    url: str
+    token: str
+    folder: Path
+    data: Path
+    opened: int = field(default=0)
+
+    def address(self, path: str = "") -> str:
+        """Return the address that opens a file, in a workspace that no other page shares."""
+        self.opened += 1
+        tree = f"/tree/{path}" if path else ""
+        return f"{self.url}/lab/workspaces/page{self.opened}{tree}?token={self.token}"
+
+    def write(
+        self, name: str, cells: Sequence[str | dict[str, Any]], *, trust: bool = False, kernel: bool = True
+    ) -> str:
+        """Write a notebook, and return its name.
+
+        Args:
+            name: File's name.
+            cells: Sources of cells, or mime bundles that a cell has as its output.
+            trust: Sign it, as running it here would.
+            kernel: Name a kernel in it; without, JupyterLab asks for one.
+        """
+        book = nbformat.v4.new_notebook()
+        for number, cell in enumerate(cells, 1):
+            if isinstance(cell, str):
+                made = nbformat.v4.new_code_cell(cell)
+            else:
+                made = nbformat.v4.new_code_cell("comparison", execution_count=number)
+                made.outputs = [nbformat.v4.new_output("execute_result", data=cell, execution_count=number)]
+            book.cells.append(made)
+        if kernel:
+            book.metadata["kernelspec"] = {
+                "name": "python3",
+                "display_name": "Python 3 (ipykernel)",
+                "language": "python",
+            }
+        if trust:
+            NotebookNotary(data_dir=str(self.data)).sign(book)
+        nbformat.write(book, self.folder / name)
+        return name
+
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """Return what the server's REST interface answers."""
+        request = urllib.request.Request(f"{self.url}/api/{path}", method=method)
+        request.add_header("Authorization", f"token {self.token}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def stop_kernels(self) -> None:
+        """End every kernel, so that none of one test takes time from the next."""
+        for session in self.ask("sessions"):
+            self.ask(f"sessions/{session['id']}", "DELETE")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with jupyterlab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@contextmanager
+def jupyterlab(home: Path) -> Iterator[Lab]:
+    """Run a JupyterLab whose folders all lie below `home`."""
+    folders = {name: home / name for name in ("config", "data", "runtime", "settings", "workspaces", "ipython", "work")}
+    for folder in folders.values():
+        folder.mkdir()
+    for plugin, values in SETTINGS.items():
+        file = folders["settings"] / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    if EXTENSION.is_dir():
+        (folders["data"] / "labextensions").mkdir()
+        (folders["data"] / "labextensions" / "nbopt").symlink_to(EXTENSION)
+    environment = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(folders["config"]),
+        "JUPYTER_DATA_DIR": str(folders["data"]),
+        "JUPYTER_RUNTIME_DIR": str(folders["runtime"]),
+        "JUPYTERLAB_SETTINGS_DIR": str(folders["settings"]),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folders["workspaces"]),
+        "IPYTHONDIR": str(folders["ipython"]),
+        "NBOPT_HOME": str(home / "nbopt"),
+        # The kernel imports the sources that are tested, wherever it is started.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+    }
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={folders['work']}",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.news_url=",
+        # Tests ask the page's own application what no click shows.
+        "--LabApp.expose_app_in_browser=True",
+    ]
+    if os.geteuid() == 0:
+        command.append("--allow-root")
+    log = home / "server.log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, cwd=folders["work"])
+    running = Lab(f"http://127.0.0.1:{port}", token, folders["work"], folders["data"])
+    try:
+        _wait_for(lambda: running.ask("status"), server, log)
+        yield running
+        running.stop_kernels()
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(answer: Callable[[], Any], server: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + WAIT_MS / 1000
+    while True:
+        try:
+            answer()
+            return
+        except OSError:
+            if server.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
+            time.sleep(0.1)
+
+
+@dataclass
+class Watch:
+    """What a page did that it should not have."""
+
+    server: str
+    errors: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    def on(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        page.on("request", lambda request: self._request(request.url))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        where = message.location.get("url", "")
+        if message.type == "error" and not any(one.search(f"{message.text} {where}") for one in HARMLESS):
+            self.errors.append(f"{message.text} ({where})")
+
+    def _request(self, url: str) -> None:
+        here = (self.server, self.server.replace("http", "ws", 1), "data:", "blob:", "file:", "about:")
+        if not url.startswith(here):
+            self.outside.append(url)
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser, lab: Lab) -> Iterator[OpenPage]:
+    """Return a function that opens a watched page; all are closed and judged when the test ends."""
+    watch = Watch(lab.url)
+    contexts = []
+
+    def opened(*, scheme: Literal["light", "dark"] = "light", width: int = 1400, height: int = 900) -> Page:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
+        context.set_default_timeout(WAIT_MS)
+        contexts.append(context)
+        page = context.new_page()
+        watch.on(page)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    lab.stop_kernels()
+    assert watch.errors == []
+    assert watch.outside == []
+
+
+@pytest.fixture
+def page(open_page: OpenPage) -> Page:
+    return open_page()
+
+
+def open_notebook(page: Page, lab: Lab, name: str, *, kernel: bool = True) -> None:
+    """Open a notebook in JupyterLab, and wait until it can be used.
+
+    Args:
+        page: Where.
+        lab: The server.
+        name: The notebook's name.
+        kernel: Wait for its kernel; without, refuse the one that JupyterLab offers.
+    """
+    page.goto(lab.address(name))
+    expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible()
+    if kernel:
+        # The notebook's own indicator says idle before there is a kernel.
+        expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible()
+    else:
+        refuse_kernel(page)
+
+
+def refuse_kernel(page: Page) -> None:
+    """Answer JupyterLab's question for a kernel with none."""
+    # The toolbar has a button of the same name.
+    page.locator(".jp-Dialog").get_by_role("button", name="No Kernel").click()
+    expect(page.locator(".jp-Dialog")).to_have_count(0)
+
+
+def set_theme(page: Page, scheme: Literal["light", "dark"]) -> None:
+    """Switch JupyterLab's theme, as its menu does."""
+    theme = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}[scheme]
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    is_light = "true" if scheme == "light" else "false"
+    expect(page.locator(f"body[data-jp-theme-light='{is_light}']")).to_have_count(1)
+
+
+def run_cell(page: Page, number: int) -> None:
+    """Run a cell, counted from 0, and wait until it is done."""
+    cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
+    cell.locator(".cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"))

@@ -1,0 +1,150 @@
+"""The panel, its widgets clicked from Python, over a real model; the browser's part is in tests/e2e."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbopt.comparison import Comparison
+from nbopt.jupyter.underway import all_underway
+from nbopt.measurement.metrics import METRICS
+from nbopt.render import MIME
+from nbopt.techniques import all_techniques
+from tests.jupyter.conftest import MODEL, Shell
+
+PATIENCE = 120.0
+
+
+@pytest.fixture
+def panel(shell: Shell) -> Any:
+    shell.ok(MODEL)
+    shell.ok("xt, yt = x, y")
+    shell.ok("%optimize panel")
+    opened = shell.ipython.magics_manager.registry["OptimizeMagics"].session.panel
+    opened.running.fill({"runtimes": "onnxruntime", "threads": "1"})
+    return opened
+
+
+def options(control: Any) -> list[str]:
+    return [value for _, value in control.options]
+
+
+def finish(panel: Any) -> None:
+    assert panel._session.jobs.wait(PATIENCE)
+
+
+def test_it_is_shown_as_a_widget_with_results_as_an_output_of_their_own(shell: Shell, panel: Any) -> None:
+    shell.ok("%optimize panel")
+    widget, results = shell.displayed()
+    assert "application/vnd.jupyter.widget-view+json" in widget
+    assert "running kernel" in str(widget["text/plain"])
+    assert "Results will stand here" in str(results["text/html"])
+
+
+def test_it_offers_what_the_notebook_has(shell: Shell, panel: Any) -> None:
+    assert options(panel.choices["model"]) == ["", "net"]
+    assert {"train", "valid", "x,y", "xt,yt"} <= set(options(panel.choices["valid"]))
+    assert panel.choices["model"].value == "net"
+    assert (panel.choices["train"].value, panel.choices["valid"].value) == ("train", "valid")
+    assert options(panel.steps[0].choice) == ["", *all_techniques()]
+    assert options(panel.choices["metric"]) == ["", *METRICS]
+    shell.ok("other = torch.nn.Linear(8, 2)")
+    panel.again.click()
+    assert options(panel.choices["model"]) == ["", "net", "other"]
+    assert panel.choices["model"].value == "net"
+
+
+def test_every_click_shows_the_magic(panel: Any) -> None:
+    assert panel.lines == [
+        "%optimize use net --train train --valid valid",
+        "%optimize quantize --runtimes onnxruntime --threads 1",
+    ]
+    panel.steps[0].choice.value = "prune"
+    panel.steps[0].form.fill({"sparsity": "30%", "structured": True})
+    panel.add_step.click()
+    assert panel.lines[-1] == (
+        "%optimize prune --sparsity 30% --structured --runtimes onnxruntime --threads 1 | quantize"
+    )
+    assert "prune --sparsity 30%" in panel.preview.value
+    panel.drop_step.click()
+    panel.steps[0].choice.value = ""
+    assert panel.lines == ["%optimize use net --train train --valid valid --runtimes onnxruntime --threads 1"]
+
+
+def test_a_wrong_value_is_told_beside_its_field_and_not_run(panel: Any) -> None:
+    panel.steps[0].choice.value = "prune"
+    panel.steps[0].form.fill({"sparsity": "1.5"})
+    assert "between 0 and 1" in panel.steps[0].form._beside["sparsity"].value
+    panel.start.click()
+    assert "between 0 and 1" in panel.message.value
+    assert list(panel._session.jobs) == []
+
+
+@pytest.mark.slow
+def test_run_apply_export_and_insert(shell: Shell, panel: Any, tmp_path: Path) -> None:
+    panel.output.fill({"o": "q8"})
+    panel.start.click()
+    finish(panel)
+    (job,) = panel._session.jobs
+    assert job.state == "done", job.error
+    assert isinstance(shell.names["q8"], Comparison)
+    assert "quantize/onnxruntime" in [run.name for run in panel.results.comparison]
+    assert MIME in panel.results._bundle()
+    assert "quantize/onnxruntime" in options(panel.chosen)
+    panel.chosen.value = "quantize/onnxruntime"
+    panel.path.value = str(tmp_path / "small")
+    panel.export.click()
+    assert (tmp_path / "small.onnx").stat().st_size > 0
+    assert "small.onnx" in panel.message.value
+    panel.export.click()
+    assert "is there" in panel.message.value
+    panel.variable.value = "fast"
+    panel.apply.click()
+    assert shell.ok("fast.predict(x).shape") == (400, 2)
+    panel.insert.click()
+    cell = shell.ipython.rl_next_input
+    assert cell.splitlines()[:2] == [
+        "%optimize use net --train train --valid valid",
+        "%optimize quantize --runtimes onnxruntime --threads 1 -o q8",
+    ]
+    assert cell.splitlines()[-1] == "%optimize apply quantize/onnxruntime -o fast"
+    shell.ipython.rl_next_input = None
+    # What is bound is not bound again, so that baselines are not measured anew.
+    panel.choices["valid"].value = "valid"
+    assert len(panel.lines) == 1
+
+
+@pytest.mark.slow
+def test_cancel_during_a_training_keeps_what_was_measured(panel: Any) -> None:
+    panel.steps[0].choice.value = "prune"
+    panel.steps[0].form.fill({"epochs": "10000"})
+    panel.start.click()
+    panel.steps[0].choice.value = ""
+    panel.start.click()
+    first, second = panel._session.jobs
+    assert second.state == "waiting"
+    ends = time.monotonic() + PATIENCE
+    while (first.progress is None or first.progress.what != "training") and time.monotonic() < ends:
+        time.sleep(0.02)
+    assert not panel.cancel.disabled
+    assert all_underway()[0].line.startswith("prune")
+    began = time.monotonic()
+    panel.cancel.click()
+    finish(panel)
+    assert (first.state, second.state) == ("cancelled", "done"), (first.error, second.error)
+    assert time.monotonic() - began < PATIENCE / 2
+    assert isinstance(first.result, Comparison)
+    assert "baseline/onnxruntime" in [run.name for run in panel.results.comparison]
+    assert all_underway() == []
+    assert panel.cancel.disabled
+
+
+@pytest.mark.slow
+def test_a_cell_waits_for_the_panel(shell: Shell, panel: Any) -> None:
+    panel.start.click()
+    shell.ok("%optimize prune --epochs 1 --runtimes onnxruntime --threads 1")
+    (job,) = panel._session.jobs
+    assert job.state == "done"
