@@ -19,8 +19,11 @@ from nbopt.errors import NbOptError, OptionError
 
 Array = np.ndarray[Any, Any]
 
-RUNGS = (0.8, 0.6, 0.45, 0.3)
-"""Shares of the whole model's latency within which the best is looked for, where the user names no limit."""
+HIGHEST, LOWEST = 0.8, 0.3
+"""Shares of the whole model's latency between which the best is looked for, where the user names no limit."""
+
+ABOVE_SMALLEST = 1.05
+"""How much slower than the smallest candidate a limit is at least: below it there would be nothing to choose."""
 
 Judge = Callable[[Settings], float]
 """Takes a setting, returns its quality with shared weights; an error of ours is a candidate that failed."""
@@ -53,10 +56,12 @@ class Explored:
     Args:
         looks: All candidates, in order.
         ended: Why it ended before all trials were used, or "".
+        interrupted: The user interrupted it.
     """
 
     looks: tuple[Look, ...]
     ended: str = ""
+    interrupted: bool = False
 
     @property
     def history(self) -> History:
@@ -79,15 +84,23 @@ class Explored:
         return max(within, key=lambda look: look.quality, default=None)
 
 
-def limits_of(latency: Latency, whole_ms: float, max_latency: float | None) -> tuple[float, ...]:
+def limits_of(latency: Latency, whole_ms: float, max_latency: float | None, count: int = 4) -> tuple[float, ...]:
     """Return the latencies within which the best is looked for: the user's, or a ladder below the whole model's.
+
+    Args:
+        latency: The table.
+        whole_ms: What the whole model takes by it.
+        max_latency: The user's limit in milliseconds, None where nobody said one.
+        count: Rungs of the ladder, 1 or more.
 
     Raises:
         OptionError: Not even the smallest candidate is that fast.
     """
-    if max_latency is None:
-        return tuple(share * whole_ms for share in RUNGS)
     smallest = float(latency.table.at(np.zeros((1, latency.settings.shape[1]), np.int64))[0])
+    if max_latency is None:
+        least = max(LOWEST * whole_ms, ABOVE_SMALLEST * smallest)
+        most = HIGHEST * whole_ms
+        return tuple(np.geomspace(most, least, count).tolist()) if least < most else (least,)
     if smallest > max_latency:
         raise OptionError(
             f"a --max-latency that a candidate can keep: the smallest is guessed at {smallest:.3g} ms",
@@ -95,6 +108,30 @@ def limits_of(latency: Latency, whole_ms: float, max_latency: float | None) -> t
             f"--max-latency {smallest * 1.2:.2g}ms, or nas | quantize",
         )
     return (max_latency,)
+
+
+def judged(settings: Settings, judge: Judge, latency: Latency, *, going: Going = lambda: True) -> Explored:
+    """Return what candidates that are given are worth, each once, as long as there is time; one at least.
+
+    Args:
+        settings: The candidates.
+        judge: Gives a candidate's quality.
+        latency: The table.
+        going: Asked before each candidate but the first.
+    """
+    looks: list[Look] = []
+    for setting in settings:
+        if looks and not going():
+            return Explored(tuple(looks), f"the budget was used up after {len(looks)} of {len(settings)} candidates")
+        if tuple(setting.tolist()) in {look.setting for look in looks}:
+            continue
+        try:
+            looks.append(_look(setting, judge, latency))
+        except KeyboardInterrupt:
+            if not looks:
+                raise
+            return Explored(tuple(looks), f"interrupted after {len(looks)} candidates", interrupted=True)
+    return Explored(tuple(looks))
 
 
 def explored(
@@ -121,6 +158,9 @@ def explored(
         seed: Of the draws.
         going: Asked before each candidate.
         known: What an earlier search of the same space saw: it goes on from there.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted before the first candidate; later the search ends with what it has.
     """
     looks = list(known.looks) if known is not None else []
     # What controllers are told: beside what was looked at, proposals that are the same candidate as one of those.
@@ -140,7 +180,13 @@ def explored(
             places = tuple(setting.tolist())
             look = next((each for each in looks if each.setting == places), None)
             if look is None:
-                look = _look(setting, judge, latency)
+                try:
+                    look = _look(setting, judge, latency)
+                except KeyboardInterrupt:
+                    if not looks:
+                        raise
+                    ended = f"interrupted after {len(looks)} of {trials} candidates: the best so far"
+                    return Explored(tuple(looks), ended, interrupted=True)
                 looks.append(look)
                 if (proposed != setting).any():
                     told = told.then(setting, look.quality)

@@ -54,7 +54,7 @@ class Family:
         Raises:
             ModelError: Nothing in it can change.
         """
-        narrow, own = narrowing_of(context), lowering_of(context)
+        own, narrow = lowering_of(context), narrowing_of(context)
         traced: Traced | None = None
         notes: list[str] = []
         try:

@@ -102,6 +102,33 @@ def to_measure(space: Space, count: int, rng: np.random.Generator) -> Settings:
 
 def parts_of(factors: Factors) -> list[Part]:
     """Return how much candidates keep of each weight, each way once; what lies in a block left out keeps nothing."""
+    found: list[Part] = []
+    for part in _by_weight(factors).values():
+        known = any(
+            part is not None and part.dimensions == other.dimensions and np.allclose(part.shares, other.shares)
+            for other in found
+        )
+        if part is not None and not known:
+            found.append(part)
+    return found
+
+
+def weighed(factors: Factors) -> Latency:
+    """Return a table of how many weights candidates have, in place of milliseconds: for where nothing is timed."""
+    space = factors.space
+    terms, constant = [], 0
+    for weight, part in _by_weight(factors).items():
+        size = math.prod(space.parts.shapes[weight])
+        if part is None:
+            constant += size
+        else:
+            terms.append(Term(part.dimensions, size * part.shares))
+    nothing = np.zeros((0, len(space.choices)), np.int64)
+    return Latency(Table(tuple(terms), float(max(1, constant))), nothing, np.zeros(0), 0.0, 0.0)
+
+
+def _by_weight(factors: Factors) -> dict[str, Part | None]:
+    """Return how much candidates keep of each weight, None of one that never changes."""
     space = factors.space
     block_of = {
         layer: index
@@ -111,18 +138,12 @@ def parts_of(factors: Factors) -> list[Part]:
         if block.name == choice.members[0]
         for layer in block.inside
     }
-    found: list[Part] = []
+    found = {}
     for weight in space.parts.shapes:
         block = block_of.get(space.parts.layers.get(weight, ""))
         # Of a block's last weights the block's own factor says the same.
         own = [factor for factor in factors.of.get(weight, ()) if space.choices[factor.choice].kind != BLOCK]
-        part = _part(space, own, block)
-        known = any(
-            part is not None and part.dimensions == other.dimensions and np.allclose(part.shares, other.shares)
-            for other in found
-        )
-        if part is not None and not known:
-            found.append(part)
+        found[weight] = _part(space, own, block)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ from nbopt.architectures.parts import Block, Kernel
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.data import Batch, Inputs
 from nbopt.teaching import Teacher
-from nbopt.technique import Context
+from nbopt.technique import Context, lowering_module
 
 Array = np.ndarray[Any, Any]
 
@@ -70,9 +69,12 @@ class Lowering(Protocol):
 
 
 def lowering_of(context: Context) -> Lowering:
-    """Return the lowering to the workload's framework."""
-    module: Any = importlib.import_module(f"nbopt.architectures._{context.workload.framework.name}")
-    lowering: Lowering = module.LOWERING
+    """Return the lowering to the workload's framework.
+
+    Raises:
+        ModelError: There is none.
+    """
+    lowering: Lowering = lowering_module(context, "nbopt.architectures._", "nas").LOWERING
     return lowering
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nbopt.architectures import space_of
-from nbopt.architectures.exploring import Explored, Look, explored, limits_of, uniform_within
+from nbopt.architectures.exploring import Explored, Look, explored, judged, limits_of, uniform_within
 from nbopt.architectures.factors import Factors
 from nbopt.architectures.latency import Latency, fitted, parts_of, to_measure
 from nbopt.controllers import Settings
@@ -91,7 +91,38 @@ def test_a_latency_that_no_candidate_has_is_refused(latency: Latency) -> None:
     with pytest.raises(OptionError, match="smallest is guessed at"):
         limits_of(latency, 3.0, 1e-3)
     assert limits_of(latency, 3.0, 2.5) == (2.5,)
-    assert limits_of(latency, 3.0, None)[0] == pytest.approx(2.4)
+    ladder = limits_of(latency, 3.0, None)
+    assert ladder[0] == pytest.approx(2.4)
+    assert len(ladder) == 4
+    assert list(ladder) == sorted(ladder, reverse=True)
+    smallest = float(latency.table.at(np.zeros((1, len(SPACE.choices)), np.int64))[0])
+    assert ladder[-1] == pytest.approx(max(0.9, 1.05 * smallest))
+    assert len(limits_of(latency, smallest, None)) == 1  # nothing is much faster than such a model
+
+
+def test_an_interrupt_ends_it_with_what_it_has(latency: Latency) -> None:
+    seen = 0
+
+    def judge(setting: Settings) -> float:
+        nonlocal seen
+        seen += 1
+        if seen > 4:
+            raise KeyboardInterrupt
+        return quality(setting)
+
+    found = explored(SPACE, judge, latency, (1e9,), trials=20)
+    assert (len(found.looks), found.interrupted) == (4, True)
+    with pytest.raises(KeyboardInterrupt):
+        explored(SPACE, judge, latency, (1e9,), trials=20)
+    seen = 2
+    some = SPACE.grid.draw(np.random.default_rng(0), 5)
+    assert len(judged(some, judge, latency).looks) == 2
+
+
+def test_candidates_that_are_given_are_judged_once_each(latency: Latency) -> None:
+    some = np.repeat(SPACE.grid.draw(np.random.default_rng(0), 5), 2, axis=0)
+    assert len(judged(some, quality, latency).looks) == len(np.unique(some, axis=0))
+    assert len(judged(some, quality, latency, going=lambda: False).looks) == 1
 
 
 def test_uniform_scaling_is_measured_and_the_widest_within_is_taken() -> None:

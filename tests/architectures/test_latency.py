@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbopt.architectures import space_of
 from nbopt.architectures.factors import Factors
-from nbopt.architectures.latency import fitted, not_negative, parts_of, scaled_to, to_measure
+from nbopt.architectures.latency import fitted, not_negative, parts_of, scaled_to, to_measure, weighed
 from tests.architectures.small import IMPORTANCES, PARTS, SHAPES
 
 Array = np.ndarray[Any, Any]
@@ -52,6 +52,18 @@ def test_times_that_are_sums_of_parts_are_found_again() -> None:
     assert latency.table.at(others) == pytest.approx(time_of(others), rel=0.05)
     assert latency.error < 0.03
     assert f"{len(settings)} candidates" in latency.note
+
+
+@given(SETTINGS)
+def test_where_nothing_is_timed_weights_are_counted(setting: tuple[int, ...]) -> None:
+    masks, skipped = FACTORS.masks(setting), SPACE.blueprint(setting).skipped
+    left = sum(
+        np.prod(shape) if name not in masks else masks[name].sum()
+        for name, shape in SHAPES.items()
+        if PARTS.layers[name][0] not in skipped and name != "a2_scale"
+    )
+    scale = 0.0 if "a" in skipped else float(FACTORS.masks((*setting[:5], 1, *setting[6:]))["a2_scale"].sum())
+    assert weighed(FACTORS).table.at(np.asarray([setting]))[0] == pytest.approx(max(1, left + scale), abs=1.01)
 
 
 def test_the_error_that_is_told_is_that_of_what_was_left_out() -> None:

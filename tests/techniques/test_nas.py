@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from nbopt.architectures.family import Family
-from nbopt.errors import OptionError
+from nbopt.errors import ModelError, OptionError
+from nbopt.fitting import train as train_draft
+from nbopt.measurement.intervals import Interval
+from nbopt.recipe import Recipe
 from nbopt.studies import Budget
-from nbopt.technique import Context, Deployed
+from nbopt.technique import Context, Deployed, Draft
+from nbopt.techniques._nas.choosing import Tried, best_place
 from nbopt.techniques._nas.hunting import TOLERANCE, Hunt
-from nbopt.techniques._nas.purse import Purse
-from nbopt.training import TrainingPlan
+from nbopt.techniques._nas.purse import Purse, budget_of, price_of
+from nbopt.techniques.nas import Nas
+from nbopt.training import TrainingPlan, silent
 from nbopt.workload import Workload
 from tests.conftest import Digits
 from tests.models import train
@@ -113,8 +122,192 @@ def test_a_budget_too_small_for_a_table_is_refused(digits: Digits) -> None:
         hunt_of(digits, Budget(seconds=1e-3)).chosen()
 
 
-def test_nothing_measured_is_refused(digits: Digits) -> None:
+def test_where_nothing_is_measured_weights_are_counted(digits: Digits) -> None:
     hunt = hunt_of(digits, Budget())
     object.__setattr__(hunt.family.context, "deploy", None)
+    setting = [0] * len(hunt.family.space.choices)
+    built = hunt.family.built(setting)
+    assert hunt.there(built, setting).latency_ms == pytest.approx(sum(p.numel() for p in built.parameters()), rel=1e-3)
+    assert any("how many weights" in note for note in hunt.notes)
+    object.__setattr__(hunt.family.context, "max_latency", 1.0)
+    hunt.latency = None
     with pytest.raises(OptionError, match="a run that measures"):
         hunt.timed_table()
+
+
+def test_an_interrupt_keeps_what_was_looked_at_and_the_same_line_goes_on(digits: Digits) -> None:
+    hunt = hunt_of(digits, Budget())
+    looks = 0
+
+    def told(progress: Any) -> None:
+        nonlocal looks
+        looks += progress.what == "looking at candidates"
+        if looks == 6:
+            raise KeyboardInterrupt
+
+    context = replace(hunt.family.context, progress=told)
+    step = Nas(trials=12, timed=12, shared_epochs=0, epochs=1, finalists=2)
+    draft = step.apply(Draft(context.workload.model), context)
+    assert draft.interrupted
+    assert len(draft.tested["trials"]) == 5
+    assert any("interrupted after 5 of 12" in note for note in draft.notes)
+    again = step.apply(Draft(context.workload.model), replace(context, progress=silent))
+    assert not again.interrupted
+    assert len(again.tested["trials"]) == 12
+    assert again.tested["trials"][:5] == draft.tested["trials"]
+    assert any("cut off" in note for note in again.notes)
+
+
+@given(st.floats(0.01, 1e6), st.floats(0.01, 100))
+def test_budgets_are_times_or_money_at_a_price(amount: float, price: float) -> None:
+    assert budget_of(amount, None).limit == pytest.approx(amount)
+    text = f"${amount:.2f}"
+    assert budget_of(text, price).limit == pytest.approx(float(text[1:]) / price * 3600)
+    assert price_of(f"{price:.3f}/h") == pytest.approx(price, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"budget": "$3"}, "--price beside"),
+        ({"budget": "soon"}, "as a time or as money"),
+        ({"budget": "$-1", "price": 1.0}, "as a time or as money"),
+        ({"budget": -5.0}, "above 0 seconds"),
+        ({"price": "cheap"}, "of an hour"),
+        ({"change": ("depth",)}, "width, kernel, block"),
+        ({"build": 3}, "function of a trial"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        Nas(**options)
+
+
+def test_a_line_has_budgets_in_both_forms() -> None:
+    (step,) = Recipe.parse("nas --budget 20m").techniques
+    assert isinstance(step, Nas)
+    assert step.budget == 1200
+    (paid,) = Recipe.parse("nas --budget '$3' --price 0.30/h").techniques
+    assert isinstance(paid, Nas)
+    assert budget_of(paid.budget, price_of(paid.price)).limit == pytest.approx(36_000)
+    assert Recipe.parse(Recipe.of(paid).text()).techniques == (paid,)
+
+
+def test_uniform_scaling_and_a_random_search_stand_beside() -> None:
+    recipe = Recipe.parse("nas --trials 30 | distill --alpha 0.0")
+    assert [other.text() for other in recipe.beside()] == [
+        "nas --controller random --trials 30 | distill --alpha 0.0",
+        "nas --controller uniform --trials 30 | distill --alpha 0.0",
+    ]
+    assert not recipe.beside()[0].beside()
+
+    def make(trial: Any) -> Any:
+        return trial
+
+    random, uniform = Nas(build=make).beside()
+    assert isinstance(random, Nas)
+    assert isinstance(uniform, Nas)
+    assert random.build is make
+    assert uniform.build is None  # the bound model, scaled
+
+
+def tried(latency: float, value: float, half: float) -> Tried:
+    return Tried(latency, 0.9 + value, Interval(value, value - half, value + half))
+
+
+def test_the_fastest_is_chosen_that_surely_loses_no_more_than_may_be_lost() -> None:
+    found = [tried(1.0, -0.05, 0.01), tried(2.0, 0.0, 0.02), tried(3.0, -0.001, 0.005), tried(4.0, 0.01, 0.005)]
+    assert best_place(found, 0.01, greater=True) == (2, True)
+    assert best_place(found, 0.02, greater=True) == (1, True)
+    assert best_place(found, -1.0, greater=True) == (3, False)
+    assert best_place(found, 0.01, greater=False) == (0, True)
+    failed = Tried(0.5, float("nan"), reason="it diverged")
+    assert best_place([failed, *found], 0.01, greater=True) == (3, True)
+    assert "diverged" in failed.text
+
+
+def test_what_was_quantized_or_masked_is_not_searched(digits: Digits) -> None:
+    work = hunt_of(digits, Budget()).context.workload
+    context = Context(work)
+    for line, told in (("quantize", "nas before quantize"), ("prune --schedule cubic", "nas before what masks")):
+        (step,) = Recipe.parse(line).techniques
+        draft = step.apply(Draft(work.model), context)
+        with pytest.raises(OptionError, match=told):
+            Nas().apply(draft, context)
+    with pytest.raises(OptionError, match="prune before quantize"):
+        Recipe.parse("quantize | prune").techniques[1].apply(Draft(work.model, dtype="int8"), Context(work))
+
+
+def test_distillation_teaches_what_was_found(digits: Digits) -> None:
+    context = hunt_of(digits, Budget()).context
+    draft = Draft(context.workload.model)
+    line = "nas --trials 8 --timed 12 --shared-epochs 1 --finalists 2 --epochs 1 | distill --epochs 2"
+    for step in Recipe.parse(line).techniques:
+        draft = step.apply(draft, context)
+    count = context.workload.framework.count
+    assert count(draft.model)[0] < 0.9 * count(context.workload.model)[0]
+    assert draft.plan.teacher is not None
+    assert draft.plan.epochs == 2
+    trained, _ = train_draft(draft, context, 0)
+    assert context.score(trained.model) > 0.7
+
+
+@pytest.mark.parametrize("controller", ["relaxed", "evolution", "policy"])
+def test_every_controller_finds_candidates(digits: Digits, controller: str) -> None:
+    context = hunt_of(digits, Budget()).context
+    step = Nas(controller=controller, trials=8, timed=12, shared_epochs=1, finalists=2, epochs=1)
+    draft = step.apply(Draft(context.workload.model), context)
+    assert draft.tested["trials"]
+    assert counted(draft.model).latency_ms < 0.85 * counted(context.workload.model).latency_ms
+
+
+def test_a_budget_holds_the_whole_search(digits: Digits) -> None:
+    context = hunt_of(digits, Budget()).context
+    step = Nas(trials=10_000, timed=30, shared_epochs=1000, epochs=1000, budget=12.0)
+    began = time.monotonic()
+    draft = step.apply(Draft(context.workload.model), context)
+    train_draft(draft, context, 0)
+    assert time.monotonic() - began < 12.0
+    assert any("of 12 s were spent" in note for note in draft.notes)
+
+
+def dense(trial: Any) -> nn.Module:
+    hidden = trial.suggest_int("hidden", 8, 64, step=8)
+    if hidden == 24:
+        raise ValueError("not this one")
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+
+def test_a_space_of_the_users_own_is_trained_within_its_latency(digits: Digits) -> None:
+    context = hunt_of(digits, Budget(), max_latency=2.5).context
+    before = [p.clone() for p in context.workload.model.parameters()]
+    step = Nas(build=dense, trials=8, epochs=3, learning_rate=1e-2, finalists=2)
+    draft = step.apply(Draft(context.workload.model), context)
+    assert counted(draft.model).latency_ms <= 2.5
+    table = draft.tested
+    assert {row["state"] for row in table["trials"]} <= {"complete", "pruned", "failed"}
+    assert any(row["state"] == "complete" for row in table["trials"])
+    slow = [row for row in table["trials"] if row["values"].get("latency", 0) > 2.5]
+    assert all("not trained" in row["reason"] and row["score"] is None for row in slow)
+    failed = [row for row in table["trials"] if row["state"] == "failed"]
+    assert all("not this one" in row["reason"] for row in failed)
+    assert all((p == q).all() for p, q in zip(before, context.workload.model.parameters(), strict=True))
+    trained, _ = train_draft(draft, context, 0)
+    assert context.score(trained.model) > 0.7
+
+
+def test_a_body_that_builds_no_candidate_is_told(digits: Digits) -> None:
+    context = hunt_of(digits, Budget()).context
+    draft = Draft(context.workload.model)
+    for build, told in (
+        (lambda _: None, "NoneType"),
+        (lambda _: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "shape"),
+        (lambda _: nn.Linear(7, 10), "takes the inputs|mat1"),
+        (lambda _: context.workload.model, "bound model itself"),
+    ):
+        with pytest.raises(ModelError, match=told):
+            Nas(build=build, trials=4, epochs=1).apply(draft, context)
+    with pytest.raises(OptionError, match=r"within 0\.1 ms"):
+        Nas(build=dense, trials=4, epochs=1).apply(draft, replace(context, max_latency=0.1))
+    with pytest.raises(OptionError, match="leave one of them out"):
+        Nas(build=dense, change=("width",)).apply(draft, context)

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from nbopt.architectures.exploring import Explored, explored, limits_of, uniform_within
+from nbopt.architectures.exploring import Explored, explored, judged, limits_of, uniform_within
 from nbopt.architectures.family import Family
-from nbopt.architectures.latency import Latency, fitted, parts_of, to_measure
+from nbopt.architectures.latency import Latency, fitted, parts_of, to_measure, weighed
 from nbopt.architectures.lowering import whole_as_teacher
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.controllers import Settings
 from nbopt.errors import ModelError, NbOptError, OptionError
 from nbopt.technique import Context, Deployed
-from nbopt.techniques._nas.purse import FINALISTS, LOOKS, SHARED, TABLE, Purse
+from nbopt.techniques._nas.purse import FINALISTS, LOOKS, RIVAL, SHARED, TABLE, Purse
+from nbopt.techniques._nas.relaxing import relaxed_settings
 from nbopt.training import Progress, TrainingPlan
 
 FEWEST_TIMED = 8
@@ -31,6 +32,12 @@ FEWEST_TIMED = 8
 
 TOLERANCE = 1.03
 """How much slower than the choice a rival may be measured: two timings of one model differ by as much."""
+
+RIVALS_BUILT = 5
+"""Candidates of a random search that are measured before one is taken that is as fast as the choice."""
+
+RELAXED = "relaxed"
+"""Word of the controller that goes by gradients; see `nbopt.controllers.relaxed`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,10 @@ class Hunt:
     notes: list[str] = field(default_factory=list)
     latency: Latency | None = None
     seen: Explored | None = None
+    timings: dict[tuple[int, ...], float] = field(default_factory=dict)
+    shared: bool = False
+    looks_until: float = LOOKS
+    """Share of the budget by which candidates have been looked at."""
 
     @property
     def context(self) -> Context:
@@ -85,13 +96,13 @@ class Hunt:
         """Return the candidates that are worth a training, the fastest first.
 
         Raises:
-            OptionError: Nothing is measured, no candidate is as fast as asked for, or the budget is too small for one.
+            OptionError: No candidate is as fast as asked for, or the budget is too small for one.
             ModelError: No candidate runs.
         """
         latency = self.timed_table()
         self.share()
         whole = float(latency.table.at(np.asarray([self.family.space.grid.start]))[0])
-        limits = limits_of(latency, whole, self.context.max_latency)
+        limits = limits_of(latency, whole, self.context.max_latency, self.finalists)
         found = self.looked(latency, limits)
         picked = {look.setting: look for limit in limits if (look := found.best_within(limit)) is not None}
         built = self.built(sorted(picked, key=lambda setting: picked[setting].latency_ms)[: self.finalists])
@@ -100,43 +111,62 @@ class Hunt:
             raise ModelError("a candidate that runs", reasons[0] or "none within the latency", "nas --change width")
         return built
 
+    @property
+    def interrupted(self) -> bool:
+        """Tell whether the user interrupted it, and it holds the best so far."""
+        return self.seen is not None and self.seen.interrupted
+
+    def there(self, model: Any, setting: Sequence[int]) -> Deployed:
+        """Return what a candidate is where it will run; where nothing is measured, what the table says of it."""
+        if self.context.deploy is not None:
+            return self.context.deploy(model)
+        return Deployed("", 0, float(self.timed_table().table.at(np.asarray([setting], np.int64))[0]))
+
     def timed_table(self) -> Latency:
         """Return the latency table, measured where candidates will run."""
         context, space = self.context, self.family.space
         if self.latency is not None:
             return self.latency
         if context.deploy is None:
-            raise OptionError("a run that measures, for nas", "a technique applied by itself")
+            if context.max_latency is not None:
+                raise OptionError("a run that measures, for --max-latency", "a technique applied by itself")
+            self.latency = weighed(self.family.factors)
+            self.notes.append("nothing is timed here: candidates are compared by how many weights they have")
+            return self.latency
         settings = to_measure(space, self.timed, context.rng())
-        kept: list[Settings] = []
-        taken: list[float] = []
         failed: list[str] = []
-        began = time.monotonic()
-        usual = 0.0
+        began, usual, new = time.monotonic(), 0.0, 0
         for number, setting in enumerate(settings):
+            places = tuple(setting.tolist())
+            if places in self.timings:
+                continue
             # A table of too few is worth nothing: those few may go beyond its share.
-            share = TABLE if len(kept) >= FEWEST_TIMED else SHARED
+            share = TABLE if len(self.timings) >= FEWEST_TIMED else SHARED
             if self.purse.left(share) <= usual:
                 break
             context.progress(Progress("timing candidates", number, len(settings)))
             try:
-                taken.append(context.deploy(self.family.built(setting)).latency_ms)
-                kept.append(setting)
+                self.timings[places] = context.deploy(self.family.built(setting)).latency_ms
             except NbOptError as error:
                 failed.append(error.one_line)
-            usual = (time.monotonic() - began) / (number + 1)
-        if len(kept) < FEWEST_TIMED:
+            new += 1
+            usual = (time.monotonic() - began) / new
+        if len(self.timings) < min(FEWEST_TIMED, len(settings)):
             came = failed[0] if failed else f"{self.purse.note}, {usual:.1f} s for each"
             raise OptionError(f"a budget for {FEWEST_TIMED} candidates that are exported and timed", came)
         if failed:
             self.notes.append(f"{len(failed)} of {len(settings)} candidates for the table failed: {failed[0]}")
-        self.latency = fitted(parts_of(self.family.factors), np.stack(kept), np.asarray(taken))
+        timed = np.asarray(list(self.timings), np.int64), np.asarray(list(self.timings.values()))
+        self.latency = fitted(parts_of(self.family.factors), *timed)
         self.notes.append(self.latency.note)
         return self.latency
 
     def share(self) -> None:
         """Let candidates learn together, in place, within the budget's share; without train data they don't."""
         context, workload = self.context, self.context.workload
+        if self.shared:
+            return
+        self.shared = True
         if workload.train is None or not self.plan.epochs:
             self.notes.append("candidates did not learn together: they are judged by the model's weights as they are")
             return
@@ -148,7 +178,9 @@ class Hunt:
         teacher = whole_as_teacher(workload.output)
         lessons = self.family.lowering.lessons(self.family.model, self.family.factors, sandwich, teacher, steps)
         fitting = context.fitting(teach=lessons, score=None, valid=None)
+        self.shared = False  # an interrupt leaves it as far as it came, and it goes on from there
         record = workload.framework.fit(self.family.model, plan, fitting)
+        self.shared = True
         ended = f", {record.stopped}" if record.stopped else ""
         self.notes.append(f"candidates learned together for {record.epochs} epochs{ended}")
 
@@ -164,24 +196,28 @@ class Hunt:
             times.append(time.monotonic() - began)
             return quality if greater else -quality
 
-        self.seen = explored(
-            self.family.space,
-            judge,
-            latency,
-            limits,
-            word=self.controller,
-            trials=self.trials,
-            seed=context.seed,
-            going=self.purse.going(LOOKS, lambda: float(np.median(times))),
-            known=self.seen,
-        )
+        if self.controller == RELAXED:
+            wanted = relaxed_settings(self.family, self.plan, latency, limits, self.trials, self.purse)
+            self.seen = judged(wanted, judge, latency, going=self.purse.going(self.looks_until))
+            self.notes.append(f"{len(self.seen.looks)} candidates were looked at that gradients made likely")
+        else:
+            self.seen = explored(
+                self.family.space,
+                judge,
+                latency,
+                limits,
+                word=self.controller,
+                trials=self.trials,
+                seed=context.seed,
+                going=self.purse.going(self.looks_until, lambda: float(np.median(times))),
+                known=self.seen,
+            )
         if self.seen.ended:
             self.notes.append(self.seen.ended)
         return self.seen
 
     def built(self, settings: Sequence[Sequence[int]]) -> list[Finalist]:
-        """Return candidates built and timed; what fails is noted. The first is built whatever the budget."""
-        assert self.context.deploy is not None
+        """Return candidates built and timed, the fastest first; what fails is noted. The first is always built."""
         found: list[Finalist] = []
         for setting in settings:
             if found and not self.purse.left(FINALISTS):
@@ -189,23 +225,33 @@ class Hunt:
                 break
             try:
                 model, quality = self.family.judged(setting)
-                found.append(Finalist(tuple(setting), model, quality, self.context.deploy(model)))
+                found.append(Finalist(tuple(setting), model, quality, self.there(model, setting)))
             except NbOptError as error:
                 self.notes.append(f"a finalist failed: {error.one_line}")
-        return found
+        return sorted(found, key=lambda each: each.there.latency_ms)
 
     def uniform(self, limit_ms: float) -> Finalist | None:
         """Return the widest model scaled alike throughout that is measured to be as fast, None where none is."""
-        assert self.context.deploy is not None
-        deploy = self.context.deploy
-        found = uniform_within(
-            self.family.space, lambda each: deploy(self.family.built(each)).latency_ms, limit_ms * TOLERANCE
+        self.share()
+        within = uniform_within(
+            self.family.space,
+            lambda each: self.there(self.family.built(each), each.tolist()).latency_ms,
+            limit_ms * TOLERANCE,
         )
-        return None if found is None else next(iter(self.built([found[0].tolist()])), None)
+        return None if within is None else next(iter(self.built([within[0].tolist()])), None)
 
     def at_random(self, limit_ms: float) -> Finalist | None:
-        """Return the best of as many candidates at random, within the same latency by the table, measured too."""
+        """Return the best of as many candidates at random, as fast by the table and as measured, None where none is."""
         latency = self.timed_table()
-        seen = Hunt(self.family, self.plan, self.purse, "chance", self.trials, notes=self.notes, latency=latency)
-        look = seen.looked(latency, (limit_ms,)).best_within(limit_ms)
-        return None if look is None else next(iter(self.built([look.setting])), None)
+        self.share()
+        seen = replace(self, controller="chance", seen=None, looks_until=RIVAL)
+        found = seen.looked(latency, (limit_ms,))
+        ranked = sorted(
+            (look for look in found.looks if np.isfinite(look.quality) and look.latency_ms <= limit_ms),
+            key=lambda look: -look.quality,
+        )
+        for look in ranked[:RIVALS_BUILT]:
+            finalist = next(iter(self.built([look.setting])), None)
+            if finalist is not None and finalist.there.latency_ms <= limit_ms * TOLERANCE:
+                return finalist
+        return None
