@@ -168,8 +168,8 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
         if candidate.interrupted or (found is not None and found.interrupted):
             raise KeyboardInterrupt  # what the search had by then is kept and shown, and no more is begun
         for other in recipe.beside():
-            rival, where = _make_beside(stage, recipe, other.with_seed(seed), chosen, others)
-            for runtime in where:
+            rival, places = _make_beside(stage, recipe, other.with_seed(seed), chosen, others)
+            for runtime in places:
                 run = measure_candidate(stage, other.with_seed(seed), rival, runtime)
                 repeats.setdefault(f"{other.text()}/{runtime.name}", []).append(run)
                 yield run

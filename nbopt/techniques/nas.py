@@ -142,11 +142,7 @@ class Nas(Technique):
         kept = Remembered(key, text, purse, hunt)
         remember(kept)
         found = hunt.chosen()
-        if hunt.interrupted:
-            best = max(found, key=lambda each: each.quality if _greater(context) else -each.quality)
-            chosen, notes, tried = best, [], []
-        else:
-            chosen, notes, tried = settled(found, plan, hunt)
+        chosen, notes, tried = settled(found, plan, hunt)
         assert hunt.seen is not None
         what = f"{context.workload.metric_name} on {context.workload.select.name} with shared weights"
         table = table_of(hunt.family.space, hunt.seen, what, found, tried, chosen)
@@ -270,10 +266,6 @@ class Nas(Technique):
             return lengthened(plan, self.epochs, self.learning_rate)
         wanted = epochs if self.epochs is None else self.epochs
         return plan.adjusted(epochs=wanted, learning_rate=self.learning_rate or 1e-3, schedule="cosine")
-
-
-def _greater(context: Context) -> bool:
-    return context.lost(1.0, 0.0) > 0
 
 
 __all__ = ["Nas"]

@@ -35,7 +35,7 @@ def test_what_never_changes_is_no_part() -> None:
     only = space_of(PARTS, kinds=("kernel",))
     parts = parts_of(Factors(only, IMPORTANCES))
     assert [part.dimensions for part in parts] == [(0,), (1,)]
-    assert parts[0].shares.tolist() == [9 / 25, 1]
+    assert parts[0].shares.tolist() == pytest.approx([9 / 25, 1])
 
 
 def test_times_that_are_sums_of_parts_are_found_again() -> None:
@@ -102,7 +102,7 @@ def test_factors_are_of_0_or_more_and_no_worse_than_their_neighbours(seed: int) 
 def test_uniform_scaling_to_a_latency_is_the_widest_within_it() -> None:
     parts = parts_of(FACTORS)
     settings = to_measure(SPACE, 40, np.random.default_rng(0))
-    latency = fitted(parts, settings, 0.1 + sum(part.at(settings) for part in parts))
+    latency = fitted(parts, settings, np.asarray(0.1 + sum(part.at(settings) for part in parts)))
     whole = float(latency.table.at(settings[:1])[0])
     found = scaled_to(SPACE, latency, 0.6 * whole)
     assert found is not None

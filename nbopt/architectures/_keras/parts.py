@@ -10,7 +10,8 @@ import numpy as np
 
 from nbopt.architectures.parts import Block, Kernel
 from nbopt.data import Inputs
-from nbopt.frameworks._keras_copy import follow_weights, is_graph, layers_of, objects_by_name, twin, uncompiled
+from nbopt.frameworks._keras_copy import follow_weights, twin, uncompiled
+from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name
 from nbopt.narrowing._keras.weights import names_of
 
 _L = keras.layers
