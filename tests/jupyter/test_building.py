@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 import nbopt
 from nbopt.errors import ModelError, OptionError
 from tests.jupyter.conftest import MODEL, Shell
 
-LINE = "%%optimize nas --trials 3 --epochs 2 --finalists 1 --runtimes torch"
+LINE = "%%optimize nas --trials 3 --epochs 2 --finalists 1 --runtimes onnxruntime"
 BODY = (
     "hidden = trial.suggest_categorical('hidden', [2, 4, 8])\n"
     "small = torch.nn.Sequential(torch.nn.Linear(8, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 2))\n"
@@ -14,6 +16,7 @@ BODY = (
 )
 
 
+@pytest.mark.slow
 def test_a_body_builds_candidates_and_leaves_nothing_behind(shell: Shell) -> None:
     shell.ok(MODEL)
     shell.ok("%optimize use net --train train --valid valid --metric accuracy")
