@@ -12,11 +12,11 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "benchmarks" / "nas.ipynb"
 PARAMETERS = {"tasks": "cifar10", "controllers": "surrogate", "seeds": 5, "trials": 100, "image_rows": 0}
 IMAGES = {
     "tasks": "",
-    "image_rows": 6_000,
+    "image_rows": 3_000,
     "image_width": 32,
-    "image_epochs": 8,
+    "image_epochs": 6,
     "image_seeds": 1,
-    "image_recipe": "nas --trials 24 --timed 14 --shared-epochs 3 --finalists 3 --epochs 4",
+    "image_recipe": "nas --trials 20 --timed 12 --shared-epochs 3 --finalists 3 --epochs 4",
 }
 
 

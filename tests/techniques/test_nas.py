@@ -24,7 +24,7 @@ from nbopt.recipe import Recipe
 from nbopt.studies import Budget
 from nbopt.technique import Context, Deployed, Draft
 from nbopt.techniques._nas.choosing import Tried, best_place
-from nbopt.techniques._nas.hunting import TOLERANCE, Hunt
+from nbopt.techniques._nas.hunting import TOLERANCE, Finalist, Hunt
 from nbopt.techniques._nas.purse import Purse, budget_of, price_of
 from nbopt.techniques.nas import Nas
 from nbopt.training import TrainingPlan, silent
@@ -116,6 +116,18 @@ def test_a_hunt_finds_candidates_that_are_faster_and_its_rivals_are_no_slower(di
         assert rival is not None
         assert rival.there.latency_ms <= 1.1 * TOLERANCE * found[-1].there.latency_ms
     assert any("learned together for 10 epochs" in note for note in hunt.notes)
+
+
+def test_finalists_that_are_no_faster_than_the_model_are_left_out(digits: Digits) -> None:
+    hunt = hunt_of(digits, Budget())
+    start = hunt.family.space.grid.start
+    assert start is not None
+    hunt.timings[start] = 1.0
+    slow, fast = (Finalist(start, None, 0.9, Deployed("", 0, taken)) for taken in (1.1, 0.7))
+    assert hunt.faster([fast, slow]) == [fast]
+    assert "1 finalists were no faster" in hunt.notes[-1]
+    assert hunt.faster([slow]) == [slow]
+    assert "no finalist was measured to be faster" in hunt.notes[-1]
 
 
 def test_a_latency_that_is_asked_for_is_kept(digits: Digits) -> None:

@@ -109,7 +109,19 @@ class Hunt:
         if not built:
             reasons = [look.reason for look in found.looks if look.reason] or [found.ended]
             raise ModelError("a candidate that runs", reasons[0] or "none within the latency", "nas --change width")
-        return built
+        return self.faster(built)
+
+    def faster(self, built: list[Finalist]) -> list[Finalist]:
+        """Return those that were measured to be faster than the whole model; all, with a note, where none was."""
+        whole = self.timings.get(tuple(self.family.space.grid.start or ()))
+        found = [each for each in built if whole is None or each.there.latency_ms < whole]
+        if whole is None or len(found) == len(built):
+            return built
+        if not found:
+            self.notes.append(f"no finalist was measured to be faster than the {whole:.3g} ms of the model as it is")
+            return built
+        self.notes.append(f"{len(built) - len(found)} finalists were no faster than the {whole:.3g} ms of the model")
+        return found
 
     @property
     def interrupted(self) -> bool:
