@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nbopt.errors import ExportError, TrainingError
+from nbopt.errors import ExportError, NbOptError, TrainingError
 from nbopt.fitting import train
 from nbopt.recipe import Recipe
 from nbopt.runs import CONTROL
@@ -31,7 +31,8 @@ class Candidate:
             training. "" where none did.
         lowered: For each step on the file its technique, likewise.
         found: What the search over its dimensions found, None where there was none.
-        failure: Why there is no such model: its training diverged, or was refused; None where there is one.
+        failure: Why there is no such model: its training diverged, or was refused, or of what stands beside a recipe
+            there is none; None where there is one.
         model_artifact: Where the store keeps the framework's model, so that `run.model` works in any later kernel.
     """
 
@@ -43,7 +44,7 @@ class Candidate:
     trained: str = ""
     lowered: tuple[str, ...] = ()
     model_artifact: str = ""
-    failure: TrainingError | None = None
+    failure: NbOptError | None = None
     found: Found | None = None
 
     @property
@@ -59,6 +60,11 @@ class Candidate:
     def epochs(self) -> int:
         """Return the epochs of all its trainings."""
         return self.record.epochs if self.found is None else self.found.epochs
+
+    @property
+    def interrupted(self) -> bool:
+        """Tell whether the user interrupted a search, and this is the best so far."""
+        return self.draft.interrupted or (self.found is not None and self.found.interrupted)
 
     @property
     def search_seconds(self) -> float:
@@ -168,7 +174,7 @@ def make_candidate(
     try:
         for ready in draft.ready:
             draft = ready(draft, context)
-        if draft.plan.epochs:
+        if draft.plan.epochs and not draft.interrupted:
             draft, record, found = _trained(stage, draft, context, recipe, found)
     except TrainingError as error:
         # A finding about this recipe: other rows are facts all the same.

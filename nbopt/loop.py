@@ -14,7 +14,17 @@ from nbopt.artifacts import size_of
 from nbopt.candidate import Candidate, Control, how_of, make_candidate, make_control
 from nbopt.comparison import Comparison, Limits, without_repeats
 from nbopt.data import kept_randomness
-from nbopt.errors import FULL, ExportError, GateFailed, Interrupted, NbOptError, OptionError, StoreError, disk_error
+from nbopt.errors import (
+    FULL,
+    ExportError,
+    GateFailed,
+    Interrupted,
+    ModelError,
+    NbOptError,
+    OptionError,
+    StoreError,
+    disk_error,
+)
 from nbopt.frameworks import Exported
 from nbopt.measurement.audit import Audit, leftovers
 from nbopt.measurement.metrics import metric_of
@@ -26,8 +36,8 @@ from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime
 from nbopt.searching import Found
 from nbopt.stage import Stage, choose_runtimes
-from nbopt.technique import Technique
-from nbopt.training import Progress, ProgressCallback, silent
+from nbopt.technique import Draft, Technique
+from nbopt.training import Progress, ProgressCallback, TrainingRecord, silent
 from nbopt.workload import Workload
 
 BUDGETS = ("quick", "full")
@@ -163,13 +173,15 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
             run = _measure_control(stage, control, candidate, where)
             repeats.setdefault(control.words, []).append(run)
             yield run
-        if found is not None and found.interrupted:
+        if candidate.interrupted or (found is not None and found.interrupted):
             raise KeyboardInterrupt  # what the search had by then is kept and shown, and no more is begun
         for other in recipe.beside():
-            run = _measure_beside(stage, other.with_seed(seed), chosen, others)
-            repeats.setdefault(other.text(), []).append(run)
-            yield run
-            if any(each is not None and each.interrupted for each in others.values()):
+            rival, places = _make_beside(stage, recipe, other.with_seed(seed), chosen, others)
+            for runtime in places:
+                run = measure_candidate(stage, other.with_seed(seed), rival, runtime)
+                repeats.setdefault(f"{other.text()}/{runtime.name}", []).append(run)
+                yield run
+            if rival.interrupted or any(each is not None and each.interrupted for each in others.values()):
                 raise KeyboardInterrupt
         if seeds > 1 and _is_settled(repeats.values()):
             break
@@ -187,12 +199,22 @@ def _measure_control(stage: Stage, control: Control, candidate: Candidate, runti
     return stage.control((candidate.control_plan, len(candidate.draft.begin)), make)
 
 
-def _measure_beside(stage: Stage, recipe: Recipe, chosen: Sequence[Runtime], found: dict[str, Found | None]) -> Run:
-    """Carry out and measure a recipe that must stand beside another, on one runtime: what it tells is quality."""
-    candidate = make_candidate(stage, recipe, chosen, found.get(recipe.text()))
-    found.setdefault(recipe.text(), candidate.found)
-    where = next((each for each in chosen if not candidate.refused(each)), chosen[0])
-    return measure_candidate(stage, recipe, candidate, where)
+def _make_beside(
+    stage: Stage, recipe: Recipe, other: Recipe, chosen: Sequence[Runtime], found: dict[str, Found | None]
+) -> tuple[Candidate, Sequence[Runtime]]:
+    """Carry out a recipe that must stand beside another, and return it with the runtimes to measure it on.
+
+    One runtime tells its quality; all of them where its latency counts too. That there is no such candidate is a row.
+    """
+    try:
+        candidate = make_candidate(stage, other, chosen, found.get(other.text()))
+    except (ModelError, OptionError) as error:
+        candidate = Candidate(Draft(stage.workload.model), TrainingRecord(), (0, 0), False, other.seed, failure=error)
+        return candidate, chosen[:1]
+    found.setdefault(other.text(), candidate.found)
+    usable = [each for each in chosen if not candidate.refused(each)] or chosen[:1]
+    everywhere = any(step.beside_everywhere and step.beside() for step in recipe.techniques)
+    return candidate, usable if everywhere else usable[:1]
 
 
 def _is_settled(repeats: Iterable[Sequence[Run]]) -> bool:

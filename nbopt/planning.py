@@ -24,6 +24,21 @@ def lengthened(plan: TrainingPlan, epochs: int | None, learning_rate: float | No
     )
 
 
+def refuse_quantized(draft: Draft, word: str, why: str) -> None:
+    """Refuse a step that would undo what was quantized before it.
+
+    Args:
+        draft: The recipe so far.
+        word: The step.
+        why: What it would do to that.
+
+    Raises:
+        OptionError: Something was quantized.
+    """
+    if draft.dtype:
+        raise OptionError(f"{word} before quantize", f"{word} after it: {why}", f"{word} | quantize")
+
+
 def check_range_test(range_test: bool, learning_rate: float | None) -> None:
     """Refuse a rate together with a test that finds one.
 

@@ -242,6 +242,7 @@ class Draft:
         control_plan: The training of the control, where it is not the draft's own: what the technique is compared with
             is the untouched model, begun alike and trained by this.
         tested: What was measured before the training, as plain data of `Run.search`.
+        interrupted: The user interrupted a search, and this is the best so far: it is measured, and nothing more done.
     """
 
     model: Any
@@ -263,6 +264,7 @@ class Draft:
     begin: tuple[Callable[[Any, int], Any], ...] = ()
     control_plan: TrainingPlan | None = None
     tested: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
 
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""
@@ -290,8 +292,11 @@ class Technique:
 
     word: ClassVar[str] = ""
     summary: ClassVar[str] = ""
-    body: ClassVar[Literal["model", "objective"]] = "model"
-    """What the body of a cell with it is: its value the model, or run once a trial, its value the score."""
+    body: ClassVar[Literal["model", "objective", "candidate"]] = "model"
+    """What the body of a cell with it is: its value the model, or run once a trial, its value the score, or an
+    untrained model: then it is the option `build`."""
+    beside_everywhere: ClassVar[bool] = False
+    """What stands beside it is measured on every runtime, since its latency counts; else on one, for its quality."""
     times: ClassVar[bool] = False
     """It times something in this kernel, so that nothing may be started beside it."""
 

@@ -64,7 +64,8 @@ def tune(
         direction: "maximize", "minimize", or one for each score ("maximize,minimize"); None goes by the metric, and
             is "maximize" where there is none.
         metric: Name of the score; where nbopt knows it, `direction` must agree with it.
-        sampler: "auto", "tpe", "gp", "cmaes", "nsga2", "random", or a sampler object of Optuna.
+        sampler: "auto", "tpe", "gp", "cmaes", "nsga2", "random", "surrogate", "evolution", "policy", or a sampler
+            object of Optuna. The last three draw parameters of a few values, and leave the rest to TPE.
         pruner: "auto", "median", "hyperband", "wilcoxon", "none", or a pruner object of Optuna.
         start: Parameters of the first trial: the untuned default, which the result is compared with.
         warm: "auto" tries the best settings of earlier studies of the same objective first, "none" does not, and the

@@ -67,7 +67,9 @@ class Fitting:
         progress: Told after every few steps.
         valid: Data whose loss steers the training, where the plan watches it; None where there is none.
         each_step: Told the loss and the learning rate of each step; training ends where it returns True.
-        teach: Blends a step's loss with what the plan's teacher says; the framework puts it there, None without one.
+        teach: Blends a step's loss with what the plan's teacher says; the framework puts it there. A caller whose plan
+            has no teacher may give its own, in the framework's form: a callable in torch, see `_torch_fit.step_loss`;
+            an object like `Lessons` in Keras. None without one.
     """
 
     split: Split
@@ -79,7 +81,7 @@ class Fitting:
     progress: ProgressCallback = silent
     valid: Split | None = None
     each_step: Callable[[float, float], bool] | None = None
-    teach: Callable[..., Any] | None = None
+    teach: Any = None
 
     def paced(self, model: Any, done: float) -> bool:
         """Tell each `pace` how far the training is; return whether the model has the form that was asked for."""

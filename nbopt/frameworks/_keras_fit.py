@@ -112,7 +112,7 @@ class Loop:
         self.rates = Rates(plan, model, self.optimizer, self.steps)
         self.variables = model.trainable_variables
         self.precision = Precision(plan)
-        self.lessons = Lessons.of(plan, model)
+        self.lessons: Any = Lessons.of(plan, model) if fitting.teach is None else fitting.teach
         # One trace serves full batches and the last, shorter one.
         self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
         self.traced = False

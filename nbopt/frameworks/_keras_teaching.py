@@ -115,7 +115,7 @@ def soft_loss(teacher: Teacher, output: Any, taught_now: Any, target: Any, weigh
         target: Labels: those of padding are left out, and "decoupled" needs them; None for unlabelled rows.
         weight: Row weights, or None.
     """
-    student, t = _normal(tf.cast(output, tf.float32), teacher), teacher.temperature
+    student, t = normal_output(tf.cast(output, tf.float32), teacher), teacher.temperature
     taught_now = tf.reshape(taught_now, tf.shape(student))
     if teacher.family == "values":
         return _mean((student - taught_now) ** 2, weight, None)
@@ -145,7 +145,7 @@ def _has_classes(target: Any, student: Any) -> bool:
     return len(target.shape) == len(student.shape) and target.shape[-1] == student.shape[-1]
 
 
-def _normal(output: Any, teacher: Teacher) -> Any:
+def normal_output(output: Any, teacher: Teacher) -> Any:
     """Return the student's output in normal form, with gradients; logits stay logits."""
     if teacher.kind == "probabilities":
         return tf.math.log(tf.maximum(output, TINY))

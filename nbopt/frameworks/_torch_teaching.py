@@ -126,7 +126,7 @@ def soft_loss(
         target: Labels: those of padding are left out, and "decoupled" needs them; None for unlabelled rows.
         weight: Row weights, or None.
     """
-    student, t = _normal(output.float(), teacher), teacher.temperature
+    student, t = normal_output(output.float(), teacher), teacher.temperature
     taught_now = taught_now.reshape(student.shape)
     if teacher.family == "values":
         return _mean((student - taught_now) ** 2, weight, None)
@@ -146,7 +146,7 @@ def soft_loss(
     return t * t * _mean(rows, weight, counted)
 
 
-def _normal(output: torch.Tensor, teacher: Teacher) -> torch.Tensor:
+def normal_output(output: torch.Tensor, teacher: Teacher) -> torch.Tensor:
     """Return the student's output in normal form, with gradients; logits stay logits."""
     values = output.movedim(teacher.axis, -1) if teacher.axis != -1 else output
     if teacher.kind == "probabilities":

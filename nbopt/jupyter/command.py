@@ -8,7 +8,7 @@ from typing import Any
 from nbopt.errors import Interrupted, ModelError, OptionError
 from nbopt.jupyter.arguments import Command, read_line
 from nbopt.jupyter.cell import Body
-from nbopt.jupyter.scoring import is_objective, refuse_scoring, search_body
+from nbopt.jupyter.scoring import body_of, refuse_scoring, search_body, with_builder
 from nbopt.jupyter.session import Session
 from nbopt.recipe.names import UndefinedName
 
@@ -42,10 +42,15 @@ def run(session: Session, line: str, cell: str | None = None) -> Any:
 
 def _done(session: Session, line: str, cell: str | None) -> tuple[Any, Command]:
     """Carry the line out, and return the result with the command that was read."""
-    if cell is not None and is_objective(line):
+    kind = "model" if cell is None else body_of(line)
+    if cell is not None and kind != "model":
         # The body first: a syntax error is told before anything of the line.
-        body = Body(session.shell, cell, "the score")
+        body = Body(session.shell, cell, "the score" if kind == "objective" else "the untrained model")
         command = read_line(line, session.names, session.defaults)
+        if command.verb is None and kind == "candidate":
+            refuse_scoring(command.request)
+            command = Command(None, with_builder(command.request, body, session.names))
+            return _carry_out(session, command), command
         return search_body(session, body, command.request), command
     command = _read(session, line, cell)
     refuse_scoring(command.request)

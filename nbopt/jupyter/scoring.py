@@ -33,11 +33,24 @@ _SMALLER = re.compile(r"(^|_)(loss|rmse|mse|mae|error|err|perplexity|nll|latency
 _LARGER = re.compile(r"(^|_)(auc|acc|accuracy|f1|r2|precision|recall|reward|average_precision)$")
 
 
-def is_objective(line: str) -> bool:
-    """Tell whether a line starts with a technique whose cell gives a score."""
+def body_of(line: str) -> str:
+    """Return what the cell of a line's first technique is, as `Technique.body` has it; "model" where it is a verb's."""
     words = segments_of(words_of(line))[0]
     technique = all_techniques().get(words[0].text) if words else None
-    return technique is not None and technique.body == "objective"
+    return "model" if technique is None else technique.body
+
+
+def with_builder(request: Request, body: Body, names: dict[str, Any]) -> Request:
+    """Return a request whose first technique has a body as the function that builds its candidates.
+
+    Raises:
+        OptionError: The line names such a function too.
+    """
+    first, *rest = request.recipe.techniques
+    if getattr(first, "build", None) is not None:
+        raise OptionError("one way to build candidates", "--build and a body", "leave --build out, or the body")
+    built: Any = dataclasses.replace(first, build=BodyObjective(body, names))  # type: ignore[call-arg]
+    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, techniques=(built, *rest)))
 
 
 def refuse_scoring(request: Request) -> None:

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from nbopt.controllers import CONTROLLERS, Allowed
 from nbopt.errors import MissingExtra, OptionError, nearest
 from nbopt.studies.extra import EXTRA, has, load
-from nbopt.studies.suggesting import contains
+from nbopt.studies.steering import Steered
+from nbopt.studies.suggesting import contains, values_in
 
-SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "random")
+STEERED = tuple(word for word in CONTROLLERS if word != "chance")
+"""Controllers that a study may have: Optuna's own random search is "random"."""
+
+SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "random", *STEERED)
 
 STARTUP_TRIALS = 10
 """Trials at random before a sampler has anything to learn from: Optuna's own default for TPE and GP."""
@@ -62,15 +67,6 @@ class Problem:
     def size(self) -> float:
         """Return how many settings there are; infinity where a parameter is continuous."""
         return math.prod(values_in(each) for each in self.space.values()) if self.space else math.inf
-
-
-def values_in(distribution: Any) -> float:
-    """Return how many values one of Optuna's distributions has."""
-    if hasattr(distribution, "choices"):
-        return len(distribution.choices)
-    if distribution.step is None:
-        return 1 if distribution.low == distribution.high else math.inf
-    return math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
 
 
 def problem_of(study: Any, trials: int) -> Problem:
@@ -129,16 +125,19 @@ def choose(problem: Problem) -> tuple[str, str]:
     return "tpe", "suits every space"
 
 
-def sampler_of(word: Any, *, seed: int | None = None, problem: Problem | None = None) -> Any:
+def sampler_of(
+    word: Any, *, seed: int | None = None, problem: Problem | None = None, allowed: Allowed | None = None
+) -> Any:
     """Return a sampler.
 
     Args:
         word: One of `SAMPLERS`, or a sampler object of Optuna, which is taken as it is.
         seed: Seed of its draws.
         problem: What is searched; decides "auto", which is TPE where nothing is known yet.
+        allowed: Tells the samplers of `STEERED` which settings may be tried: places, in the order of the names.
 
     Raises:
-        OptionError: There is no such sampler.
+        OptionError: There is no such sampler, or it can't search several objectives.
         MissingExtra: A package that it needs is not installed.
     """
     if not isinstance(word, str):
@@ -160,6 +159,11 @@ def sampler_of(word: Any, *, seed: int | None = None, problem: Problem | None = 
         return Fresh(samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS), seed)
     group = problem is not None and problem.conditional and problem.objectives == 1
     tpe = samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, group=group)
+    if word in STEERED:
+        if problem is not None and problem.objectives > 1:
+            raise OptionError("a sampler of several objectives: tpe, nsga2 or random", word)
+        space = problem.space if problem is not None and problem.told else None
+        return Steered(word, tpe, seed=seed or 0, space=space, allowed=allowed)
     return Fresh(tpe, seed)
 
 

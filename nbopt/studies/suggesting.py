@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,6 +97,15 @@ def contains(distribution: Any, value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return bool(distribution.low <= value <= distribution.high)
+
+
+def values_in(distribution: Any) -> float:
+    """Return how many values one of Optuna's distributions has."""
+    if hasattr(distribution, "choices"):
+        return len(distribution.choices)
+    if distribution.step is None:
+        return 1 if distribution.low == distribution.high else math.inf
+    return math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
 
 
 def _distribution(dimension: Dimension) -> Any:

@@ -13,6 +13,7 @@ from nbopt.narrowing.masks import magnitude_masks, read_pattern
 from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.narrowing.vocabulary import with_shared_rows
 from nbopt.options import option
+from nbopt.planning import refuse_quantized
 from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques._prune.scan import Scan, scan
@@ -100,6 +101,7 @@ class Prune(Technique):
             OptionError: Options don't go together, or name a layer that the model does not have.
         """
         self._check(context)
+        refuse_quantized(draft, "prune", "what goes then was quantized for nothing, and its ranges are no longer right")
         lowering = lowering_of(context)
         ranking = Ranking(self.importance, lowering, context)
         subject: Units | Weights

@@ -1,0 +1,1 @@
+"""What `nas` does before the one training of its recipe; see `hunting.py`."""

@@ -1,0 +1,67 @@
+"""The last hunt in this kernel: what stands beside it uses its table and its weights, and one that was cut off goes on.
+
+One is held, not one for each model: it has a copy of the whole model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nbopt.technique import Context
+from nbopt.techniques._nas.building import Picked
+from nbopt.techniques._nas.hunting import Finalist, Hunt
+from nbopt.techniques._nas.purse import Purse
+
+
+@dataclass
+class Remembered:
+    """Hold a hunt.
+
+    Args:
+        key: What was searched, and with which seed.
+        text: The options, as a line has them.
+        purse: Its budget.
+        hunt: What it has so far; None where candidates were built by a cell's body.
+        latency_ms: What its choice takes where it will run; None until there is one.
+        beside: Words of what is still to stand beside it.
+        chosen: What it found, once it has ended: the same recipe with another last step goes on with that.
+        table: What was tried, as plain data of `Run.search`.
+        notes: What must be said of it.
+    """
+
+    key: str
+    text: str
+    purse: Purse
+    hunt: Hunt | None = None
+    latency_ms: float | None = None
+    beside: set[str] = field(default_factory=set)
+    chosen: Finalist | Picked | None = None
+    table: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+_LAST: list[Remembered] = []
+
+
+def remember(found: Remembered) -> None:
+    """Keep a hunt, in place of the last one."""
+    _LAST[:] = [found]
+
+
+def last(key: str, text: str | None = None) -> Remembered | None:
+    """Return the last hunt, None where it was of something else, or by other options than a text says."""
+    return next((each for each in _LAST if each.key == key and text in (None, each.text)), None)
+
+
+def key_of(model: Any, context: Context) -> str:
+    """Return what tells one search from another: the model's weights, the data, the limit, the seed."""
+    workload = context.workload
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in workload.framework.weights(model):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return f"{digest.hexdigest()} {workload.digest} {id(workload.train)} {context.max_latency} {context.seed}"
