@@ -12,7 +12,7 @@ import numpy as np
 from nbopt.controllers import CONTROLLERS, Allowed
 from nbopt.errors import MissingExtra, OptionError, nearest
 from nbopt.studies.extra import EXTRA, has, load
-from nbopt.studies.steering import Steered
+from nbopt.studies.steering import Steered, finite
 from nbopt.studies.suggesting import contains, values_in
 
 STEERED = tuple(word for word in CONTROLLERS if word != "chance")
@@ -62,6 +62,12 @@ class Problem:
     def categorical(self) -> bool:
         """Tell whether a parameter is one of choices in no order."""
         return any(hasattr(each, "choices") for each in self.space.values())
+
+    @property
+    def finite(self) -> bool:
+        """Tell whether a controller can draw all parameters: each has few values, and no logarithmic scale."""
+        open_ones = {name for name, each in self.space.items() if values_in(each) > 1}
+        return bool(open_ones) and set(finite(self.space)) == open_ones
 
     @property
     def size(self) -> float:
@@ -114,11 +120,14 @@ def choose(problem: Problem) -> tuple[str, str]:
         if many and not problem.conditional:
             return "nsga2", f"several objectives and {problem.trials} trials"
         return "tpe", "several objectives and few trials"
+    few = problem.trials <= GP_TRIALS
+    if few and not problem.conditional and problem.finite:
+        return "surrogate", f"{problem.size:,.0f} settings and few trials"
     if problem.categorical or problem.conditional:
         return "tpe", "parameters without an order" if problem.categorical else "parameters that not every trial has"
     if many and not problem.constrained and len(problem.space) > 1 and has("cmaes"):
         return "cmaes", f"{len(problem.space)} numbers and {problem.trials} trials"
-    few = problem.trials <= GP_TRIALS and 0 < len(problem.space) <= GP_DIMENSIONS
+    few = few and 0 < len(problem.space) <= GP_DIMENSIONS
     # What is chosen must not cost more time than it saves.
     if few and problem.seconds is not None and problem.seconds >= GP_SECONDS and has("torch", "scipy"):
         return "gp", f"{len(problem.space)} numbers, few trials, each of {problem.seconds:.0f} s"

@@ -39,7 +39,7 @@ class Steered:
         allowed: Allowed | None = None,
     ) -> None:
         self.inner, self._word, self._seed, self._allowed = inner, word, seed, allowed
-        self._told = None if space is None else _finite(space)
+        self._told = None if space is None else finite(space)
         self._common = load().search_space.IntersectionSearchSpace(include_pruned=True)
         self._made: tuple[dict[str, Any], Controller] | None = None
 
@@ -52,7 +52,7 @@ class Steered:
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
         """Return the space that is drawn from at once."""
-        return self._told if self._told is not None else _finite(self._common.calculate(study))
+        return self._told if self._told is not None else finite(self._common.calculate(study))
 
     def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
         """Return a setting of that space."""
@@ -120,8 +120,8 @@ def _settings(rows: list[list[int]], space: Mapping[str, Any]) -> Settings:
     return np.asarray(rows, np.int64).reshape(len(rows), len(space))
 
 
-def _finite(space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the distributions with few values, in the order of their names: Optuna tells a space in any order."""
+def finite(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the distributions with few values, two or more, by name: Optuna tells a space in any order."""
     return {
         name: each
         for name, each in sorted(space.items())

@@ -14,6 +14,7 @@ from nbopt.studies.samplers import SAMPLERS, Fresh, Problem, changed, choose, pr
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 NUMBERS = {"x": FloatDistribution(0, 1), "y": IntDistribution(0, 9)}
+FEW = {"y": IntDistribution(0, 9), "c": CategoricalDistribution(["a", "b"])}
 WORDS = {**NUMBERS, "c": CategoricalDistribution(["a", "b"])}
 
 
@@ -30,6 +31,12 @@ WORDS = {**NUMBERS, "c": CategoricalDistribution(["a", "b"])}
         (Problem(NUMBERS, 5000, objectives=2), "nsga2"),
         (Problem(NUMBERS, 5000, constrained=True), "tpe"),
         (Problem({}, 60), "tpe"),
+        (Problem(FEW, 60), "surrogate"),
+        (Problem({**FEW, "one": IntDistribution(3, 3)}, 60), "surrogate"),
+        (Problem(FEW, 5000), "tpe"),  # its cost grows with the cube of the trials
+        (Problem(FEW, 60, conditional=True), "tpe"),
+        (Problem(FEW, 60, objectives=2), "tpe"),
+        (Problem({**FEW, "x": FloatDistribution(0, 1)}, 60), "tpe"),
     ],
 )
 def test_the_problem_decides(problem: Problem, word: str) -> None:
