@@ -8,7 +8,7 @@ PIP_INSTALL := HATCH_JUPYTER_BUILDER_SKIP_NPM=1 $(BIN)/python -m pip install --q
 RECIPE := pyproject.toml constraints/constraints.txt
 # The lab extension, built by node; only `make test` and a wheel need it.
 LAB := nbopt/labextension/package.json
-LAB_SOURCES := $(wildcard labextension/*.json labextension/src/*.ts labextension/src/*/*.ts labextension/style/* labextension/schema/*)
+LAB_SOURCES := $(wildcard labextension/*.json labextension/src/*.ts labextension/src/*/*.ts labextension/style/* labextension/schema/* labextension/*.mjs notebooks/*.ipynb)
 ROOMS := $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 .DEFAULT_GOAL := help

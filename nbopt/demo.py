@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,17 @@ def tutorials() -> Path:
     package = Path(__file__).parent
     checkout = package.parent / "notebooks"
     return checkout if (package.parent / "pyproject.toml").is_file() else package / "notebooks"
+
+
+def titles() -> dict[Path, str]:
+    """Return the tutorials with their titles; none where the package was installed without them."""
+    return {path: _title(path) for path in sorted(tutorials().glob("*.ipynb"))}
+
+
+def _title(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    written = next(("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"), "")
+    return written.split("\n", maxsplit=1)[0].lstrip("# ") or notebook.stem
 
 
 def run_demo(source: Path, output: Path, parameters: Mapping[str, Any], stream: TextIO) -> Demo:

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from nbopt.cli import FAILED, INTERRUPTED, OK, USAGE, main
-from nbopt.demo import DemoFailed, ProgressLine, last_table, run_demo, tutorials
+from nbopt.demo import DemoFailed, ProgressLine, last_table, run_demo, titles, tutorials
 from nbopt.errors import MissingExtra
 from nbopt.runs import Run, RunStore
 
@@ -228,6 +228,9 @@ def test_demo_without_papermill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_tutorials_of_a_checkout() -> None:
     assert tutorials().name == "notebooks"
     assert (tutorials().parent / "pyproject.toml").is_file()
+    found = {path.stem: title for path, title in titles().items()}
+    assert found["quickstart"] == "Quickstart: a PyTorch model, smaller and faster, with proof"
+    assert all(found.values())
 
 
 def test_the_line_of_progress_in_a_terminal() -> None:

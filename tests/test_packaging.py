@@ -173,6 +173,9 @@ def test_the_wheel_brings_the_lab_extension_prebuilt_and_once(wheel: zipfile.Zip
     assert f"{place}{built['load']}" in names
     assert {"extension", "mimeExtension", "style"} <= built.keys()
     assert f"{place}schemas/nbopt/plugin.json" in names
+    offered = json.loads(wheel.read(f"{place}tutorials/list.json"))
+    assert [each["name"] for each in offered] == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert all(f"{place}tutorials/{each['name']}" in names for each in offered)
     assert [name for name in names if name.startswith("nbopt/labextension/")] == []
 
 

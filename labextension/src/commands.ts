@@ -2,7 +2,10 @@
 
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { InputDialog, showErrorMessage, type ICommandPalette } from '@jupyterlab/apputils';
+import type { ILauncher } from '@jupyterlab/launcher';
 import { NotebookActions, type INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
+import { LabIcon } from '@jupyterlab/ui-components';
+import { openTutorial } from './tutorials';
 
 export const CATEGORY = 'nbopt';
 
@@ -12,7 +15,15 @@ export namespace CommandIDs {
   export const interrupt = 'nbopt:interrupt-and-keep';
   export const runs = 'nbopt:show-runs';
   export const compare = 'nbopt:compare-selected';
+  export const tutorial = 'nbopt:open-tutorial';
 }
+
+/** An interval that lies beyond zero. */
+const SVG = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" width="16">
+  <path fill="none" class="jp-icon3" stroke="#616161" stroke-width="1.8" stroke-linecap="round" d="M5 3v18M9 12h11M9 9v6M20 9v6"/>
+  <circle class="jp-icon3" fill="#616161" cx="14.5" cy="12" r="3"/>
+</svg>`;
+export const ICON = new LabIcon({ name: 'nbopt:icon', svgstr: SVG });
 
 const MAGIC = '%optimize';
 /** After a bar only techniques can stand, and not the magic's other verbs. */
@@ -27,7 +38,13 @@ interface Acts {
   readonly canCompare: () => boolean;
 }
 
-export function addCommands(app: JupyterFrontEnd, tracker: INotebookTracker, palette: ICommandPalette | null, acts: Acts): void {
+export function addCommands(
+  app: JupyterFrontEnd,
+  tracker: INotebookTracker,
+  palette: ICommandPalette | null,
+  launcher: ILauncher | null,
+  acts: Acts
+): void {
   const { commands } = app;
   const open = (): boolean => tracker.currentWidget !== null;
   commands.addCommand(CommandIDs.insert, {
@@ -74,9 +91,21 @@ export function addCommands(app: JupyterFrontEnd, tracker: INotebookTracker, pal
     isEnabled: acts.canCompare,
     execute: acts.compare
   });
+  commands.addCommand(CommandIDs.tutorial, {
+    label: args => (args['isLauncher'] === true ? 'Tutorials' : 'Open a Tutorial\u2026'),
+    caption: 'Copy a tutorial that came with nbopt into this folder, and open it',
+    icon: args => (args['isPalette'] === true ? undefined : ICON),
+    describedBy: { args: { type: 'object', properties: { cwd: { type: 'string' }, name: { type: 'string' } } } },
+    execute: args => {
+      const beside = tracker.currentWidget?.context.path.split('/').slice(0, -1).join('/') ?? '';
+      const folder = typeof args['cwd'] === 'string' ? args['cwd'] : beside;
+      return openTutorial(app, folder, typeof args['name'] === 'string' ? args['name'] : null);
+    }
+  });
   for (const command of Object.values(CommandIDs)) {
-    palette?.addItem({ command, category: CATEGORY });
+    palette?.addItem({ command, category: CATEGORY, args: { isPalette: true } });
   }
+  launcher?.add({ command: CommandIDs.tutorial, category: CATEGORY, args: { isLauncher: true } });
 }
 
 /** Ask which technique, of those that the kernel's own completion knows: none is named here. */

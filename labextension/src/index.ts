@@ -2,6 +2,7 @@
 
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, MainAreaWidget } from '@jupyterlab/apputils';
+import { ILauncher } from '@jupyterlab/launcher';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { Widget } from '@lumino/widgets';
@@ -18,13 +19,14 @@ const plugin: JupyterFrontEndPlugin<void> = {
   description: 'A panel of the runs of all open notebooks, and commands.',
   autoStart: true,
   requires: [INotebookTracker],
-  optional: [ICommandPalette, ISettingRegistry, ILayoutRestorer],
+  optional: [ICommandPalette, ISettingRegistry, ILayoutRestorer, ILauncher],
   activate: async (
     app: JupyterFrontEnd,
     tracker: INotebookTracker,
     palette: ICommandPalette | null,
     registry: ISettingRegistry | null,
-    restorer: ILayoutRestorer | null
+    restorer: ILayoutRestorer | null,
+    launcher: ILauncher | null
   ): Promise<void> => {
     let template = TEMPLATE;
     const compare = (): void => {
@@ -41,7 +43,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const panel = new RunsPanel(tracker, compare);
     app.shell.add(panel, 'left', { rank: 600, type: 'nbopt' });
     restorer?.add(panel, panel.id);
-    addCommands(app, tracker, palette, {
+    addCommands(app, tracker, palette, launcher, {
       template: () => template,
       showRuns: () => app.shell.activateById(panel.id),
       compare,

@@ -204,7 +204,9 @@ def _empty(spec: dataclasses.Field[Any]) -> tuple[Any, ...]:
     return (made,) if made in ({}, []) else ()
 
 
-_EMPTY = {spec.name: _empty(spec) for spec in dataclasses.fields(Run)} | {
+ALWAYS = ("id", "name", "recipe", "label", "runtime", "status")
+"""Fields that the schema requires of each run, empty or not."""
+_EMPTY = {spec.name: _empty(spec) for spec in dataclasses.fields(Run) if spec.name not in ALWAYS} | {
     name: ([],) for name in ("steps", "seeds", "notes")
 }
 

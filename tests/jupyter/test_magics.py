@@ -9,6 +9,7 @@ import pytest
 
 import nbopt
 from nbopt.comparison import Comparison
+from nbopt.demo import titles
 from nbopt.errors import DataError, ExportError, GateFailed, ModelError, NbOptError, OptionError
 from nbopt.history import RunCard, RunList
 from nbopt.runs import RunStore
@@ -48,6 +49,9 @@ def test_errors_are_short_and_plain(shell: Shell) -> None:
 def test_help_and_doctor_show_themselves(shell: Shell) -> None:
     page = shell.ok("%optimize")
     assert "quantize" in repr(page)
+    for path, title in titles().items():
+        assert title in repr(page)
+        assert str(path) in repr(page)
     assert shell.ok("%optimize quantize --help") == shell.ok("%optimize help quantize")
     assert "--dtype" in repr(shell.ok("%optimize help quantize"))
     assert "ONNX Runtime" in repr(shell.ok("%optimize doctor"))

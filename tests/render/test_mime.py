@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from nbopt import render
 from nbopt.comparison import Comparison
+from nbopt.render.mime import ALWAYS
 from nbopt.runs import Run
 from tests.render.sample_runs import BASELINE, ENVIRONMENT, EVERYTHING, INT8, REFUSED, any_comparison, run_of
 
@@ -148,6 +149,14 @@ def test_two_hundred_rows_are_a_bundle_of_less_than_300_kb_and_two_thousand_keep
     assert len(large["runs"]) == 2000
     assert not any(word.endswith("runs") for word in large["left_out"])
     valid(large)
+
+
+def test_what_the_schema_requires_is_there_though_it_is_empty() -> None:
+    required = render.schema()["$defs"]["run"]["required"]
+    assert list(ALWAYS) == required
+    body = render.payload(Comparison([Run()]))
+    assert set(required) <= body["runs"][0].keys()
+    valid(body)
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nbopt.demo import titles
 from nbopt.errors import OptionError, nearest
 from nbopt.jupyter.options import GROUPS, groups_of
 from nbopt.jupyter.verbs import Verb, all_verbs
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nbopt.jupyter.session import Session
 
 START = "%optimize use model --train train_dl --valid valid_dl --metric accuracy"
+OPENED = "in JupyterLab a tile of the launcher, and nbopt: Open a Tutorial in the palette, open a copy of one"
 UNITS = {"": "", "s": " (10m, 90s, 2h)", "ms": " (2ms)", "bytes": " (5MB)", "x": " (2x)"}
 
 
@@ -71,6 +73,7 @@ def overview() -> HelpPage:
             Sheet("%optimize VERB, or techniques in order with | between them", rows=(("start with", START),)),
             Sheet("verbs", rows=tuple(verbs)),
             Sheet("techniques", rows=tuple(techniques), note="%optimize help quantize: the options of one"),
+            Sheet("tutorials", rows=tuple((title, str(path)) for path, title in titles().items()), note=OPENED),
         )
     )
 
