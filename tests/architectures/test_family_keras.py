@@ -145,4 +145,4 @@ def test_the_gradient_of_a_mixture_is_that_of_differences(family: Family) -> Non
         step = rng.normal(size=len(row))
         up[at] += 1e-2 * step
         down[at] -= 1e-2 * step
-        assert slopes[at] @ step == pytest.approx((value(up) - value(down)) / 2e-2, rel=0.05, abs=5e-3)
+        assert slopes[at] @ step == pytest.approx((value(up) - value(down)) / 2e-2, rel=0.1, abs=5e-3)
