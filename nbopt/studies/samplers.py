@@ -24,7 +24,12 @@ STARTUP_TRIALS = 10
 """Trials at random before a sampler has anything to learn from: Optuna's own default for TPE and GP."""
 
 GP_TRIALS, GP_DIMENSIONS = 100, 10
-"""A Gaussian process learns most from few trials; its cost grows with their cube."""
+"""A Gaussian process learns most from few trials; its cost grows with their cube.
+
+In finite spaces that of `nbopt.controllers` takes some 5 ms a trial. On the tables of HPOBench and HPOLib (12 tables,
+20 seeds, 100 trials) it chose better settings than Optuna's TPE 144 times, and worse ones 83 times; TPE that tries no
+setting twice did so 108 and 121 times.
+"""
 
 GP_SECONDS = 10.0
 """A Gaussian process took 0.2 s a trial (64 trials, 14 s): 2% of a trial of 10 s, and 20% of one of a second."""
