@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +22,7 @@ from nbopt.errors import (
     Interrupted,
     ModelError,
     NbOptError,
+    NbOptWarning,
     OptionError,
     StoreError,
     disk_error,
@@ -103,10 +105,10 @@ def optimize(
     limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
     metric = metric_of(workload.metric, output=workload.output)
     if max_drop is not None and metric.bounded and max_drop >= 1:
-        raise OptionError(
-            f"max_drop below 1 for {metric.name}, which is 1 at most",
-            f"{max_drop!r}, with which all of it may be lost",
-            f"0.01 or 1% for one point, {max_drop / 100:g} for {max_drop:g}",
+        warnings.warn(
+            f"max_drop={max_drop:g} lets all of {metric.name} go, which is 1 at most; 0.01 or 1% is one point",
+            NbOptWarning,
+            stacklevel=2,
         )
     settings = Settings(measure, threads, max_drop, seed, progress, max_size, max_latency)
     chosen = choose_runtimes(workload, runtimes)
