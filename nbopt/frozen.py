@@ -229,14 +229,24 @@ def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int | None, ...]:
     return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
 
 
+MOST_AXES = 3
+"""Axes of a batch of sequences: rows, length, features."""
+
+
 def opened(signature: tuple[Leaf, ...], row: Inputs) -> tuple[Leaf, ...]:
-    """Return a signature with each axis open in which a row of another split differs; as it is where nothing fits."""
+    """Return a signature with each axis open in which a row of another split differs; as it is where nothing fits.
+
+    Inputs of more than three axes keep theirs: pictures of two sizes are so by choice, and an exporter that is told of
+    any size writes a slower file, or one that is wrong for the other size (torch 2.13's of AdaptiveAvgPool2d).
+    """
     arrays = leaves(row)
     named = not isinstance(row, dict) or list(row) == [leaf.name for leaf in signature]
     if not named or [array.ndim for array in arrays] != [len(leaf.shape) for leaf in signature]:
         return signature
 
     def shape(leaf: Leaf, array: Any) -> tuple[int | None, ...]:
+        if array.ndim > MOST_AXES:
+            return leaf.shape
         return (None, *(s if s == a else None for s, a in zip(leaf.shape[1:], array.shape[1:], strict=True)))
 
     return tuple(replace(leaf, shape=shape(leaf, array)) for leaf, array in zip(signature, arrays, strict=True))
