@@ -14,6 +14,7 @@ from nbopt.errors import MissingExtra, OptionError, nearest
 from nbopt.studies.extra import EXTRA, has, load
 from nbopt.studies.steering import Steered, finite
 from nbopt.studies.suggesting import contains, values_in
+from nbopt.studies.wrapping import Around
 
 STEERED = tuple(word for word in CONTROLLERS if word != "chance")
 """Controllers that a study may have: Optuna's own random search is "random"."""
@@ -187,14 +188,12 @@ def _need(*packages: str) -> None:
             raise MissingExtra(package, EXTRA, "this sampler")
 
 
-class Fresh:
+class Fresh(Around):
     """Draw as another sampler does, but no setting that the study has tried or is trying.
 
     In a finite space TPE comes back to the best setting again and again. A trial there costs as much as any
     other, and tells of noise, not of the space; the finalists' repeats tell of noise. What is tried instead lies
     beside it, one step at a time. Parameters outside the space that all trials share are left alone.
-
-    It has the methods of Optuna's `BaseSampler`, which it can't name as its base: Optuna is imported late.
 
     Args:
         inner: A sampler of Optuna.
@@ -202,7 +201,7 @@ class Fresh:
     """
 
     def __init__(self, inner: Any, seed: int | None = None) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._rng = np.random.default_rng(seed)
 
     def __str__(self) -> str:
@@ -242,18 +241,6 @@ class Fresh:
         step = distribution.step or 1
         ways = [value + way for way in (-step, step) if contains(distribution, value + way)]
         return {**drawn, name: ways[int(self._rng.integers(len(ways)))]}
-
-    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        """Return the value of one parameter outside that space."""
-        return self.inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: Any, trial: Any) -> None:
-        """Tell the sampler of a trial to come."""
-        self.inner.before_trial(study, trial)
-
-    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-        """Tell the sampler of a trial's end."""
-        self.inner.after_trial(study, trial, state, values)
 
 
 def _tried(study: Any, trial: Any) -> set[tuple[tuple[str, Any], ...]]:

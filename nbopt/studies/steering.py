@@ -10,16 +10,16 @@ import numpy as np
 from nbopt.controllers import Allowed, Controller, Grid, History, Settings, controller_of
 from nbopt.studies.extra import load
 from nbopt.studies.suggesting import values_in
+from nbopt.studies.wrapping import Around
 
 MOST_OPTIONS = 64
 """Values up to which a number is a dimension of a controller's space; finer ones, and logarithmic ones, TPE draws."""
 
 
-class Steered:
+class Steered(Around):
     """Draw the finite parameters by a controller, all others by another sampler.
 
-    A candidate that failed, was pruned or broke a constraint counts as one that failed. It has the methods of Optuna's
-    `BaseSampler`, which it can't name as its base: Optuna is imported late.
+    A candidate that failed, was pruned or broke a constraint counts as one that failed.
 
     Args:
         word: One of `nbopt.controllers.CONTROLLERS`.
@@ -38,7 +38,8 @@ class Steered:
         space: Mapping[str, Any] | None = None,
         allowed: Allowed | None = None,
     ) -> None:
-        self.inner, self._word, self._seed, self._allowed = inner, word, seed, allowed
+        super().__init__(inner)
+        self._word, self._seed, self._allowed = word, seed, allowed
         self._told = None if space is None else finite(space)
         self._common = load().search_space.IntersectionSearchSpace(include_pruned=True)
         self._made: tuple[dict[str, Any], Controller] | None = None
@@ -74,18 +75,6 @@ class Steered:
             )
             self._made = dict(space), controller_of(self._word, grid, seed=self._seed, allowed=self._allowed)
         return self._made[1]
-
-    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        """Return the value of one parameter outside that space."""
-        return self.inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: Any, trial: Any) -> None:
-        """Tell the other sampler of a trial to come."""
-        self.inner.before_trial(study, trial)
-
-    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-        """Tell the other sampler of a trial's end."""
-        self.inner.after_trial(study, trial, state, values)
 
 
 def history_of(study: Any, space: Mapping[str, Any], number: int | None = None) -> History:

@@ -143,6 +143,7 @@ def test_the_gradient_of_a_mixture_is_that_of_differences(family: Family) -> Non
     for at, row in enumerate(weights):
         up, down = [[*map(np.copy, weights)] for _ in range(2)]
         step = rng.normal(size=len(row))
-        up[at] += 1e-2 * step
-        down[at] -= 1e-2 * step
-        assert slopes[at] @ step == pytest.approx((value(up) - value(down)) / 2e-2, rel=0.1, abs=5e-3)
+        # Small: over a step of 1e-2 the kinks of ReLU and of pooling move the difference by 7%, here by 1%.
+        up[at] += 1e-3 * step
+        down[at] -= 1e-3 * step
+        assert slopes[at] @ step == pytest.approx((value(up) - value(down)) / 2e-3, rel=0.03, abs=1e-3)

@@ -145,7 +145,8 @@ def test_candidates_learn_together_and_the_users_model_stays(digits: Digits) -> 
     workload.framework.fit(family.model, plan, family.context.fitting(teach=lessons, score=None))
     assert lessons.step == steps
     after = [family.judged(setting)[1] for setting in settings]
-    assert np.mean(after) > np.mean(before) + 0.03
+    # Half-width candidates of a trained network begin at 0.8: a fifth of their errors must go.
+    assert 1 - np.mean(after) < 0.8 * (1 - np.mean(before))
     now = workload.framework.state(workload.model)
     assert all(torch.equal(now[name], value) for name, value in untouched.items())
 
