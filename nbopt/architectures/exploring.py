@@ -14,8 +14,9 @@ import numpy as np
 
 from nbopt.architectures.latency import Latency
 from nbopt.architectures.space import Space
-from nbopt.controllers import History, Settings, controller_of
+from nbopt.controllers import History, Settings
 from nbopt.errors import NbOptError, OptionError
+from nbopt.studies.asking import proposer_of
 
 Array = np.ndarray[Any, Any]
 
@@ -153,7 +154,7 @@ def explored(
         judge: Gives a candidate's quality.
         latency: The table.
         limits: Latencies in milliseconds.
-        word: Word of a controller.
+        word: Word of a controller, or "tpe".
         trials: Candidates in all, shared out alike among the limits.
         seed: Of the draws.
         going: Asked before each candidate.
@@ -167,7 +168,7 @@ def explored(
     told = Explored(tuple(looks)).history if looks else History.empty(space.grid)
     ended = ""
     for rung, limit in enumerate(limits):
-        controller = controller_of(word, space.grid, seed=seed + rung, allowed=_within(latency, limit))
+        controller = proposer_of(word, space.grid, seed=seed + rung, allowed=_within(latency, limit))
         until = trials * (rung + 1) // len(limits)
         while len(looks) < until:
             if not going():

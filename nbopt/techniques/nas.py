@@ -11,6 +11,8 @@ from nbopt.controllers import CONTROLLERS
 from nbopt.errors import ModelError, OptionError
 from nbopt.options import option
 from nbopt.planning import lengthened, refuse_quantized
+from nbopt.studies.asking import TPE
+from nbopt.studies.extra import load
 from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._nas.building import Building, Picked, source_of
 from nbopt.techniques._nas.choosing import settled
@@ -21,7 +23,7 @@ from nbopt.techniques._nas.telling import table_of, words_of
 from nbopt.training import TrainingPlan
 
 RANDOM, UNIFORM = "random", "uniform"
-WORDS = (*(word for word in CONTROLLERS if word != "chance"), RELAXED, RANDOM, UNIFORM)
+WORDS = (*(word for word in CONTROLLERS if word != "chance"), TPE, RELAXED, RANDOM, UNIFORM)
 
 EPOCHS, BUILT_EPOCHS = 3, 10
 """Passes over train where nobody says how many: of a candidate with shared weights, and of one that has none."""
@@ -49,9 +51,10 @@ class Nas(Technique):
 
     controller: str = option(
         "surrogate",
-        "what proposes candidates: surrogate, a Gaussian process, for tens of them; evolution, for thousands (Real et "
-        "al. 2019, arXiv:1802.01548); policy, by a policy gradient; relaxed, by gradients of a mixture of all (FBNet, "
-        "Wu et al. 2019, arXiv:1812.03443); random; uniform scales all widths alike",
+        "what proposes candidates: surrogate, a Gaussian process, for tens of them; tpe, Optuna's Parzen estimators; "
+        "evolution, for thousands (Real et al. 2019, arXiv:1802.01548); policy, by a policy gradient; relaxed, by "
+        "gradients of a mixture of all (FBNet, Wu et al. 2019, arXiv:1812.03443); random; uniform scales all widths "
+        "alike",
         choices=WORDS,
     )
     change: tuple[str, ...] = option((), "only these of width, kernel, block; none means all that the model has")
@@ -119,12 +122,15 @@ class Nas(Technique):
             OptionError: Options don't go together, the budget is too small for one candidate, or none is as fast as
                 asked for.
             DataError: There is no train data for candidates of a body, or no labels to choose by.
+            MissingExtra: The controller is Optuna's, which is not installed.
         """
         refuse_quantized(draft, "nas", "candidates have other weights and other ranges than those that were quantized")
         if draft.hold or draft.pace:
             raise OptionError(
                 "nas before what masks weights of the model", "masks, which fit no other architecture", "nas | prune"
             )
+        if self.controller == TPE:
+            load()  # told before anything is timed or trained, where it is not installed
         if self.build is not None:
             return self._by_hand(draft, context)
         if self.controller in (RANDOM, UNIFORM):

@@ -273,7 +273,7 @@ def test_distillation_teaches_what_was_found(digits: Digits) -> None:
     assert context.score(trained.model) > 0.7
 
 
-@pytest.mark.parametrize("controller", ["relaxed", "evolution", "policy"])
+@pytest.mark.parametrize("controller", ["relaxed", "evolution", "policy", "tpe"])
 def test_every_controller_finds_candidates(digits: Digits, controller: str) -> None:
     context = hunt_of(digits, Budget()).context
     step = Nas(controller=controller, trials=8, timed=12, shared_epochs=1, finalists=2, epochs=1)

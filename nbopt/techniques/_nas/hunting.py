@@ -65,7 +65,7 @@ class Hunt:
         family: The model and its candidates; its weights are trained in place.
         plan: The shared training.
         purse: What all of it may cost.
-        controller: Word of `nbopt.controllers.CONTROLLERS`.
+        controller: Word of `nbopt.studies.asking.proposer_of`, or `RELAXED`.
         trials: Candidates that are looked at.
         timed: Candidates that are timed for the table.
         finalists: Candidates that are built at most.
