@@ -9,7 +9,6 @@ RECIPE := pyproject.toml constraints/constraints.txt
 # The lab extension, built by node; only `make test` and a wheel need it.
 LAB := nbopt/labextension/package.json
 LAB_SOURCES := $(wildcard labextension/*.json labextension/src/*.ts labextension/src/*/*.ts labextension/style/* labextension/schema/* labextension/*.mjs notebooks/*.ipynb)
-ROOMS := $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab bench lint format install clean
@@ -26,11 +25,7 @@ test: lint $(VENV)/.installed-litert-torch $(LAB) ## everything that CI checks
 	cd labextension && npm test
 	@# Set-up ends here: with the data in its cache, no test needs a network.
 	$(BIN)/python -m nbopt.datasets fetch
-	@# A process for each room: what one framework left for the garbage collector is not collected in another's test,
-	@# and a crash in native code names its room. All rooms run, whatever one of them says.
-	@status=0; for room in $(ROOMS) 'tests/test_*.py'; do \
-	  echo "== $$room"; $(BIN)/python -m pytest $$room || { status=1; failed="$$failed $$room"; }; done; \
-	test $$status = 0 || echo "failed:$$failed" >&2; exit $$status
+	@.ci/rooms
 
 lab: $(LAB) ## build the lab extension (needs node 20 and npm)
 
