@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 import time
 import warnings
@@ -101,7 +102,7 @@ def optimize(
         raise OptionError("threads of 1 or more", str(threads), "threads=1")
     if not 1 <= seeds <= MOST_SEEDS:
         raise OptionError(f"seeds between 1 and {MOST_SEEDS}", str(seeds), "seeds=3")
-    recipe = Recipe.of(*techniques, seed=seed)
+    recipe = _recipe_of(techniques, seed)
     limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
     metric = metric_of(workload.metric, output=workload.output)
     if max_drop is not None and metric.bounded and max_drop >= 1:
@@ -141,6 +142,19 @@ def optimize(
         failed.comparison = result
         raise failed
     return result
+
+
+def _recipe_of(techniques: Sequence[Technique | Recipe | str], seed: int) -> Recipe:
+    """Return the recipe; one with `--max-latency` in its text is told that a function has an argument for that."""
+    try:
+        return Recipe.of(*techniques, seed=seed)
+    except OptionError as error:
+        keyword = error.came.removeprefix("--").replace("-", "_")
+        if keyword not in inspect.signature(optimize).parameters:
+            raise
+        raise OptionError(
+            "the recipe's own options in its text", error.came, f"nbopt.optimize(work, ..., {keyword}=...)"
+        ) from error
 
 
 def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[str], seeds: int = 1) -> Iterator[Run]:

@@ -224,6 +224,13 @@ def test_nan_in_outputs() -> None:
 # Words and numbers
 
 
+def test_an_option_of_the_line_in_a_recipes_text_names_the_argument() -> None:
+    work = Workload(model(), valid=(X, Y))
+    with pytest.raises(OptionError) as caught:
+        optimize(work, "prune --structured --max-latency 2ms")
+    assert "max_latency=" in told(caught.value)
+
+
 @pytest.mark.parametrize(
     ("line", "do"),
     [

@@ -126,7 +126,7 @@ def test_weights_are_drawn_anew_by_the_layers_own_initialisers() -> None:
     assert all(np.array_equal(one, other) for one, other in zip(first, FRAMEWORK.state(model), strict=True))
 
 
-@pytest.mark.parametrize("recipe", ["amp", "regularize --anyway --dropout 0.2", "prune --structured", "distill"])
+@pytest.mark.parametrize("recipe", ["amp", "regularize --anyway --dropout 0.2", "prune --structured", "distill", "nas"])
 def test_what_it_does_not_get_is_refused_with_a_way_out(recipe: str) -> None:
     x, y = halves()
     work = nbopt.Workload(cnn(), train=(x[:100], y[:100]), valid=(x[500:], y[500:]))
