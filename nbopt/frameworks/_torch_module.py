@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,19 @@ def folded(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def clone(model: torch.nn.Module) -> torch.nn.Module:
+def clone(model: torch.nn.Module, sharing: Iterable[torch.Tensor] = ()) -> torch.nn.Module:
     """Return an independent copy in evaluation mode, of what torch.compile or DataParallel wraps.
+
+    Args:
+        model: The model.
+        sharing: Weights that the copy may have in common with it, since they will be replaced there.
 
     Raises:
         ModelError: Neither deepcopy nor pickle can copy it.
     """
     model = plain(model)
     try:
-        twin = copy.deepcopy(model)
+        twin = copy.deepcopy(model, {id(weight): weight for weight in sharing})
     except (RuntimeError, TypeError, AttributeError) as first:
         # Non-leaf tensors (weight norm, pruning masks) defeat deepcopy; pickling detaches nothing either, but
         # goes through state that such modules define for it.

@@ -12,6 +12,9 @@ from nbopt.errors import ModelError, OptionError
 
 Array = np.ndarray[Any, Any]
 
+AT_ONCE = 1 << 18
+"""Blocks of a pattern that are ranked at a time: the order of a weight's elements takes twice its own memory."""
+
 
 def magnitude_masks(weights: Mapping[str, Array], sparsity: float) -> dict[str, Array]:
     """Return which weights stay: the largest by absolute value, over all layers together; see `smallest_go`."""
@@ -39,20 +42,30 @@ def smallest_go(scores: Mapping[str, Array], sparsity: float | Mapping[str, floa
     if isinstance(sparsity, Mapping):
         parts = (smallest_go({name: value}, sparsity[name]) for name, value in scores.items())
         return {name: mask for part in parts for name, mask in part.items()}
-    flat = np.concatenate([np.asarray(value, np.float64).ravel() for value in scores.values()])
-    starts = np.cumsum([0, *(value.size for value in scores.values())])
-    for start, end in itertools.pairwise(starts.tolist()):
-        flat[start + int(np.argmax(flat[start:end]))] = np.inf
+    # One copy of all scores at a time, in their own dtype: of a large model three would not fit.
+    flat = np.concatenate([np.ravel(value) for value in scores.values()])
+    best = {name: int(np.argmax(value)) for name, value in scores.items()}
+    starts = itertools.accumulate((value.size for value in scores.values()), initial=0)
+    for start, place in zip(starts, best.values(), strict=False):
+        flat[start + place] = np.inf
+    masks = {name: np.ones(value.shape, dtype=bool) for name, value in scores.items()}
     going = min(round(sparsity * flat.size), flat.size - len(scores))
-    keep = np.ones(flat.size, dtype=bool)
-    if going > 0:
-        # A stable choice among ties, so that the same model is pruned alike everywhere.
-        threshold = np.partition(flat, going - 1)[going - 1]
-        below = flat < threshold
-        keep[below] = False
-        keep[np.flatnonzero(flat == threshold)[: going - int(below.sum())]] = False
-    pieces = np.split(keep, starts[1:-1])
-    return {name: part.reshape(value.shape) for (name, value), part in zip(scores.items(), pieces, strict=True)}
+    if going <= 0:
+        return masks
+    flat.partition(going - 1)
+    threshold = flat[going - 1]
+    # A stable choice among ties, so that the same model is pruned alike everywhere.
+    ties = going - int((flat[:going] < threshold).sum())
+    del flat
+    for name, value in scores.items():
+        line, keep = np.ravel(value), masks[name].reshape(-1)
+        keep[line < threshold] = False
+        equal = np.flatnonzero(line == threshold)
+        equal = equal[equal != best[name]][:ties]
+        keep[equal] = False
+        keep[best[name]] = True
+        ties -= len(equal)
+    return masks
 
 
 def read_pattern(text: str) -> tuple[int, int]:
@@ -82,10 +95,12 @@ def pattern_masks(scores: Mapping[str, Array], n: int, m: int, axes: Mapping[str
     for name, value in scores.items():
         moved = np.moveaxis(np.asarray(value), axes[name], -1)
         whole = moved.shape[-1] // m * m
-        blocks = moved[..., :whole].reshape(*moved.shape[:-1], -1, m)
-        order = np.argsort(-blocks, axis=-1, kind="stable")
+        blocks = moved[..., :whole].reshape(-1, m)
         keep = np.zeros(blocks.shape, dtype=bool)
-        np.put_along_axis(keep, order[..., :n], True, axis=-1)
+        for start in range(0, len(blocks), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            order = np.argsort(-blocks[some], axis=-1, kind="stable")
+            np.put_along_axis(keep[some], order[:, :n], True, axis=-1)
         mask = np.ones(moved.shape, dtype=bool)
         mask[..., :whole] = keep.reshape(*moved.shape[:-1], whole)
         masks[name] = np.ascontiguousarray(np.moveaxis(mask, -1, axes[name]))

@@ -65,9 +65,9 @@ def importance(width: Width, scores: Mapping[str, Array]) -> Array:
     for cut in width.cuts:
         if cut.weight not in scores:
             continue
-        value = np.asarray(scores[cut.weight], np.float64)
+        value = scores[cut.weight]
         others = tuple(axis for axis in range(value.ndim) if axis != cut.axis % value.ndim)
-        places = value.sum(others)
+        places = value.sum(others, dtype=np.float64)
         held = cut.units >= 0
         squares = np.bincount(cut.units[held], places[held], minlength=width.size)
         norms = np.sqrt(squares / np.maximum(np.bincount(cut.units[held], minlength=width.size), 1))

@@ -107,8 +107,10 @@ def taylor(model: Any, loss: Any, batches: Iterator[Batch]) -> dict[str, Array]:
         for variable, gradient in zip(variables, gradients, strict=True):
             if gradient is not None:
                 product = np.asarray(tf.convert_to_tensor(gradient), np.float32) * variable.numpy()
-                sums[names[id(variable)]] += product.astype(np.float32) ** 2
-    return {name: value / max(1, count) for name, value in sums.items()}
+                sums[names[id(variable)]] += product.astype(np.float32, copy=False) ** 2
+    for name in sums:
+        sums[name] /= max(1, count)
+    return sums
 
 
 def _is_weight(variable: Any) -> bool:

@@ -100,13 +100,15 @@ def taylor(model: nn.Module, loss: Any, batches: Iterator[Batch]) -> dict[str, A
             count += 1
             for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
                 if gradient is not None:
-                    sums[name] += (gradient.detach() * parameter.detach()).float() ** 2
+                    product = gradient.detach().float() * parameter.detach()
+                    sums[name].addcmul_(product, product)
+            del gradients  # before the next ones are there too
     finally:
         for name, parameter in named.items():
             parameter.requires_grad_(flags[name])
         for module, training in modes:
             module.training = training
-    return {name: (value / max(1, count)).cpu().numpy() for name, value in sums.items()}
+    return {name: value.div_(max(1, count)).cpu().numpy() for name, value in sums.items()}
 
 
 def _labels(batch: Batch, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:

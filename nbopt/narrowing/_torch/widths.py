@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class TracedModule:
         self.model = attention.with_slim_attention(folded(clone(model)))
         self.inputs = tensors(self.model, example)
         self.widths, self.notes = find_widths(self.model, self.inputs)
+        gc.collect()  # the graph that was followed holds a copy of the model, and goes round in circles
         self.notes += self._without_broken()
         if not self.widths:
             raise ModelError(
@@ -51,7 +53,7 @@ class TracedModule:
 
     def remove(self, model: nn.Module, going: Mapping[str, Array]) -> nn.Module:
         """Return a copy without some units."""
-        smaller = narrowed(clone(model), self.widths, going)
+        smaller = narrowed(model, self.widths, going)
         try:
             with torch.no_grad():
                 call(smaller, self.inputs)
@@ -95,7 +97,7 @@ class TracedModule:
             expected = call(silent, self.inputs)
             del silent  # one copy at a time: a large model may just fit
             try:
-                came = call(narrowed(clone(self.model), widths, going), self.inputs)
+                came = call(narrowed(self.model, widths, going), self.inputs)
             except STOPPED as error:
                 return f"the model stops without ({first_line(error)}); write flatten(1) or -1 for a number of channels"
         if came.shape != expected.shape:
@@ -109,22 +111,26 @@ class TracedModule:
 
 
 def narrowed(model: nn.Module, widths: Sequence[Width], going: Mapping[str, Array]) -> nn.Module:
-    """Return the model without some units, in place."""
+    """Return a copy of the model without some units. What is sliced is not copied whole first."""
+    places = kept_places(widths, going)
+    parameters = list(model.named_parameters(remove_duplicate=False))
+    whole = {id(value) for name, value in parameters if name not in places}
+    model = clone(model, [value for name, value in parameters if name in places and id(value) not in whole])
     modules = dict(model.named_modules())
     values = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     touched: dict[str, dict[str, torch.Tensor]] = {}
-    for weight, axes in kept_places(widths, going).items():
+    for weight, axes in places.items():
         owner, _, name = weight.rpartition(".")
         value = values[weight].detach()
         for axis, stays in axes.items():
             value = value.index_select(axis, torch.from_numpy(np.flatnonzero(stays)).to(value.device))
-        touched.setdefault(owner, {})[name] = value.clone()
+        touched.setdefault(owner, {})[name] = value
     for owner, changed in touched.items():
         module = modules[owner]
         if isinstance(module, nn.RNNBase):
-            whole = {name: p.detach() for name, p in module.named_parameters()} | changed
+            weights = {name: p.detach() for name, p in module.named_parameters()} | changed
             parent, _, name = owner.rpartition(".")
-            setattr(modules[parent], name, recurrent.made_again(module, whole))
+            setattr(modules[parent], name, recurrent.made_again(module, weights))
             continue
         for name, value in changed.items():
             old = getattr(module, name)
