@@ -83,7 +83,10 @@ class Watch:
             rank = self._rank(score, loss)
             # A tie goes to the later state: at equal quality the one that saw more data.
             if rank >= self._best:
-                self._best, self._best_epoch, self.best_state = rank, epoch, self._state()
+                # The old copy goes first, for memory: were it interrupted here, the model itself has the best state.
+                self.best_state = None
+                self._best, self._best_epoch = rank, epoch
+                self.best_state = self._state()
         if self._patience.see(*self._watched(score, loss)):
             what = {"loss": "the loss", "metric": "the metric", "both": "the loss and the metric"}[self.plan.monitor]
             epochs = f"{self.plan.patience} epoch{'s' if self.plan.patience > 1 else ''}"
