@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -23,6 +24,10 @@ from nbopt.workload import Workload
 
 Array = np.ndarray[Any, Any]
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says nothing: the first imports a framework, and the machine is shared.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -218,7 +218,7 @@ def test_nothing_is_left_over_when_freezing_fails(tmp_path: Any, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 3))
 def test_ragged_parts_join_with_the_ignored_label(widths: list[int], rows: int) -> None:
     parts = [np.full((rows, width), width) for width in widths]

@@ -53,7 +53,7 @@ def test_the_start_has_all_weights() -> None:
     assert all(mask.all() for mask in FACTORS.masks(SPACE.grid.start).values())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_the_gradient_of_a_mixture_is_that_of_differences(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -69,7 +69,7 @@ def test_every_named_metric_has_a_reference() -> None:
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
 @given(case=binary(), weighted=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_binary_as_scikit_learn(name: str, case: Any, weighted: bool) -> None:
     y, scores, weight = case
     w = weight if weighted else None
@@ -81,7 +81,7 @@ def test_binary_as_scikit_learn(name: str, case: Any, weighted: bool) -> None:
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
 @given(case=several(), weighted=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_classes_as_scikit_learn(name: str, case: Any, weighted: bool) -> None:
     y, scores, weight = case
     w = weight if weighted else None
@@ -90,7 +90,7 @@ def test_classes_as_scikit_learn(name: str, case: Any, weighted: bool) -> None:
 
 @pytest.mark.parametrize("name", REGRESSION)
 @given(seed=st.integers(0, 2**32), n=st.integers(2, 60), weighted=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_values_as_scikit_learn(name: str, seed: int, n: int, weighted: bool) -> None:
     rng = np.random.default_rng(seed)
     y, predicted = rng.normal(size=n) * 10 + 100, rng.normal(size=n) * 10 + 100
@@ -113,7 +113,7 @@ def test_multilabel_as_scikit_learn(name: str) -> None:
 
 
 @given(case=binary())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_auc_is_the_share_of_ordered_pairs(case: Any) -> None:
     y, scores, _ = case
     difference = scores[y == 1][:, None] - scores[y == 0][None, :]

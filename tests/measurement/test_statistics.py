@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nbopt.errors import DataError
@@ -74,7 +74,6 @@ def test_few_rounds_say_little() -> None:
     scale=st.floats(1e-3, 1e6),
     level=st.sampled_from([0.8, 0.95]),
 )
-@settings(deadline=None)
 def test_ratios_mirror_and_know_no_units(seed: int, rounds: int, scale: float, level: float) -> None:
     rng = np.random.default_rng(seed)
     base, variant = rng.lognormal(size=rounds), rng.lognormal(size=rounds)

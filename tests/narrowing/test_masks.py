@@ -21,7 +21,7 @@ def arrays(sizes: list[tuple[int, int]], seed: int, *, ties: bool = False) -> di
     return {name: np.round(value) for name, value in weights.items()} if ties else weights
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(shapes, st.floats(0.01, 0.99), st.integers(0, 1000), st.booleans())
 def test_exactly_the_share_goes_and_none_larger_than_what_stays(
     sizes: list[tuple[int, int]], sparsity: float, seed: int, ties: bool
@@ -40,7 +40,7 @@ def test_exactly_the_share_goes_and_none_larger_than_what_stays(
         assert magnitudes[free].min() >= magnitudes[~keep].max()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(shapes, st.floats(0.01, 0.99), st.integers(0, 1000))
 def test_by_layer_each_gives_its_own_share(sizes: list[tuple[int, int]], sparsity: float, seed: int) -> None:
     weights = arrays(sizes, seed)
@@ -72,7 +72,7 @@ def test_no_weights_is_told() -> None:
         magnitude_masks({}, 0.5)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 4), st.integers(1, 20), st.integers(1, 7), st.integers(0, 1), st.integers(0, 99))
 def test_n_of_every_m_neighbours_stay(n: int, length: int, others: int, axis: int, seed: int) -> None:
     m = n + 2

@@ -16,7 +16,7 @@ def width(name: str = "a", size: int = 4, **more: Any) -> Width:
     return Width(name, (name,), size, cuts, **more)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 9), st.integers(0, 12), st.integers(0, 99))
 def test_the_least_units_go_and_each_maker_keeps_one(size: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -49,7 +49,7 @@ def test_masks_zero_what_holds_a_unit_and_nothing_else() -> None:
     assert unit_masks([width()], {}, {"in": (4, 2)}) == {}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(2, 12), min_size=1, max_size=5), st.floats(0.05, 0.95), st.integers(0, 99))
 def test_ranked_together_the_whole_gives_its_share_and_no_layer_vanishes(
     sizes: list[int], share: float, seed: int

@@ -247,7 +247,7 @@ def values_for(item: Option) -> st.SearchStrategy[Any]:
     return st.one_of(made)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_every_technique_found_makes_the_round_trip(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(all_techniques().values(), key=lambda found: found.word)))
@@ -264,7 +264,7 @@ def test_every_technique_found_makes_the_round_trip(data: st.DataObject) -> None
     assert again.text() == recipe.text()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet="shrink -=|{}[]()'\"\\,#%.0123456789abxyz\n", max_size=40))
 def test_any_line_is_read_or_refused_with_a_message(text: str) -> None:
     try:

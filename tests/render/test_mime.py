@@ -51,7 +51,7 @@ def test_runs_survive_the_payload() -> None:
     assert render.runs_of(body) == EVERYTHING.runs
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(any_comparison)
 def test_any_runs_survive_the_payload_but_for_what_is_not_finite(comparison: Comparison) -> None:
     body = json.loads(json.dumps(render.payload(comparison), allow_nan=False))
@@ -159,7 +159,7 @@ def test_what_the_schema_requires_is_there_though_it_is_empty() -> None:
     valid(body)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(any_comparison)
 def test_any_runs_give_a_valid_payload(comparison: Comparison) -> None:
     body = render.payload(comparison)

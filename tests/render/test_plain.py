@@ -108,7 +108,7 @@ def test_a_verdict_that_another_version_wrote_is_printable() -> None:
     assert all(line.isprintable() for line in text.split("\n"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(any_comparison)
 def test_any_runs_give_printable_text(comparison: Comparison) -> None:
     for width in (20, 140):

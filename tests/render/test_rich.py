@@ -161,7 +161,7 @@ def test_what_a_user_wrote_is_escaped() -> None:
     assert one_line(HOSTILE) in Page(html).text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(any_comparison)
 def test_any_runs_give_a_clean_page(comparison: Comparison) -> None:
     html = render.html(comparison)

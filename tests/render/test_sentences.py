@@ -147,7 +147,7 @@ def test_a_run_without_its_baseline_gives_its_size() -> None:
 positive = st.floats(0.01, 100)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ratio=positive, spread=st.floats(0.001, 0.3), size=st.integers(1000, 10**9), delta=st.floats(-0.5, 0.5))
 def test_figures_of_a_sentence_are_the_runs(ratio: float, spread: float, size: int, delta: float) -> None:
     low, high = ratio * (1 - spread), ratio * (1 + spread)
@@ -192,7 +192,6 @@ def test_the_headline_never_tells_of_a_run_that_may_lose_more_than_a_point(runs:
     assert told.run.name not in {STUDENT.name, REFUSED.name, SLOWER.name}
 
 
-@settings(deadline=None)
 @given(any_run, any_run)
 def test_any_run_gives_one_line(run: Run, baseline: Run) -> None:
     assert run_sentence(run, baseline).isprintable()

@@ -33,7 +33,7 @@ OPTIMIZER = field("optimizer", "adamw", *(name for name in OPTIMIZERS if name !=
 RATE = Dimension("learning_rate", planned("learning_rate"), 1e-3, low=1e-4, high=1e-2, log=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.permutations([SCHEDULE, AVERAGING, OPTIMIZER, RATE]),
     st.integers(1, 4),

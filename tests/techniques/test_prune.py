@@ -51,7 +51,7 @@ def test_the_label_names_what_matters() -> None:
 losses_of = st.lists(st.floats(-0.05, 0.5), min_size=3, max_size=3)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(losses_of, st.floats(0, 0.6), st.floats(0, 0.6))
 def test_a_layer_gives_more_the_more_it_may_cost(losses: list[float], one: float, other: float) -> None:
     less, more = share_for(losses, min(one, other)), share_for(losses, max(one, other))
@@ -66,7 +66,7 @@ def test_a_layer_gives_up_to_where_its_loss_is() -> None:
     assert share_for((0.1, -0.3, 0.2), 0.05) == pytest.approx(0.125)  # a dip after a loss is noise
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(losses_of, min_size=1, max_size=6),
     st.lists(st.integers(1, 500), min_size=6, max_size=6),
@@ -87,7 +87,7 @@ def test_what_minds_least_gives_most() -> None:
     assert fractions["hard"] < 0.1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(0.06, 0.94))
 def test_a_search_ends_at_the_limit_within_its_tries(edge: float) -> None:
     def attempt(share: float, *, above: bool) -> Tried:
