@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -31,10 +31,7 @@ class SharedRows(nn.Embedding):
     """
 
     def __init__(self, source: nn.Embedding, kept: Array) -> None:
-        table = source.weight.detach()
-        found = places(source.num_embeddings, kept)
-        weight = torch.from_numpy(smaller_table(table.float().cpu().numpy(), kept)).to(table)
-        padding = None if source.padding_idx is None else int(found[source.padding_idx])
+        weight, found, padding = _smaller(source, kept)
         super().__init__(
             len(weight),
             source.embedding_dim,
@@ -45,12 +42,59 @@ class SharedRows(nn.Embedding):
             source.sparse,
             _weight=weight,
         )
-        self.weight.requires_grad_(source.weight.requires_grad)
-        self.register_buffer("places", torch.from_numpy(found).to(table.device))
-        self.train(source.training)
+        _take_over(self, source, found)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - Embedding's own name
         return super().forward(self.places[input])
+
+
+class SharedBags(nn.EmbeddingBag):
+    """Do the same where rows are summed, averaged or compared on the way."""
+
+    def __init__(self, source: nn.EmbeddingBag, kept: Array) -> None:
+        weight, found, padding = _smaller(source, kept)
+        super().__init__(
+            len(weight),
+            source.embedding_dim,
+            source.max_norm,
+            source.norm_type,
+            source.scale_grad_by_freq,
+            source.mode,
+            source.sparse,
+            weight,
+            source.include_last_offset,
+            padding,
+        )
+        _take_over(self, source, found)
+
+    def forward(
+        self,
+        input: torch.Tensor,  # noqa: A002 - EmbeddingBag's own name
+        offsets: torch.Tensor | None = None,
+        per_sample_weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        # Rows and offsets must be of one dtype.
+        return super().forward(self.places[input].to(input.dtype), offsets, per_sample_weights)
+
+
+Table: TypeAlias = nn.Embedding | nn.EmbeddingBag
+
+SMALLER: dict[type[Table], Callable[[Any, Array], Table]] = {nn.Embedding: SharedRows, nn.EmbeddingBag: SharedBags}
+"""For each kind of table the form that has fewer rows."""
+
+
+def _smaller(source: Table, kept: Array) -> tuple[torch.Tensor, Array, int | None]:
+    """Return the smaller table, the place of each row in it, and that of the padding."""
+    table = source.weight.detach()
+    found = places(source.num_embeddings, kept)
+    weight = torch.from_numpy(smaller_table(table.float().cpu().numpy(), kept)).to(table)
+    return weight, found, None if source.padding_idx is None else int(found[source.padding_idx])
+
+
+def _take_over(made: Table, source: Table, found: Array) -> None:
+    made.weight.requires_grad_(source.weight.requires_grad)
+    made.register_buffer("places", torch.from_numpy(found).to(source.weight.device))
+    made.train(source.training)
 
 
 class _Counted(Exception):
@@ -64,7 +108,7 @@ def lookups(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Array]:
     transformer, that is a hundredth of the work.
     """
     twin = clone(model)  # a hook would stay on the user's model where the pass is interrupted
-    tables = {name: module for name, module in twin.named_modules() if type(module) is nn.Embedding}
+    tables = {name: module for name, module in twin.named_modules() if type(module) in SMALLER}
     counts = {name: np.zeros(module.num_embeddings, np.int64) for name, module in tables.items()}
     if not tables:
         return {}
@@ -114,18 +158,19 @@ def with_shared_rows(model: nn.Module, kept: Mapping[str, Array], batch: Batch) 
         expected = call(smaller.eval(), inputs)
         for name, rows in kept.items():
             table = smaller.get_submodule(name)
-            assert isinstance(table, nn.Embedding)
+            assert isinstance(table, Table)
+            form = SMALLER[type(table)]
             if owners[id(table.weight)] > 1:
                 left[name] = "another layer has the same weights"
                 continue
             # With all of its rows in another order the model must compute what it did, or the table is read by other
             # ways than look-ups, as where it is multiplied with to give a word for each output.
-            smaller.set_submodule(name, SharedRows(table, np.arange(table.num_embeddings)[::-1].copy()))
+            smaller.set_submodule(name, form(table, np.arange(table.num_embeddings)[::-1].copy()))
             try:
                 same = torch.equal(call(smaller, inputs), expected)
             except STOPPED:
                 same = False
-            smaller.set_submodule(name, SharedRows(table, rows) if same else table)
+            smaller.set_submodule(name, form(table, rows) if same else table)
             if not same:
                 left[name] = "the model does not only look rows up in it"
     return smaller, left
