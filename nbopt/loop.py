@@ -103,6 +103,8 @@ def optimize(
     if not 1 <= seeds <= MOST_SEEDS:
         raise OptionError(f"seeds between 1 and {MOST_SEEDS}", str(seeds), "seeds=3")
     recipe = _recipe_of(techniques, seed)
+    for step in recipe.techniques:
+        step.check(workload)
     limits = Limits(max_drop, min_speedup, max_size, max_latency, max_memory)
     metric = metric_of(workload.metric, output=workload.output)
     if max_drop is not None and metric.bounded and max_drop >= 1:

@@ -300,6 +300,9 @@ class Technique:
     times: ClassVar[bool] = False
     """It times something in this kernel, so that nothing may be started beside it."""
 
+    needs_train: ClassVar[str] = ""
+    """What it does with train data where it can't do without, as a message says it: "which tune trains on"."""
+
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             check_value(f"{self.word} --{spec.name.replace('_', '-')}", spec, getattr(self, spec.name))
@@ -307,6 +310,16 @@ class Technique:
     def beside(self) -> tuple[Technique, ...]:
         """Return what must stand beside it in the table, each in its place in the same recipe; nothing by default."""
         return ()
+
+    def check(self, workload: Workload) -> None:
+        """Refuse at once, before anything is measured, options that don't go together or that have nothing to work on.
+
+        Raises:
+            OptionError: Options don't go together.
+            DataError: There is no train data where the technique trains.
+        """
+        if self.needs_train and workload.train is None:
+            raise DataError(f"train data, {self.needs_train}", "none", "Workload(..., train=...), --train train_dl")
 
     def apply(self, draft: Draft, context: Context) -> Draft:
         """Return the draft with this technique in it.

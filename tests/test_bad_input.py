@@ -26,6 +26,7 @@ from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning, Option
 from nbopt.loop import optimize
 from nbopt.recipe import Recipe
 from nbopt.runs import RunStore
+from nbopt.techniques import all_techniques
 from nbopt.techniques.prune import Prune
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload
@@ -222,6 +223,19 @@ def test_nan_in_outputs() -> None:
 
 
 # Words and numbers
+
+
+@pytest.mark.parametrize(
+    "line",
+    [word for word, technique in all_techniques().items() if technique.needs_train]
+    + ["quantize --method qat", "prune --pattern 2:4 --structured", "prune --importance taylor"],
+)
+def test_what_can_not_be_is_told_before_anything_is_measured(line: str, home: Path) -> None:
+    with pytest.raises((DataError, OptionError)) as caught:
+        optimize(Workload(model(), valid=(X, Y)), line)
+    told(caught.value)
+    assert not caught.value.comparison
+    assert not (home / "runs.sqlite").exists()
 
 
 def test_an_option_of_the_line_in_a_recipes_text_names_the_argument() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nbopt.errors import DataError, TrainingError
+from nbopt.errors import TrainingError
 from nbopt.measurement.environment import has_bfloat16
 from nbopt.options import option
 from nbopt.technique import Context, Draft, Technique
@@ -30,6 +30,7 @@ class Amp(Technique):
 
     word: ClassVar[str] = "amp"
     summary: ClassVar[str] = "training in bfloat16 or float16, where timed steps are faster"
+    needs_train: ClassVar[str] = "which amp trains on in half precision"
     times: ClassVar[bool] = True
 
     precision: str = option(
@@ -81,8 +82,7 @@ class Amp(Technique):
             MissingExtra: Several devices are asked for, and Accelerate is not installed.
         """
         workload = context.workload
-        if workload.train is None:
-            raise DataError("train data, to train on in half precision", "none", "Workload(model, train=(x, y), ...)")
+        self.check(workload)
         self.halves(draft, context)
         changes = {"learning_rate": self.learning_rate, "batch_size": self.batch_size or None}
         changes["devices"] = self.devices if self.devices > 1 else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from nbopt.data import Split
-from nbopt.errors import DataError, ModelError, OptionError, nearest
+from nbopt.errors import ModelError, OptionError, nearest
 from nbopt.narrowing import narrowed
 from nbopt.options import option
 from nbopt.planning import lengthened
@@ -34,6 +34,7 @@ class Distill(Technique):
 
     word: ClassVar[str] = "distill"
     summary: ClassVar[str] = "a smaller student that learns from the labels and from a teacher"
+    needs_train: ClassVar[str] = "which distill trains on"
 
     teacher: Any = option(
         None, "model that teaches, or several by commas, whose probabilities are averaged; none means the bound model"
@@ -112,6 +113,7 @@ class Distill(Technique):
             OptionError: Options don't go together, or name a layer that is not there.
             DataError: There is no train data, or the extra data can't be used.
         """
+        self.check(context.workload)
         self._check(draft, context)
         lowering_of(context)  # a framework that has no students is refused before anything is made
         panel = Panel.of(self.teacher, context)
@@ -152,8 +154,6 @@ class Distill(Technique):
 
     def _check(self, draft: Draft, context: Context) -> None:
         """Refuse options that would not do what they say."""
-        if context.workload.train is None:
-            raise DataError("train data, which distill trains on", "none", "Workload(..., train=...), --train train_dl")
         changed = draft.model is not context.workload.model
         decoupled, output = self.method == "decoupled", context.workload.output
         family, plain = family_of(output), not self.alpha

@@ -21,6 +21,7 @@ from nbopt.techniques._prune.schedules import RAMP, SCHEDULES, default_rounds
 from nbopt.techniques._prune.sparse_file import SparseFile, is_last
 from nbopt.techniques._prune.trials import Trials
 from nbopt.training import TrainingPlan
+from nbopt.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Prune(Technique):
             ModelError: There is nothing to prune, or the layers can't be taken apart.
             OptionError: Options don't go together, or name a layer that the model does not have.
         """
-        self._check(context)
+        self.check(context.workload)
         refuse_quantized(draft, "prune", "what goes then was quantized for nothing, and its ranges are no longer right")
         lowering = lowering_of(context)
         ranking = Ranking(self.importance, lowering, context)
@@ -194,7 +195,7 @@ class Prune(Technique):
         scope = {"auto": "layer" if self.structured else "global"}.get(self.scope, self.scope)
         return share if scope == "global" else dict.fromkeys(subject.sizes, share)
 
-    def _check(self, context: Context) -> None:
+    def check(self, workload: Workload) -> None:
         """Refuse options that would not do what they say."""
         if self.pattern:
             if self.structured:
@@ -226,13 +227,13 @@ class Prune(Technique):
                 f"{self.rounds} rounds of one-shot",
                 "--schedule iterative",
             )
-        if self.schedule != "one-shot" and (not self.epochs or context.workload.train is None):
+        if self.schedule != "one-shot" and (not self.epochs or workload.train is None):
             raise OptionError(
                 f"fine-tuning, during which --schedule {self.schedule} prunes",
                 "no train data" if self.epochs else "--epochs 0",
                 "--epochs 3 with train data, or --schedule one-shot",
             )
-        if self.importance == "taylor" and context.workload.train is None:
+        if self.importance == "taylor" and workload.train is None:
             raise OptionError("train data, whose gradients --importance taylor takes", "none", "--importance magnitude")
 
 

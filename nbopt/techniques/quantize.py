@@ -14,6 +14,7 @@ from nbopt.frameworks import Exported, Signature
 from nbopt.options import option
 from nbopt.runtimes import Runtime
 from nbopt.technique import Context, Draft, Lowered, Technique
+from nbopt.workload import Workload
 
 LEAST_SHARE = 0.005
 """Share of weights in int8 below which there are only scales' zero points, and nothing was quantized."""
@@ -124,18 +125,12 @@ class Quantize(Technique):
             DataError: There is nothing for qat to train on.
             ModelError: The model has no layer whose rounding can be trained.
         """
-        self._check()
+        self.check(context.workload)
         framework = context.workload.framework.name
         step = Quantizing(self, context.workload.framework.family)
         draft = draft.with_(lower=(*draft.lower, step), dtype=self.dtype)
         if self.how != "qat":
             return draft
-        if context.workload.train is None:
-            raise DataError(
-                "train data, which qat trains on",
-                "none",
-                "Workload(..., train=...), --train train_dl, or --method static",
-            )
         lowering = importlib.import_module(f"nbopt.techniques._quantize.rounding_{framework}")
         if not lowering.IN_PLACE and (draft.hold or draft.pace):
             raise ModelError(
@@ -153,7 +148,8 @@ class Quantize(Technique):
         plan = draft.plan.adjusted(epochs=epochs, learning_rate=rate, schedule="cosine")
         return draft.with_(model=model, plan=plan, finish=(*draft.finish, finish)).noted(*notes)
 
-    def _check(self) -> None:
+    def check(self, workload: Workload) -> None:
+        """Refuse options that have no effect together, and qat without anything to train on."""
         if self.dtype == "int4" and self.method not in ("static", "weight_only"):
             raise OptionError("int4 by weight_only", f"--method {self.method}", "--dtype int8, or leave --method out")
         if not self.how and self.method != "static":
@@ -172,6 +168,12 @@ class Quantize(Technique):
                 "--percentile together with --calibration-method percentile",
                 f"--calibration-method {self.calibration_method}, where it has no effect",
                 f"--calibration-method percentile --percentile {self.percentile:g}",
+            )
+        if self.how == "qat" and workload.train is None:
+            raise DataError(
+                "train data, which qat trains on",
+                "none",
+                "Workload(..., train=...), --train train_dl, or --method static",
             )
 
     @property

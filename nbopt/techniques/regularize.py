@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from nbopt.errors import DataError, TrainingError
+from nbopt.errors import TrainingError
 from nbopt.options import option
 from nbopt.space import Search
 from nbopt.technique import Context, Draft, Technique, Trained
@@ -38,6 +38,7 @@ class Regularize(Technique):
 
     word: ClassVar[str] = "regularize"
     summary: ClassVar[str] = "dropout, decay, smoothed labels, mixed rows and averaged weights, where a model overfits"
+    needs_train: ClassVar[str] = "which regularize trains on"
 
     dropout: float = option(
         0.0,
@@ -108,8 +109,7 @@ class Regularize(Technique):
             DataError: There is no train data, a split has no labels, or the inputs can't be mixed.
             ModelError: Layers or losses can't take what was named; the message says why.
         """
-        if context.workload.train is None:
-            raise DataError("train data, to train on", "none", "Workload(model, train=(x, y), valid=(x, y))")
+        self.check(context.workload)
         if self.from_scratch:
             draft = draft.with_(begin=(*draft.begin, context.workload.framework.initialise))
         given = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}

@@ -6,13 +6,14 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from nbopt.errors import DataError, OptionError
+from nbopt.errors import OptionError
 from nbopt.options import option
 from nbopt.planning import check_range_test, lengthened, range_tested
 from nbopt.schedules import MONITORS, SCHEDULES
 from nbopt.space import Dimension, Search, most_starts
 from nbopt.technique import Context, Draft, Technique
 from nbopt.training import TrainingPlan
+from nbopt.workload import Workload
 
 FACTORS = (1.0, 3.0, 1 / 3)
 """Times the learning rate at which every schedule is tried, the constant rate too: each gets the same tuning."""
@@ -39,6 +40,7 @@ class Schedule(Technique):
 
     word: ClassVar[str] = "schedule"
     summary: ClassVar[str] = "learning-rate schedules with early stopping, fixed or compared at equal budget"
+    needs_train: ClassVar[str] = "which schedule trains on"
 
     schedule: str = option(
         "auto",
@@ -86,9 +88,7 @@ class Schedule(Technique):
             DataError: There is no train data.
             OptionError: An option is given that has no effect with this schedule.
         """
-        if context.workload.train is None:
-            raise DataError("train data, to train on by a schedule", "none", "--train train_dl, Workload(train=...)")
-        self._check()
+        self.check(context.workload)
         if self.from_scratch:
             draft = draft.from_scratch(context.workload.framework)
         plan = self._plan(draft.plan)
@@ -140,7 +140,9 @@ class Schedule(Technique):
             Dimension("learning_rate", _with_rate, rate, low=rate / 10, high=rate * 10, log=True),
         ).noted(*([missing] if missing else []))
 
-    def _check(self) -> None:
+    def check(self, workload: Workload) -> None:
+        """Refuse options that have no effect with this schedule, and a schedule without anything to train on."""
+        super().check(workload)
         for name, kinds in APPLIES.items():
             default = type(self).__dataclass_fields__[name].default
             if self.schedule != "auto" and self.schedule not in kinds and getattr(self, name) != default:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from nbopt.errors import DataError, OptionError, nearest
+from nbopt.errors import OptionError, nearest
 from nbopt.options import option
 from nbopt.planning import check_range_test, lengthened, range_tested
 from nbopt.space import Dimension, Search, most_starts
@@ -37,6 +37,7 @@ class Tune(Technique):
 
     word: ClassVar[str] = "tune"
     summary: ClassVar[str] = "learning rate, weight decay, batch size, optimizer and dropout, searched"
+    needs_train: ClassVar[str] = "which tune trains on"
     body: ClassVar[Literal["model", "objective"]] = "objective"
 
     trials: int = option(20, "trainings of the search, the untouched values first", low=1, high=100_000)
@@ -67,6 +68,11 @@ class Tune(Technique):
     range_test: bool = option(False, "find the middle of the learning rates by a range test first")
     from_scratch: bool = option(False, "draw the weights anew for each training, not go on from the model's own")
 
+    def check(self, workload: Workload) -> None:
+        """Refuse a rate together with a test that finds one, and to train on nothing."""
+        super().check(workload)
+        check_range_test(self.range_test, self.learning_rate)
+
     def apply(self, draft: Draft, context: Context) -> Draft:
         """Return the draft with the hyperparameters as dimensions of its search.
 
@@ -75,9 +81,7 @@ class Tune(Technique):
             OptionError: Options don't go together, or `only` names what there is not.
         """
         workload = context.workload
-        if workload.train is None:
-            raise DataError("train data, which tune trains on", "none", "Workload(..., train=...), --train train_dl")
-        check_range_test(self.range_test, self.learning_rate)
+        self.check(workload)
         if self.from_scratch:
             draft = draft.from_scratch(workload.framework)
         plan = lengthened(draft.plan, self.epochs, self.learning_rate)
