@@ -296,6 +296,7 @@ class Stage:
             self.settings.max_size,
             self.settings.max_latency,
             lambda model: self.deployed(model, where),
+            f"{where.title} on {self.settings.threads or 'all'} threads",
         )
 
     def deployed(self, model: Any, runtime: Runtime) -> Deployed:

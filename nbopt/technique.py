@@ -51,6 +51,7 @@ class Context:
         max_size: Largest file in bytes that the user allows.
         max_latency: Longest median latency of one row in milliseconds that the user allows.
         deploy: Gives the size and latency that a model has where it will run; None where nothing is measured.
+        where: Runtime and threads by which `deploy` measures, "" likewise.
     """
 
     workload: Workload
@@ -60,6 +61,7 @@ class Context:
     max_size: float | None = None
     max_latency: float | None = None
     deploy: Callable[[Any], Deployed] | None = None
+    where: str = ""
 
     def score(self, model: Any, most: int | None = None) -> float:
         """Return a model's quality on the selection rows, in the metric's own units.

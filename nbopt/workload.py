@@ -213,6 +213,12 @@ class Workload:
                 warnings.warn(each.text(self.report.name), NbOptWarning, stacklevel=2)
         return tuple(found)
 
+    @cached_property
+    def train_digest(self) -> str:
+        """Return a content hash of train's rows in any order, of the first 200,000; "" where there is no train."""
+        rows = self._train_hashed
+        return "" if rows is None else hashlib.sha256(b"".join(sorted(rows.digests))).hexdigest()
+
     @property
     def shared(self) -> dict[str, int]:
         """Return how many distinct rows each pair of splits shares: {"train-test": 3, ...}; see `overlaps`."""

@@ -17,6 +17,7 @@ from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques._nas.building import Building, Picked, source_of
 from nbopt.techniques._nas.choosing import settled
 from nbopt.techniques._nas.hunting import RELAXED, Finalist, Hunt
+from nbopt.techniques._nas.keeping import Keeper
 from nbopt.techniques._nas.purse import CHOSEN, RIVAL_CHOSEN, Purse, budget_of, price_of
 from nbopt.techniques._nas.remembering import Remembered, key_of, last, remember
 from nbopt.techniques._nas.telling import table_of, words_of
@@ -142,9 +143,12 @@ class Nas(Technique):
             return self._put(draft, before.hunt, before.chosen, plan, 1.0)
         known = None if before is None else before.hunt
         purse = self._purse()
-        hunt = self._hunt(draft, context, purse, known)
+        hunt, keeper = self._hunt(draft, context, purse, known), Keeper.of(key, text)
         if known is not None:
             hunt.notes.append("went on from where the last one was cut off")
+        else:
+            keeper.restore(hunt)
+        hunt.keep = keeper.keep
         kept = Remembered(key, text, purse, hunt)
         remember(kept)
         found = hunt.chosen()
@@ -157,6 +161,7 @@ class Nas(Technique):
         if not hunt.interrupted:
             kept.chosen, kept.table, kept.notes = chosen, table, told
             kept.latency_ms, kept.beside = chosen.there.latency_ms, {RANDOM, UNIFORM}
+            keeper.forget()
         draft = draft.with_(tested={**draft.tested, **table}, interrupted=draft.interrupted or hunt.interrupted)
         return self._put(draft.noted(*told), hunt, chosen, plan, CHOSEN)
 
@@ -193,7 +198,7 @@ class Nas(Technique):
         purse = known.purse if known is not None and beside else self._purse()
         if hunt is None:
             hunt = self._hunt(draft, context, purse)
-        hunt = replace(hunt, family=replace(hunt.family, context=context), notes=[])
+        hunt = replace(hunt, family=replace(hunt.family, context=context), notes=[], keep=None)
         limit = known.latency_ms if known is not None and beside else context.max_latency
         if limit is None:
             start = hunt.family.space.grid.start

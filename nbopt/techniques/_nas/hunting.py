@@ -9,7 +9,7 @@ compared is the choosing.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,6 +70,7 @@ class Hunt:
         timed: Candidates that are timed for the table.
         finalists: Candidates that are built at most.
         notes: What must be said, in order.
+        keep: Told of each thing that took long; None where nothing is kept.
     """
 
     family: Family
@@ -80,6 +81,7 @@ class Hunt:
     timed: int = 30
     finalists: int = 3
     notes: list[str] = field(default_factory=list)
+    keep: Callable[[Hunt], None] | None = None
     latency: Latency | None = None
     seen: Explored | None = None
     timings: dict[tuple[int, ...], float] = field(default_factory=dict)
@@ -159,6 +161,7 @@ class Hunt:
             context.progress(Progress("timing candidates", number, len(settings)))
             try:
                 self.timings[places] = context.deploy(self.family.built(setting)).latency_ms
+                self._kept()
             except NbOptError as error:
                 failed.append(error.one_line)
             new += 1
@@ -193,6 +196,7 @@ class Hunt:
         self.shared = False  # an interrupt leaves it as far as it came, and it goes on from there
         record = workload.framework.fit(self.family.model, plan, fitting)
         self.shared = True
+        self._kept()
         ended = f", {record.stopped}" if record.stopped else ""
         self.notes.append(f"candidates learned together for {record.epochs} epochs{ended}")
 
@@ -224,9 +228,14 @@ class Hunt:
                 going=self.purse.going(self.looks_until, lambda: float(np.median(times))),
                 known=self.seen,
             )
+        self._kept()
         if self.seen.ended:
             self.notes.append(self.seen.ended)
         return self.seen
+
+    def _kept(self) -> None:
+        if self.keep is not None:
+            self.keep(self)
 
     def built(self, settings: Sequence[Sequence[int]]) -> list[Finalist]:
         """Return candidates built and timed, the fastest first; what fails is noted. The first is always built."""
@@ -256,7 +265,7 @@ class Hunt:
         """Return the best of as many candidates at random, as fast by the table and as measured, None where none is."""
         latency = self.timed_table()
         self.share()
-        seen = replace(self, controller="chance", seen=None, looks_until=RIVAL)
+        seen = replace(self, controller="chance", seen=None, looks_until=RIVAL, keep=None)
         found = seen.looked(latency, (limit_ms,))
         ranked = sorted(
             (look for look in found.looks if np.isfinite(look.quality) and look.latency_ms <= limit_ms),

@@ -58,10 +58,11 @@ def last(key: str, text: str | None = None) -> Remembered | None:
 
 
 def key_of(model: Any, context: Context) -> str:
-    """Return what tells one search from another: the model's weights, the data, the limit, the seed."""
+    """Return what tells one search from another: the model's weights, the data, the limit, where it runs, the seed."""
     workload = context.workload
     digest = hashlib.blake2b(digest_size=16)
     for name, value in workload.framework.weights(model):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(value).tobytes())
-    return f"{digest.hexdigest()} {workload.digest} {id(workload.train)} {context.max_latency} {context.seed}"
+    data = f"{workload.digest} {workload.train_digest}"
+    return f"{digest.hexdigest()} {data} {context.max_latency} {context.where} {context.seed}"
