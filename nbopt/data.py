@@ -267,7 +267,10 @@ class Split:
             self._raise_empty()
 
     def training_batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield batches for one epoch; arrays are shuffled with `rng`, a loader keeps its own order."""
+        """Yield batches for one epoch; arrays are shuffled with `rng`, a loader keeps its own order.
+
+        One row that arrays leave over joins the last batch: BatchNorm can't train on a row alone.
+        """
         empty = True
         for batch in self._batches(batch_size, rng):
             empty = False
@@ -299,7 +302,7 @@ class Split:
     def steps(self, batch_size: int) -> int | None:
         """Return the batches of one pass, or None where the source does not tell."""
         if self._whole is not None:
-            return -(-self._whole.rows // batch_size)
+            return len(_starts(self._whole.rows, batch_size))
         try:
             return len(self.source)
         except TypeError:
@@ -357,10 +360,17 @@ def _is_row_dataset(source: Any) -> bool:
     return "torch.utils.data.dataset.Dataset" in names
 
 
+def _starts(rows: int, size: int) -> range:
+    """Return where each batch of a training begins."""
+    return range(0, rows - 1 if size > 1 and rows > size and rows % size == 1 else rows, size)
+
+
 def _slices(whole: Batch, size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
     order = None if rng is None else rng.permutation(whole.rows)
-    for start in range(0, whole.rows, size):
-        rows: Any = slice(start, start + size) if order is None else order[start : start + size]
+    starts = range(0, whole.rows, size) if order is None else _starts(whole.rows, size)
+    for start in starts:
+        end = whole.rows if order is not None and start == starts[-1] else start + size
+        rows: Any = slice(start, end) if order is None else order[start:end]
         yield Batch(
             take_rows(whole.inputs, rows),
             None if whole.targets is None else whole.targets[rows],

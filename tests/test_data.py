@@ -94,7 +94,20 @@ def test_arrays_are_shuffled_for_training_by_the_generator_alone() -> None:
 
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)) == X[:, 0].tolist()
-    assert split.steps(3) == 4
+    assert split.steps(4) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "sizes"), [(9, 4, [4, 5]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1])]
+)
+def test_a_row_that_arrays_leave_over_joins_the_last_batch(rows: int, size: int, sizes: list[int]) -> None:
+    split = Split((X[:rows], Y[:rows]), "train")
+    parts = list(split.training_batches(size, np.random.default_rng(0)))
+    assert [part.rows for part in parts] == sizes
+    assert split.steps(size) == len(sizes)
+    assert sorted(to_numpy(leaves(part.inputs)[0])[i, 0] for part in parts for i in range(part.rows)) == sorted(
+        X[:rows, 0].tolist()
+    )
 
 
 def test_labels_and_weights_stay_with_their_rows_when_shuffled() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nbopt.data import Batch
-from nbopt.misfits import remedy
+from nbopt.misfits import NO_GRADIENT, ONE_ROW, remedy
 
 X = np.ones((2, 3))
 POSITIONAL, NAMED = Batch((X,), X), Batch({"x": X}, X)
@@ -21,6 +21,10 @@ MISSING = "forward() missing 1 required positional argument: 'b'"
         (MISSING, NAMED, "batches with 'b' too"),
         (MISSING, Batch((X,)), "check the shape"),
         ("forward() got an unexpected keyword argument 'x'", NAMED, "leave 'x' out"),
+        ("linear(): argument 'input' (position 1) must be Tensor, not dict", NAMED, "named as none of 'x'"),
+        ("'dict' object has no attribute 'shape'", NAMED, "or name the argument as the batch does"),
+        (f"{ONE_ROW}, got input size torch.Size([1, 8])", POSITIONAL, "two rows or more"),
+        (f"element 0 of tensors {NO_GRADIENT} and does not have a grad_fn", POSITIONAL, "no torch.no_grad()"),
         ('Layer "functional" expects 2 named input(s) with keys', POSITIONAL, "with one array of labels"),
         ("mat1 and mat2 must have the same dtype, but got Long and Float", POSITIONAL, "numbers to float32"),
         ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", POSITIONAL, "check the shape"),

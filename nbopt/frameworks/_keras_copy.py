@@ -124,7 +124,7 @@ def uncompiled(model: Any) -> Any:
 def twin(layer: Any) -> Any:
     """Return a layer of the same configuration."""
     if type(layer) is not keras.layers.Lambda:
-        return type(layer).from_config(layer.get_config())
+        return _with_vocabulary(type(layer).from_config(layer.get_config()), layer)
     # A Lambda's configuration holds its function as bytecode, which Keras refuses to read back; the function
     # itself is at hand.
     return keras.layers.Lambda(
@@ -135,6 +135,18 @@ def twin(layer: Any) -> Any:
         name=layer.name,
         dtype=layer.dtype_policy,
     )
+
+
+def _with_vocabulary(made: Any, layer: Any) -> Any:
+    """Give a layer that looks up by a table the words or numbers that another learned in `adapt`.
+
+    A configuration holds those that the constructor was given, and of the others only that there are some.
+    """
+    if isinstance(layer, kinds("layers.IntegerLookup", "layers.StringLookup")) and layer.input_vocabulary is None:
+        words = layer.get_vocabulary(include_special_tokens=False)
+        weights = layer.idf_weights.numpy()[-len(words) :] if layer.output_mode == "tf_idf" else None
+        made.set_vocabulary(words, weights)
+    return made
 
 
 def not_copied(model: Any, reason: str) -> ModelError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -107,10 +109,35 @@ def tensors(model: torch.nn.Module, inputs: Inputs) -> Inputs:
     return map_leaves(move, inputs)
 
 
+def takes_whole(model: torch.nn.Module, names: Iterable[str]) -> bool:
+    """Tell whether inputs by name go in as one mapping, `forward(self, batch)`, and not as keywords.
+
+    So where forward has one argument to fill, and that has the name of none of the inputs.
+    """
+    forward = getattr(plain(model), "forward", None)
+    try:
+        parameters = list(inspect.signature(forward).parameters.values()) if callable(forward) else []
+    except ValueError:  # compiled code that tells no signature
+        return False
+    if not parameters or any(each.kind is each.VAR_KEYWORD or each.name in set(names) for each in parameters):
+        return False
+    first, *others = parameters
+    by_position = first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+    needed = first.default is first.empty and not any(each.default is each.empty for each in others)
+    return by_position and needed
+
+
+def invoke(model: Any, inputs: Inputs, *, whole: bool) -> Any:
+    """Call the model with positional inputs, named ones, or these in one mapping."""
+    if not isinstance(inputs, dict):
+        return model(*inputs)
+    return model(dict(inputs)) if whole else model(**inputs)
+
+
 def call(model: torch.nn.Module, inputs: Inputs) -> Any:
     """Call the model with positional or named inputs, and return its primary output."""
-    result = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
-    return primary_output(result)
+    whole = isinstance(inputs, dict) and takes_whole(model, inputs)
+    return primary_output(invoke(model, inputs, whole=whole))
 
 
 def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -18,7 +18,7 @@ from nbopt.data import leaves, map_leaves
 from nbopt.errors import ExportError
 from nbopt.frameworks import Signature
 from nbopt.frameworks._primary import primary_output
-from nbopt.frameworks._torch_module import clone, tensors
+from nbopt.frameworks._torch_module import clone, invoke, takes_whole, tensors
 from nbopt.frameworks._torch_recurrent import traced_for_any_length
 
 EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
@@ -34,11 +34,11 @@ class Primary(torch.nn.Module):
         super().__init__()
         self.model = model
         self.names = names
+        self.whole = names is not None and takes_whole(model, names)
 
     def forward(self, *values: torch.Tensor) -> torch.Tensor:
-        if self.names is None:
-            return primary_output(self.model(*values))
-        return primary_output(self.model(**dict(zip(self.names, values, strict=True))))
+        inputs = values if self.names is None else dict(zip(self.names, values, strict=True))
+        return primary_output(invoke(self.model, inputs, whole=self.whole))
 
 
 def trace(
