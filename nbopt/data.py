@@ -176,14 +176,15 @@ def _arrayish(value: Any) -> Any:
 
 
 @contextmanager
-def kept_randomness() -> Iterator[None]:
+def kept_randomness(*splits: Split | None) -> Iterator[None]:
     """Give the user's random state back afterwards: a torch DataLoader draws from it on each pass.
 
-    Python's, NumPy's and, where torch is imported, torch's own on CPU.
+    Python's, NumPy's and, where torch is imported, torch's own on CPU; of `splits` that of a loader's own generator.
     """
     torch = sys.modules.get("torch")
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's own global state
     state = None if torch is None else torch.get_rng_state()
+    own = [(each, each.get_state()) for split in splits if split is not None for each in split.generators]
     try:
         yield
     finally:
@@ -191,6 +192,8 @@ def kept_randomness() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002 - as above
         if torch is not None:
             torch.set_rng_state(state)
+        for each, before in own:
+            each.set_state(before)
 
 
 class Split:
@@ -307,6 +310,14 @@ class Split:
             return len(self.source)
         except TypeError:
             return None
+
+    @property
+    def generators(self) -> list[Any]:
+        """Return the random generators of the user's that a torch DataLoader or its sampler draws from."""
+        sampler = getattr(self.source, "sampler", None)
+        inner = getattr(getattr(self.source, "batch_sampler", None), "sampler", None)
+        found = [getattr(holder, "generator", None) for holder in (self.source, sampler, inner)]
+        return [each for each in found if hasattr(each, "get_state") and hasattr(each, "set_state")]
 
     def _batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
         if self._whole is not None:

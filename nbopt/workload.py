@@ -72,7 +72,7 @@ class Workload:
             note = "the model is in training mode; nbopt measures a copy in evaluation mode (as after model.eval())"
             self.notes.append(note)
             warnings.warn(note, NbOptWarning, stacklevel=2)
-        with kept_randomness():
+        with kept_randomness(self.report):
             first = self.report.first()
             raw = self._try(first)
         declared = self.framework.declared_output(model, loss)

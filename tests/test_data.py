@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from nbopt.data import Batch, Split, as_batch, leaves, to_numpy
+from nbopt.data import Batch, Split, as_batch, kept_randomness, leaves, to_numpy
 from nbopt.errors import DataError
 from nbopt.frozen import freeze, hash_rows, join_ragged, read_shard, shard_paths
 
@@ -108,6 +108,30 @@ def test_a_row_that_arrays_leave_over_joins_the_last_batch(rows: int, size: int,
     assert sorted(to_numpy(leaves(part.inputs)[0])[i, 0] for part in parts for i in range(part.rows)) == sorted(
         X[:rows, 0].tolist()
     )
+
+
+@pytest.mark.parametrize("where", ["loader", "sampler", "batch sampler"])
+def test_a_loaders_own_generator_is_given_back(where: str) -> None:
+    rows, own = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), torch.Generator().manual_seed(3)
+    sampler = RandomSampler(rows, generator=own)
+    loader = {
+        "loader": lambda: DataLoader(rows, 4, shuffle=True, generator=own),
+        "sampler": lambda: DataLoader(rows, 4, sampler=sampler),
+        "batch sampler": lambda: DataLoader(rows, batch_sampler=BatchSampler(sampler, 4, drop_last=False)),
+    }[where]()
+    split = Split(loader, "train")
+
+    def order() -> list[int]:
+        return [label for batch in split for label in batch.targets.tolist()]
+
+    orders = []
+    for _ in range(2):
+        with kept_randomness(split, None):
+            orders.append((order(), order()))
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1], "within, each pass has an order of its own"
+    with kept_randomness():
+        assert order() == orders[0][0]
 
 
 def test_labels_and_weights_stay_with_their_rows_when_shuffled() -> None:

@@ -358,6 +358,24 @@ def test_normalization_goes_everywhere(form, kind, tmp_path):
     np.testing.assert_allclose(session.run(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot", "count", "tf_idf"])
+@pytest.mark.parametrize("learned", [True, False])
+def test_copies_of_a_lookup_know_what_it_learned(mode, learned):
+    words = np.random.default_rng(0).integers(10, 15, (40, 1 if mode in ("int", "one_hot") else 3))
+    given = {} if learned else {"vocabulary": [10, 11, 12, 13, 14]}
+    if mode == "tf_idf" and not learned:
+        given["idf_weights"] = [0.1, 0.2, 0.3, 0.4, 0.5]
+    layer = L.IntegerLookup(output_mode=mode, **given)
+    if learned:
+        layer.adapt(words)
+    after = [L.Embedding(8, 4), L.Flatten()] if mode == "int" else []
+    model = keras.Sequential([keras.Input(words.shape[1:], dtype="int64"), layer, *after, L.Dense(2)])
+    expected = FRAMEWORK.predict(model, (words,))
+    twin = FRAMEWORK.clone(FRAMEWORK.clone(model))
+    np.testing.assert_array_equal(FRAMEWORK.predict(twin, (words,)), expected)
+    assert np.ptp(expected, axis=0).max() > 0
+
+
 def test_copies_of_an_adapted_normalization_scale_as_it_does():
     model, x = normalized("adapted")
     for copied in (FRAMEWORK.clone(model), FRAMEWORK.clone(Around(model))):
