@@ -63,8 +63,19 @@ def take_rows(inputs: Inputs, rows: Any) -> Inputs:
     return map_leaves(lambda leaf: leaf[rows], inputs)
 
 
-def to_numpy(value: Any) -> np.ndarray[Any, Any]:
+_ENCODE = {
+    "arrays": "encode text and categories as numbers first",
+    "labels": "encode classes as whole numbers from 0, for example with pandas.factorize",
+    "row weights": "batches are read as (x, y, weight): leave names and ids out of them",
+}
+
+
+def to_numpy(value: Any, what: str = "arrays") -> np.ndarray[Any, Any]:
     """Return a torch or TensorFlow tensor, a pandas object, a list or an array as a NumPy array.
+
+    Args:
+        value: In whatever form.
+        what: What it is to be: "arrays", "labels" or "row weights".
 
     Raises:
         DataError: The value has no numeric array form (strings, ragged lists).
@@ -84,14 +95,11 @@ def to_numpy(value: Any) -> np.ndarray[Any, Any]:
             array = np.asarray(value)
         except ValueError as error:
             raise DataError(
-                "numeric arrays", f"a {type(value).__name__} of uneven rows", "pad the rows to one length"
+                f"numeric {what}", f"a {type(value).__name__} of uneven rows", "pad the rows to one length"
             ) from error
     if array.dtype == object or array.dtype.kind in "USO":
-        raise DataError(
-            "numeric arrays",
-            f"a {type(value).__name__} of dtype {array.dtype}",
-            "encode text and categories as numbers first",
-        )
+        such = f", such as {str(array.flat[0])[:20]!r}" if array.size and what != "arrays" else ""
+        raise DataError(f"numeric {what}", f"a {type(value).__name__} of dtype {array.dtype}{such}", _ENCODE[what])
     return array
 
 
@@ -124,13 +132,13 @@ def as_batch(item: Any) -> Batch:
         for key in LABEL_KEYS:
             if key in parts:
                 targets = parts.pop(key)
-                return Batch(as_inputs(parts), _arrayish(targets))
+                return Batch(as_inputs(parts), _arrayish(targets, "labels"))
         return Batch(as_inputs(parts))
     if isinstance(item, (tuple, list)):
         if len(item) == 1:
             return Batch(as_inputs(item[0]))
         if len(item) in (2, 3):
-            weight = _arrayish(item[2]) if len(item) == 3 and item[2] is not None else None
+            weight = _weights(item[2]) if len(item) == 3 and item[2] is not None else None
             inputs = as_inputs(item[0])
             return Batch(inputs, None if item[1] is None else _one_target(item[1], rows_of(inputs)), weight)
         raise DataError(
@@ -139,6 +147,23 @@ def as_batch(item: Any) -> Batch:
             "group several inputs as ((a, b), y)",
         )
     return Batch(as_inputs(item))
+
+
+def _weights(value: Any) -> Any:
+    """Return row weights.
+
+    Raises:
+        DataError: They are texts, or whole numbers of which none comes twice, as those of rows are.
+    """
+    weights = _arrayish(value, "row weights")
+    numbers = to_numpy(weights)
+    if numbers.dtype.kind in "iu" and numbers.size > 2 and len(np.unique(numbers)) == numbers.size:
+        raise DataError(
+            "(x, y, weight), with how much each row counts",
+            f"whole numbers that are all different ({', '.join(map(str, numbers.flat[:3]))}), as row numbers are",
+            "leave row numbers out of the batches; weights that are so as floats",
+        )
+    return weights
 
 
 def _one_target(value: Any, rows: int) -> Any:
@@ -151,7 +176,7 @@ def _one_target(value: Any, rows: int) -> Any:
     # A list of as many arrays as there are rows is a label for each row, as some collate functions give them.
     if isinstance(several, (list, tuple)) and len(several) not in (0, rows) and all(map(_is_array, several)):
         if len(several) == 1:
-            return _arrayish(several[0])
+            return _arrayish(several[0], "labels")
         names = f": {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
         first = repr(next(iter(value))) if isinstance(value, Mapping) else "0"
         raise DataError(
@@ -159,20 +184,20 @@ def _one_target(value: Any, rows: int) -> Any:
             f"labels for {len(several)} outputs{names}",
             f"give (x, y[{first}]); to judge another output, put it first in a model around yours",
         )
-    return _arrayish(value)
+    return _arrayish(value, "labels")
 
 
 def _is_array(value: Any) -> bool:
     return len(getattr(value, "shape", ())) > 0
 
 
-def _arrayish(value: Any) -> Any:
+def _arrayish(value: Any, what: str = "arrays") -> Any:
     """Keep tensors and arrays as they are; bring everything else (lists, pandas) to NumPy."""
-    if hasattr(value, "detach") or isinstance(value, np.ndarray):
+    if hasattr(value, "detach") or (isinstance(value, np.ndarray) and value.dtype.kind not in "USO"):
         return value
-    if _is_array(value) and not hasattr(value, "to_numpy"):
+    if _is_array(value) and not hasattr(value, "to_numpy") and not isinstance(value, np.ndarray):
         return value
-    return to_numpy(value)
+    return to_numpy(value, what)
 
 
 @contextmanager

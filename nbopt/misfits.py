@@ -14,7 +14,7 @@ NO_GRADIENT = "does not require grad"
 """What torch raises of a loss that hangs on no weight."""
 
 
-def misfit(split: str, batch: Batch, inputs: Inputs, error: Exception) -> ModelError:
+def misfit(split: str, batch: Batch, inputs: Inputs, error: Exception, who: str = "the model") -> ModelError:
     """Return the error of a model that did not take a batch: what it raised, with the shapes that caused it.
 
     Args:
@@ -22,12 +22,17 @@ def misfit(split: str, batch: Batch, inputs: Inputs, error: Exception) -> ModelE
         batch: What the user's data gave.
         inputs: What the model was called with.
         error: What it raised.
+        who: What may have raised it.
     """
-    reason = (str(error).strip().splitlines() or [""])[0]
-    raised = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    # Keras writes in bold, below where it was; TensorFlow last, before the node.
+    lines = [line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()]
+    telling = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    if telling and telling[0].startswith("Graph execution error"):
+        telling = [line for line in telling if not line.startswith(("[[", "File "))][-1:]
+    raised = ": ".join([type(error).__name__, *telling[:1]])
     return ModelError(
         f"{split} batches that the model takes",
-        f"inputs {', '.join(_shapes(inputs))}, and the model raised {raised}",
+        f"inputs {', '.join(_shapes(inputs))}, and {who} raised {raised}",
         remedy(str(error), batch),
     )
 
@@ -55,12 +60,11 @@ def remedy(raised: str, batch: Batch) -> str:
         name = unexpected[1]
         said = "" if batch.targets is not None else f"; what is predicted is read from {labels}"
         return f"leave {name!r} out of the batches, or rename it: the model has no input of that name{said}"
-    if isinstance(batch.inputs, dict) and re.search(r"not (a )?'?dict\b|'dict' object", raised):
-        names = ", ".join(map(repr, batch.inputs))
-        return (
-            f"the model has one argument, named as none of {names}, so it was given the batch as one dict: yield "
-            "(x, y), or name the argument as the batch does"
-        )
+    form = "dict" if isinstance(batch.inputs, dict) else "tuple"
+    if re.search(rf"not (a )?'?{form}\b|'{form}' object", raised):
+        one = "named as none of " + ", ".join(map(repr, batch.inputs)) if form == "dict" else f"not {len(batch.inputs)}"
+        do = "name it as the batch does" if form == "dict" else "let forward take each by itself"
+        return f"the model has one argument, {one}, and so was given the inputs as one {form}: yield (x, y), or {do}"
     missing = re.search(r"missing \d+ required positional arguments?: (.+)", raised)
     if missing and isinstance(batch.inputs, dict):
         return f"batches with {missing[1]} too, under that name"

@@ -134,6 +134,32 @@ def test_a_loaders_own_generator_is_given_back(where: str) -> None:
         assert order() == orders[0][0]
 
 
+NAMES = np.array(["no", "yes"])
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ((X, NAMES[Y % 2]), "numeric labels(.|\n)*such as 'no'(.|\n)*factorize"),
+        ((X, pd.Series(NAMES[Y % 2])), "numeric labels"),
+        ((X, pd.Series(NAMES[Y % 2], dtype="category")), "numeric labels"),
+        ({"x": X, "label": NAMES[Y % 2].tolist()}, "numeric labels"),
+        ((X, Y, tuple("abcdefghij")), "numeric row weights(.|\n)*leave names and ids out"),
+        ((X, Y, np.arange(10)), r"all different \(0, 1, 2\)"),
+        ((X, Y, torch.randperm(10)), "row numbers"),
+        ((NAMES[:, None], Y[:2]), "numeric arrays"),
+    ],
+)
+def test_what_is_no_number_is_told_with_what_it_was_to_be(item: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        as_batch(item)
+
+
+def test_weights_are_what_rows_count() -> None:
+    for weight in (np.ones(10, int), np.arange(10) // 2, np.arange(10.0), torch.rand(10)):
+        assert as_batch((X, Y, weight)).weight is not None
+
+
 def test_labels_and_weights_stay_with_their_rows_when_shuffled() -> None:
     split = Split((X, X[:, 0], X[:, 0]), "train")
     for batch in split.training_batches(3, np.random.default_rng(0)):

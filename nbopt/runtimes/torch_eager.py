@@ -39,7 +39,7 @@ class TorchSession(Session):
         floating = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), None)
         self._dtype = floating
         self._call: Any = compiled_module(model, frozen) if compiled else model
-        self._whole = manifest.keyed and takes_whole(model, manifest.inputs)
+        self._whole = takes_whole(model, manifest.inputs if manifest.keyed else len(manifest.inputs))
 
     def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
         from nbopt.frameworks._primary import primary_output

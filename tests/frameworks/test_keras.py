@@ -241,6 +241,24 @@ def test_bad_models_and_labels():
         FRAMEWORK.fit(model, TrainingPlan(epochs=1), Fitting(Split((rows(6), np.zeros(5, int)), "train"), loss))
 
 
+def test_what_a_model_or_its_loss_raises_in_training_is_told_with_shapes():
+    class OnlyEvaluates(L.Dense):
+        def call(self, x, training=False):
+            if training:
+                raise RuntimeError("needs the labels too")
+            return super().call(x)
+
+    fit, plan, labels = FRAMEWORK.fit, TrainingPlan(epochs=1), np.zeros(5, int)
+    for layer, data, told in (
+        (OnlyEvaluates(3), (rows(6), labels), "raised RuntimeError: needs the labels too"),
+        (L.Dense(3), (rows(7), labels), r"inputs \(5, 7\) float32, and the model or its loss raised"),
+        (L.Dense(3), (rows(6), np.zeros((5, 2, 2))), r"inputs \(5, 6\) float32, and the model or its loss raised"),
+    ):
+        model = keras.Sequential([keras.Input((6,)), layer])
+        with pytest.raises(ModelError, match=told):
+            fit(model, plan, Fitting(Split(data, "train"), FRAMEWORK.loss(model, None, "logits")[0]))
+
+
 def test_python_in_call_predicts_but_does_not_export(tmp_path):
     class Branch(keras.Model):
         def __init__(self):

@@ -114,6 +114,19 @@ def test_inputs_by_name_go_in_as_the_model_takes_them(model: nn.Module) -> None:
     np.testing.assert_allclose(FRAMEWORK.predict(inner, {"a": X, "b": X}), expected.detach().numpy(), atol=1e-6)
 
 
+class Pair(nn.Module):
+    def forward(self, pair: tuple[torch.Tensor, torch.Tensor], scale: float = 1.0) -> torch.Tensor:
+        return pair[0] + pair[1]
+
+
+def test_several_inputs_without_names_go_in_as_the_model_takes_them() -> None:
+    assert not takes_whole(Pair(), 2), "scale may be meant"
+    assert not takes_whole(nn.Identity(), 1)
+    assert takes_whole(models.WholeBatch(), 2)
+    assert not takes_whole(models.TwoInputs(), 2)
+    assert not takes_whole(nn.Bilinear(2, 2, 2), 2)
+
+
 def test_running_changes_neither_model_nor_inputs_nor_gradients() -> None:
     model = nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)).train()
     before, x = state(model), X.copy()
