@@ -249,6 +249,12 @@ class Split:
             self._check_lengths(self._whole)
         elif _is_row_dataset(source):
             self._raise_rows(source)
+        elif _is_endless(source):
+            raise DataError(
+                f"{name} data that ends",
+                f"a {type(source).__name__} that repeats for ever",
+                "leave .repeat() out of it",
+            )
         elif not (callable(source) or hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
             raise DataError(
                 f"{name} data: a DataLoader, a tf.data.Dataset, arrays (x, y), or a list of batches",
@@ -399,6 +405,14 @@ def _is_row_dataset(source: Any) -> bool:
 def _starts(rows: int, size: int) -> range:
     """Return where each batch of a training begins."""
     return range(0, rows - 1 if size > 1 and rows > size and rows % size == 1 else rows, size)
+
+
+def _is_endless(source: Any) -> bool:
+    """Tell whether a tf.data pipeline repeats for ever: an epoch of it would never end, and its rows fill the disk."""
+    cardinality = getattr(source, "cardinality", None)
+    if "tensorflow" not in sys.modules or not callable(cardinality) or not hasattr(source, "element_spec"):
+        return False
+    return int(cardinality()) == int(sys.modules["tensorflow"].data.INFINITE_CARDINALITY)
 
 
 def _slices(whole: Batch, size: int, rng: np.random.Generator | None) -> Iterator[Batch]:

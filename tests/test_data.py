@@ -182,6 +182,7 @@ def test_a_series_with_an_index_of_its_own_is_taken_by_position() -> None:
         (lambda: (X[:0], Y[:0]), "yielded no batch"),
         (lambda: (X, Y[:5]), "lengths 10, 5"),
         (lambda: 7, "int"),
+        (lambda: tf_dataset().repeat(), "repeats for ever"),
     ],
 )
 def test_what_is_no_split_is_told_at_once(source: Callable[[], Any], came: str) -> None:

@@ -376,6 +376,45 @@ def test_normalization_goes_everywhere(form, kind, tmp_path):
     np.testing.assert_allclose(session.run(x), expected, rtol=1e-4, atol=1e-4)
 
 
+class Activated(L.Layer):
+    """Is given a function and a layer, as notebooks do, and tells get_config of neither."""
+
+    def __init__(self, inner, function, skip=None, **options):
+        super().__init__(**options)
+        self.inner, self.function, self.skip = inner, function, skip
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x, training=False):
+        y = self.function(self.inner(x * self.scale))
+        return y if self.skip is None else y + self.skip(x, training=training)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_layers_without_a_configuration_are_copied_within_a_graph(shared, tmp_path):
+    here = keras.Input((6,))
+    block = Activated(L.Dense(6), lambda x: keras.ops.relu(x) * 2.0, keras.Sequential([L.Dropout(0.5), L.Dense(6)]))
+    other = block if shared else Activated(L.Dense(6), tf.math.tanh)
+    model = keras.Model(here, L.Dense(3)(other(L.BatchNormalization()(block(here)))))
+    x, before = rows(6), _state(model)
+    expected = FRAMEWORK.predict(model, (x,))
+    twin = FRAMEWORK.clone(FRAMEWORK.clone(model))
+    np.testing.assert_allclose(FRAMEWORK.predict(twin, (x,)), expected, atol=1e-6)
+    assert len(twin.trainable_variables) == len(model.trainable_variables)
+    kinds = [type(layer) for layer in twin.layers]
+    assert kinds == [type(layer) for layer in model.layers]
+    loss = FRAMEWORK.loss(twin, None, "logits")[0]
+    FRAMEWORK.fit(twin, TrainingPlan(epochs=2, learning_rate=0.1), Fitting(Split((x, np.arange(5) % 3), "train"), loss))
+    assert not np.allclose(FRAMEWORK.predict(twin, (x,)), expected)
+    assert _same(before, _state(model))
+    np.testing.assert_array_equal(FRAMEWORK.predict(model, (x,)), expected)
+    exported = FRAMEWORK.export(model, signature((x,)), Path(tmp_path / "m.onnx"), "onnx")
+    runtime = runtime_named("onnxruntime")
+    session = runtime.load(exported.path, Manifest(runtime.name, ("input_0",)), threads=1)
+    np.testing.assert_allclose(session.run((x,)), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot", "count", "tf_idf"])
 @pytest.mark.parametrize("learned", [True, False])
 def test_copies_of_a_lookup_know_what_it_learned(mode, learned):
