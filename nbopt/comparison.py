@@ -185,7 +185,7 @@ class Comparison:
     ) -> Run:
         """Return the best run whose loss of quality stays within `max_drop` at the interval's bound.
 
-        Where nothing wins the baseline is returned. Runs whose intervals of speed overlap the fastest's are
+        Where nothing wins the baseline is returned. Runs whose intervals of speed reach the highest lower bound are
         not ranked by speed; among them the smaller file wins, and of files of one size the untouched model. A run
         whose outputs collapsed is never taken. Where the runs were measured under different conditions, a warning
         says so, and a note of the run that is returned.
@@ -256,7 +256,8 @@ class Comparison:
             )
         best, _ = min(scored, key=lambda pair: pair[1])
         if minimize == "latency" and best.speedup_low is not None:
-            floor = best.speedup_low
+            # By the surest speedup, not the largest: one that a busy machine left open would tie with all others.
+            floor = max(run.speedup_low or run.speedup or 0.0 for run, _ in scored)
             ties = [run for run, _ in scored if (run.speedup_high or run.speedup or 0.0) >= floor]
             smallest = min(run.size_bytes or 0 for run in ties)
             small = [run for run in ties if (run.size_bytes or 0) <= smallest * (1 + SIZE_TOLERANCE)]

@@ -63,8 +63,19 @@ def take_rows(inputs: Inputs, rows: Any) -> Inputs:
     return map_leaves(lambda leaf: leaf[rows], inputs)
 
 
-def to_numpy(value: Any) -> np.ndarray[Any, Any]:
+_ENCODE = {
+    "arrays": "encode text and categories as numbers first",
+    "labels": "encode classes as whole numbers from 0, for example with pandas.factorize",
+    "row weights": "batches are read as (x, y, weight): leave names and ids out of them",
+}
+
+
+def to_numpy(value: Any, what: str = "arrays") -> np.ndarray[Any, Any]:
     """Return a torch or TensorFlow tensor, a pandas object, a list or an array as a NumPy array.
+
+    Args:
+        value: In whatever form.
+        what: What it is to be: "arrays", "labels" or "row weights".
 
     Raises:
         DataError: The value has no numeric array form (strings, ragged lists).
@@ -84,14 +95,11 @@ def to_numpy(value: Any) -> np.ndarray[Any, Any]:
             array = np.asarray(value)
         except ValueError as error:
             raise DataError(
-                "numeric arrays", f"a {type(value).__name__} of uneven rows", "pad the rows to one length"
+                f"numeric {what}", f"a {type(value).__name__} of uneven rows", "pad the rows to one length"
             ) from error
     if array.dtype == object or array.dtype.kind in "USO":
-        raise DataError(
-            "numeric arrays",
-            f"a {type(value).__name__} of dtype {array.dtype}",
-            "encode text and categories as numbers first",
-        )
+        such = f", such as {str(array.flat[0])[:20]!r}" if array.size and what != "arrays" else ""
+        raise DataError(f"numeric {what}", f"a {type(value).__name__} of dtype {array.dtype}{such}", _ENCODE[what])
     return array
 
 
@@ -124,13 +132,13 @@ def as_batch(item: Any) -> Batch:
         for key in LABEL_KEYS:
             if key in parts:
                 targets = parts.pop(key)
-                return Batch(as_inputs(parts), _arrayish(targets))
+                return Batch(as_inputs(parts), _arrayish(targets, "labels"))
         return Batch(as_inputs(parts))
     if isinstance(item, (tuple, list)):
         if len(item) == 1:
             return Batch(as_inputs(item[0]))
         if len(item) in (2, 3):
-            weight = _arrayish(item[2]) if len(item) == 3 and item[2] is not None else None
+            weight = _weights(item[2]) if len(item) == 3 and item[2] is not None else None
             inputs = as_inputs(item[0])
             return Batch(inputs, None if item[1] is None else _one_target(item[1], rows_of(inputs)), weight)
         raise DataError(
@@ -139,6 +147,23 @@ def as_batch(item: Any) -> Batch:
             "group several inputs as ((a, b), y)",
         )
     return Batch(as_inputs(item))
+
+
+def _weights(value: Any) -> Any:
+    """Return row weights.
+
+    Raises:
+        DataError: They are texts, or whole numbers of which none comes twice, as those of rows are.
+    """
+    weights = _arrayish(value, "row weights")
+    numbers = to_numpy(weights)
+    if numbers.dtype.kind in "iu" and numbers.size > 2 and len(np.unique(numbers)) == numbers.size:
+        raise DataError(
+            "(x, y, weight), with how much each row counts",
+            f"whole numbers that are all different ({', '.join(map(str, numbers.flat[:3]))}), as row numbers are",
+            "leave row numbers out of the batches; weights that are so as floats",
+        )
+    return weights
 
 
 def _one_target(value: Any, rows: int) -> Any:
@@ -151,7 +176,7 @@ def _one_target(value: Any, rows: int) -> Any:
     # A list of as many arrays as there are rows is a label for each row, as some collate functions give them.
     if isinstance(several, (list, tuple)) and len(several) not in (0, rows) and all(map(_is_array, several)):
         if len(several) == 1:
-            return _arrayish(several[0])
+            return _arrayish(several[0], "labels")
         names = f": {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
         first = repr(next(iter(value))) if isinstance(value, Mapping) else "0"
         raise DataError(
@@ -159,31 +184,32 @@ def _one_target(value: Any, rows: int) -> Any:
             f"labels for {len(several)} outputs{names}",
             f"give (x, y[{first}]); to judge another output, put it first in a model around yours",
         )
-    return _arrayish(value)
+    return _arrayish(value, "labels")
 
 
 def _is_array(value: Any) -> bool:
     return len(getattr(value, "shape", ())) > 0
 
 
-def _arrayish(value: Any) -> Any:
+def _arrayish(value: Any, what: str = "arrays") -> Any:
     """Keep tensors and arrays as they are; bring everything else (lists, pandas) to NumPy."""
-    if hasattr(value, "detach") or isinstance(value, np.ndarray):
+    if hasattr(value, "detach") or (isinstance(value, np.ndarray) and value.dtype.kind not in "USO"):
         return value
-    if _is_array(value) and not hasattr(value, "to_numpy"):
+    if _is_array(value) and not hasattr(value, "to_numpy") and not isinstance(value, np.ndarray):
         return value
-    return to_numpy(value)
+    return to_numpy(value, what)
 
 
 @contextmanager
-def kept_randomness() -> Iterator[None]:
+def kept_randomness(*splits: Split | None) -> Iterator[None]:
     """Give the user's random state back afterwards: a torch DataLoader draws from it on each pass.
 
-    Python's, NumPy's and, where torch is imported, torch's own on CPU.
+    Python's, NumPy's and, where torch is imported, torch's own on CPU; of `splits` that of a loader's own generator.
     """
     torch = sys.modules.get("torch")
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's own global state
     state = None if torch is None else torch.get_rng_state()
+    own = [(each, each.get_state()) for split in splits if split is not None for each in split.generators]
     try:
         yield
     finally:
@@ -191,6 +217,8 @@ def kept_randomness() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002 - as above
         if torch is not None:
             torch.set_rng_state(state)
+        for each, before in own:
+            each.set_state(before)
 
 
 class Split:
@@ -221,6 +249,12 @@ class Split:
             self._check_lengths(self._whole)
         elif _is_row_dataset(source):
             self._raise_rows(source)
+        elif _is_endless(source):
+            raise DataError(
+                f"{name} data that ends",
+                f"a {type(source).__name__} that repeats for ever",
+                "leave .repeat() out of it",
+            )
         elif not (callable(source) or hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
             raise DataError(
                 f"{name} data: a DataLoader, a tf.data.Dataset, arrays (x, y), or a list of batches",
@@ -267,7 +301,10 @@ class Split:
             self._raise_empty()
 
     def training_batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield batches for one epoch; arrays are shuffled with `rng`, a loader keeps its own order."""
+        """Yield batches for one epoch; arrays are shuffled with `rng`, a loader keeps its own order.
+
+        One row that arrays leave over joins the last batch: BatchNorm can't train on a row alone.
+        """
         empty = True
         for batch in self._batches(batch_size, rng):
             empty = False
@@ -299,11 +336,19 @@ class Split:
     def steps(self, batch_size: int) -> int | None:
         """Return the batches of one pass, or None where the source does not tell."""
         if self._whole is not None:
-            return -(-self._whole.rows // batch_size)
+            return len(_starts(self._whole.rows, batch_size))
         try:
             return len(self.source)
         except TypeError:
             return None
+
+    @property
+    def generators(self) -> list[Any]:
+        """Return the random generators of the user's that a torch DataLoader or its sampler draws from."""
+        sampler = getattr(self.source, "sampler", None)
+        inner = getattr(getattr(self.source, "batch_sampler", None), "sampler", None)
+        found = [getattr(holder, "generator", None) for holder in (self.source, sampler, inner)]
+        return [each for each in found if hasattr(each, "get_state") and hasattr(each, "set_state")]
 
     def _batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
         if self._whole is not None:
@@ -357,10 +402,25 @@ def _is_row_dataset(source: Any) -> bool:
     return "torch.utils.data.dataset.Dataset" in names
 
 
+def _starts(rows: int, size: int) -> range:
+    """Return where each batch of a training begins."""
+    return range(0, rows - 1 if size > 1 and rows > size and rows % size == 1 else rows, size)
+
+
+def _is_endless(source: Any) -> bool:
+    """Tell whether a tf.data pipeline repeats for ever: an epoch of it would never end, and its rows fill the disk."""
+    cardinality = getattr(source, "cardinality", None)
+    if "tensorflow" not in sys.modules or not callable(cardinality) or not hasattr(source, "element_spec"):
+        return False
+    return int(cardinality()) == int(sys.modules["tensorflow"].data.INFINITE_CARDINALITY)
+
+
 def _slices(whole: Batch, size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
     order = None if rng is None else rng.permutation(whole.rows)
-    for start in range(0, whole.rows, size):
-        rows: Any = slice(start, start + size) if order is None else order[start : start + size]
+    starts = range(0, whole.rows, size) if order is None else _starts(whole.rows, size)
+    for start in starts:
+        end = whole.rows if order is not None and start == starts[-1] else start + size
+        rows: Any = slice(start, end) if order is None else order[start:end]
         yield Batch(
             take_rows(whole.inputs, rows),
             None if whole.targets is None else whole.targets[rows],

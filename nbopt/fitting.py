@@ -55,6 +55,8 @@ def train(draft: Draft, context: Context, seed: int, judge: Judge | None = None)
         draft = draft.noted(record.mixed.note)
     if record.shared:
         draft = draft.noted(record.shared)
+    if record.left_out:
+        draft = draft.noted(record.left_out)
     if record.stopped:
         draft = draft.noted(f"training ended early: {record.stopped}")
     if record.epochs and record.kept_epoch == 0 and record.scores:

@@ -119,7 +119,7 @@ def freeze(split: Split, *, float_dtype: str = "float32") -> Frozen:
     """
     folder = Path(tempfile.mkdtemp(prefix="nbopt-split-"))
     try:
-        with kept_randomness():
+        with kept_randomness(split):
             frozen = _write_shards(split, folder, float_dtype)
     except BaseException as error:
         rmtree(folder, ignore_errors=True)

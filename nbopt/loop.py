@@ -117,7 +117,10 @@ def optimize(
     chosen = choose_runtimes(workload, runtimes)
     done: list[Run] = []
     try:
-        with kept_randomness(), Stage(workload, store or RunStore(), settings) as stage:
+        with (
+            kept_randomness(workload.train, workload.valid, workload.test),
+            Stage(workload, store or RunStore(), settings) as stage,
+        ):
             named = {runtimes} if isinstance(runtimes, str) else set(runtimes or ())
             for run in _runs(stage, recipe, chosen, named, seeds):
                 done.append(run)

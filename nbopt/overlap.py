@@ -109,7 +109,7 @@ def hash_split(split: Split, float_dtype: str, limit: int = READ_ROWS) -> Hashed
     digests: set[bytes] = set()
     samples = Samples()
     read, whole = 0, True
-    with kept_randomness():
+    with kept_randomness(split):
         for batch in split:
             if read >= limit:
                 whole = False
@@ -159,7 +159,7 @@ def rows_apart(
     """
     apart: list[Inputs] = []
     left_out = 0
-    with kept_randomness():
+    with kept_randomness(split):
         for batch in split:
             inputs = numeric_inputs(batch.inputs, float_dtype)
             for index in range(rows_of(inputs)):

@@ -155,7 +155,7 @@ def lr_range(
         exploded = len(losses) >= FEWEST and loss > DIVERGED * max(min(losses), 1e-3)
         return exploded or len(rates) >= steps
 
-    with kept_randomness():
+    with kept_randomness(workload.train):
         split = workload.train
         if split.steps(batch_size) is None:
             # A source that does not tell its length: as many of its batches as are needed, as a list.

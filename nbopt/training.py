@@ -247,6 +247,7 @@ class TrainingRecord:
         valid_losses: Loss on validation before training and after each epoch, where it was watched.
         mixed: What half precision did, None where all was in float32.
         shared: How several processes shared it, as a sentence; "" for one.
+        left_out: Which batches it could not learn from, as a sentence; "" for none.
     """
 
     epochs: int = 0
@@ -259,6 +260,7 @@ class TrainingRecord:
     valid_losses: tuple[float, ...] = ()
     mixed: Mixed | None = None
     shared: str = ""
+    left_out: str = ""
 
 
 def broken_loss(

@@ -14,7 +14,7 @@ from nbopt.data import Batch, Inputs, Split, all_finite, kept_randomness, map_le
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Framework, Signature, framework_of
 from nbopt.frozen import Frozen, freeze, opened
-from nbopt.misfits import remedy
+from nbopt.misfits import misfit
 from nbopt.outputs import infer_output
 from nbopt.overlap import Hashed, Overlap, hash_split, overlap_of, rows_apart
 
@@ -72,7 +72,7 @@ class Workload:
             note = "the model is in training mode; nbopt measures a copy in evaluation mode (as after model.eval())"
             self.notes.append(note)
             warnings.warn(note, NbOptWarning, stacklevel=2)
-        with kept_randomness():
+        with kept_randomness(self.report):
             first = self.report.first()
             raw = self._try(first)
         declared = self.framework.declared_output(model, loss)
@@ -83,19 +83,13 @@ class Workload:
     def _try(self, batch: Batch) -> np.ndarray[Any, Any]:
         """Run the user's model on its first batch, so that a mismatch is told at once."""
         inputs = numeric_inputs(batch.inputs, self.framework.float_dtype(self.model))
-        shapes = ", ".join(_shape_text(inputs))
         try:
             raw = self.framework.predict(self.model, inputs)
         except NbOptError:
             raise
         except Exception as error:
             # Whatever a user's forward raises belongs to the user: it is passed on with the shapes that caused it.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"{self.report.name} batches that the model takes",
-                f"inputs {shapes}, and the model raised {type(error).__name__}: {reason}",
-                remedy(str(error), batch),
-            ) from error
+            raise misfit(self.report.name, batch, inputs, error) from error
         if raw.ndim == 0 or len(raw) != rows_of(inputs):
             raise ModelError(
                 f"an output row for each of the {rows_of(inputs)} input rows",
@@ -301,7 +295,7 @@ class Workload:
             ("loss", self.loss_name),
             ("metric", f"{self.metric_name}{yours} on {self.report.name}, {self.report_rows.rows:,} rows"),
         ]
-        if nonzero < total:
+        if nonzero < 0.995 * total:
             card.append(("zeros", f"{1 - nonzero / total:.0%} of the parameters"))
         if self.train is None:
             card.append(("train", "none: techniques that train or calibrate have less to go on"))
@@ -345,12 +339,6 @@ def _name_of(model: Any) -> str:
     # A Keras model has a name; an attribute `name` of a torch module may be anything.
     given = "" if hasattr(model, "state_dict") else getattr(model, "name", "")
     return str(given or type(model).__name__)
-
-
-def _shape_text(inputs: Inputs) -> list[str]:
-    if isinstance(inputs, dict):
-        return [f"{name} {leaf.shape} {leaf.dtype}" for name, leaf in inputs.items()]
-    return [f"{leaf.shape} {leaf.dtype}" for leaf in inputs]
 
 
 def _leaf_text(shape: tuple[int | None, ...]) -> str:

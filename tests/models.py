@@ -91,6 +91,19 @@ class TwoInputs(nn.Module):
         return self.head(functional.relu(self.body(torch.cat([numbers, self.embed(category)], -1))))
 
 
+class WholeBatch(nn.Module):
+    """Takes the batch as one mapping."""
+
+    def __init__(self, inputs: int = 6, outputs: int = 3) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(inputs, 16), nn.Linear(inputs, 16)
+        self.head = nn.Linear(16, outputs)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        hidden = torch.relu(self.left(batch["a"])) + self.right(batch["b"])
+        return {"loss": None, "logits": self.head(hidden)}
+
+
 class TupleOutput(nn.Module):
     """A model that returns its scores and its hidden state."""
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from nbopt.data import Batch, Split, as_batch, leaves, to_numpy
+from nbopt.data import Batch, Split, as_batch, kept_randomness, leaves, to_numpy
 from nbopt.errors import DataError
 from nbopt.frozen import freeze, hash_rows, join_ragged, read_shard, shard_paths
 
@@ -94,7 +94,70 @@ def test_arrays_are_shuffled_for_training_by_the_generator_alone() -> None:
 
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)) == X[:, 0].tolist()
-    assert split.steps(3) == 4
+    assert split.steps(4) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "sizes"), [(9, 4, [4, 5]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1])]
+)
+def test_a_row_that_arrays_leave_over_joins_the_last_batch(rows: int, size: int, sizes: list[int]) -> None:
+    split = Split((X[:rows], Y[:rows]), "train")
+    parts = list(split.training_batches(size, np.random.default_rng(0)))
+    assert [part.rows for part in parts] == sizes
+    assert split.steps(size) == len(sizes)
+    assert sorted(to_numpy(leaves(part.inputs)[0])[i, 0] for part in parts for i in range(part.rows)) == sorted(
+        X[:rows, 0].tolist()
+    )
+
+
+@pytest.mark.parametrize("where", ["loader", "sampler", "batch sampler"])
+def test_a_loaders_own_generator_is_given_back(where: str) -> None:
+    rows, own = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), torch.Generator().manual_seed(3)
+    sampler = RandomSampler(rows, generator=own)
+    loader = {
+        "loader": lambda: DataLoader(rows, 4, shuffle=True, generator=own),
+        "sampler": lambda: DataLoader(rows, 4, sampler=sampler),
+        "batch sampler": lambda: DataLoader(rows, batch_sampler=BatchSampler(sampler, 4, drop_last=False)),
+    }[where]()
+    split = Split(loader, "train")
+
+    def order() -> list[int]:
+        return [label for batch in split for label in batch.targets.tolist()]
+
+    orders = []
+    for _ in range(2):
+        with kept_randomness(split, None):
+            orders.append((order(), order()))
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1], "within, each pass has an order of its own"
+    with kept_randomness():
+        assert order() == orders[0][0]
+
+
+NAMES = np.array(["no", "yes"])
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ((X, NAMES[Y % 2]), "numeric labels(.|\n)*such as 'no'(.|\n)*factorize"),
+        ((X, pd.Series(NAMES[Y % 2])), "numeric labels"),
+        ((X, pd.Series(NAMES[Y % 2], dtype="category")), "numeric labels"),
+        ({"x": X, "label": NAMES[Y % 2].tolist()}, "numeric labels"),
+        ((X, Y, tuple("abcdefghij")), "numeric row weights(.|\n)*leave names and ids out"),
+        ((X, Y, np.arange(10)), r"all different \(0, 1, 2\)"),
+        ((X, Y, torch.randperm(10)), "row numbers"),
+        ((NAMES[:, None], Y[:2]), "numeric arrays"),
+    ],
+)
+def test_what_is_no_number_is_told_with_what_it_was_to_be(item: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        as_batch(item)
+
+
+def test_weights_are_what_rows_count() -> None:
+    for weight in (np.ones(10, int), np.arange(10) // 2, np.arange(10.0), torch.rand(10)):
+        assert as_batch((X, Y, weight)).weight is not None
 
 
 def test_labels_and_weights_stay_with_their_rows_when_shuffled() -> None:
@@ -119,6 +182,7 @@ def test_a_series_with_an_index_of_its_own_is_taken_by_position() -> None:
         (lambda: (X[:0], Y[:0]), "yielded no batch"),
         (lambda: (X, Y[:5]), "lengths 10, 5"),
         (lambda: 7, "int"),
+        (lambda: tf_dataset().repeat(), "repeats for ever"),
     ],
 )
 def test_what_is_no_split_is_told_at_once(source: Callable[[], Any], came: str) -> None:

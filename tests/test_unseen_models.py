@@ -24,7 +24,7 @@ from nbopt.measurement.predictions import prepare
 from nbopt.techniques.prune import Prune
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload
-from tests.models import TextEncoder, train
+from tests.models import TextEncoder, WholeBatch, train
 
 RNG = np.random.default_rng(0)
 ROWS = 240
@@ -74,9 +74,10 @@ def batches(x: Any, y: Array, size: int = 50) -> list[Any]:
     return [part(slice(start, start + size)) for start in range(0, len(y), size)]
 
 
-def fitted(model: nn.Module, x: tuple[Array, ...], y: Array, loss: Callable[..., Any]) -> nn.Module:
+def fitted(model: nn.Module, x: tuple[Array, ...] | dict[str, Array], y: Array, loss: Callable[..., Any]) -> nn.Module:
     torch.manual_seed(0)
-    inputs, targets = [tensor(leaf) for leaf in x], tensor(y)
+    inputs: list[Any] = [tensor(leaf) for leaf in (x.values() if isinstance(x, dict) else x)]
+    inputs, targets = [dict(zip(x, inputs, strict=True))] if isinstance(x, dict) else inputs, tensor(y)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     model.train()
     for _ in range(40):
@@ -188,6 +189,13 @@ def both() -> Case:
     return Case(fitted(Both(), (image, table), y, functional.cross_entropy), batches((image, table), y), ("openvino",))
 
 
+def whole() -> Case:
+    x = normal(6)
+    y, data = x.argmax(1) // 2, {"a": x, "b": x * 2}
+    model = fitted(WholeBatch(), data, y, lambda output, target: functional.cross_entropy(output["logits"], target))
+    return Case(model, batches(data, y), ("onnxruntime",))
+
+
 def bag() -> Case:
     y = RNG.integers(0, 3, ROWS)
     ids = RNG.integers(0, 30, (ROWS, 9)) + 10 * y[:, None]
@@ -277,7 +285,7 @@ def keras_dict() -> Case:
     return Case(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(50), ("litert",), ZEROS, 0.4, {"metric": "f1"})
 
 
-TORCH = [residual, segments, lengths, transformer, both, bag, rare, values, half]
+TORCH = [residual, segments, lengths, transformer, both, whole, bag, rare, values, half]
 KERAS = [keras_cnn, keras_masked, keras_dict]
 
 

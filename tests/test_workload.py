@@ -123,8 +123,11 @@ def test_a_model_in_training_mode_is_measured_as_in_evaluation_and_left_so() -> 
     np.testing.assert_array_equal(work.framework.predict(model, (first,)), expected)
 
 
-def test_binding_and_reading_leave_the_users_random_state_alone() -> None:
-    loader = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=8, shuffle=True)
+@pytest.mark.parametrize("own", [None, torch.Generator().manual_seed(5)])
+def test_binding_and_reading_leave_the_users_random_state_alone(own: torch.Generator | None) -> None:
+    rows = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    loader = DataLoader(rows, batch_size=8, shuffle=True, generator=own)
+    drawn = None if own is None else own.get_state()
     torch.manual_seed(1)
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002 - the user's own state is what is looked at
@@ -135,6 +138,7 @@ def test_binding_and_reading_leave_the_users_random_state_alone() -> None:
     after = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
+    assert own is None or torch.equal(drawn, own.get_state())
 
 
 def small_without_seed() -> nn.Module:

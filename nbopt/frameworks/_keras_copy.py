@@ -51,7 +51,8 @@ def copy_model(model: Any) -> Any:
     else:
         copied = _rebuilt(model) if is_graph(model) else _copied_graph(model)
     if copied is None:
-        raise not_copied(model, "its layers can't be made again from their get_config()")
+        config = "let get_config() of your own layers return every argument of the constructor"
+        raise not_copied(model, "its layers can't be made again from their get_config()", config)
     if [v.shape for v in copied.variables] != [v.shape for v in model.variables]:
         raise not_copied(model, "the copy has other variables than the original")
     for original, own in zip(layers_of(model), layers_of(copied), strict=True):
@@ -124,7 +125,12 @@ def uncompiled(model: Any) -> Any:
 def twin(layer: Any) -> Any:
     """Return a layer of the same configuration."""
     if type(layer) is not keras.layers.Lambda:
-        return type(layer).from_config(layer.get_config())
+        try:
+            made = type(layer).from_config(layer.get_config())
+        except (TypeError, ValueError, NotImplementedError, AttributeError):
+            # A user's own layer whose get_config does not give back what its constructor was given.
+            return _copied_graph(layer)
+        return _with_vocabulary(made, layer)
     # A Lambda's configuration holds its function as bytecode, which Keras refuses to read back; the function
     # itself is at hand.
     return keras.layers.Lambda(
@@ -137,12 +143,23 @@ def twin(layer: Any) -> Any:
     )
 
 
-def not_copied(model: Any, reason: str) -> ModelError:
-    return ModelError(
-        "a model that can be copied, so that yours stays as it is",
-        f"{type(model).__name__}: {reason}",
-        "keep files, generators and threads out of the model's attributes",
-    )
+def _with_vocabulary(made: Any, layer: Any) -> Any:
+    """Give a layer that looks up by a table the words or numbers that another learned in `adapt`.
+
+    A configuration holds those that the constructor was given, and of the others only that there are some.
+    """
+    if isinstance(layer, kinds("layers.IntegerLookup", "layers.StringLookup")) and layer.input_vocabulary is None:
+        words = layer.get_vocabulary(include_special_tokens=False)
+        weights = layer.idf_weights.numpy()[-len(words) :] if layer.output_mode == "tf_idf" else None
+        made.set_vocabulary(words, weights)
+    return made
+
+
+def not_copied(
+    model: Any, reason: str, do: str = "keep files, generators and threads out of the model's attributes"
+) -> ModelError:
+    expected = "a model that can be copied, so that yours stays as it is"
+    return ModelError(expected, f"{type(model).__name__}: {reason}", do)
 
 
 class _GraphPickler(pickle.Pickler):
@@ -187,6 +204,8 @@ class _GraphPickler(pickle.Pickler):
             if replaces_call(vars(obj).get("call")):
                 left_out.add("call")
             state = {name: value for name, value in vars(obj).items() if name not in left_out}
+            # Where it stands in a functional model, which is made again around the copy.
+            state |= {name: [] for name in ("_inbound_nodes", "_outbound_nodes") if name in state}
             if isinstance(obj, keras.Model):
                 state |= {name: value for name, value in _COMPILED_STATE.items() if name in state}
             return _new_layer, (type(obj),), state, None, None, _set_state
@@ -248,7 +267,7 @@ def _copied_graph(model: Any) -> Any:
         copied = _GraphUnpickler(buffer, references).load()
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError) as error:
         raise not_copied(model, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
-    for layer in (copied, *layers_of(copied)):
+    for layer in copied._flatten_layers(include_self=True, recursive=True):
         tracker = layer._tracker
         # The tracker knows what it stores by id().
         tracker.stored_ids = {name: {id(item) for item in store} for name, (_, store) in tracker.config.items()}

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from nbopt.data import Batch, Split, all_finite, to_numpy
-from nbopt.errors import DataError, ModelError, NbOptWarning
+from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework, trained_on
 from nbopt.frameworks._keras_averaging import Averaging
 from nbopt.frameworks._keras_call import model_arguments
@@ -23,6 +23,7 @@ from nbopt.frameworks._keras_teaching import Lessons
 from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._watching import Watch
+from nbopt.misfits import misfit
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 
@@ -146,7 +147,13 @@ class Loop:
         step = 0
         for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
             rate = self.rates.now if fitting.each_step is not None else 0.0
-            loss = self.one(batch)
+            try:
+                loss = self.one(batch)
+            except (NbOptError, NbOptWarning):
+                raise
+            except Exception as error:
+                # Whatever a user's call, or loss, raises in training.
+                raise misfit("train", batch, batch.inputs, error, "the model or its loss") from error
             if not np.isfinite(loss):
                 raise broken_loss(loss, plan, epoch, step, finite=all_finite(batch))
             self.rates.step()
@@ -185,7 +192,9 @@ class Loop:
             loss = float(self.step(*arguments))
         except tf.errors.InvalidArgumentError as error:
             # TensorFlow looked up a row by number, of an Embedding or of the output, that is not there.
-            reason = next((x for x in str(error).splitlines() if "indices" in x or "label" in x), str(error))
+            reason = next((x for x in str(error).splitlines() if "indices" in x or "label" in x), "")
+            if not reason:
+                raise
             raise DataError(
                 "labels and class numbers that the model has a place for", reason.strip()[:200], "check train"
             ) from error

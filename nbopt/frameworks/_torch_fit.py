@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nbopt.data import Batch, Split, all_finite, to_numpy
-from nbopt.errors import DataError, NbOptError, NbOptWarning
+from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, trained_on
 from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._torch_averaging import Averaging
@@ -22,6 +22,7 @@ from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
 from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._torch_teaching import taught
+from nbopt.misfits import NO_GRADIENT, ONE_ROW, misfit, remedy
 from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
 
 
@@ -53,7 +54,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting, crew: Crew
     averaging = Averaging(model, plan, fitting)
     smoothed = trained_on(fitting, plan)  # validation is judged by the labels as they are
     losses: list[float] = []
-    stopped = ""
+    stopped, alone = "", 0
     with seeded(plan.seed, device_of(model)), taught(smoothed, plan, model) as smoothed:
         rng = np.random.default_rng(plan.seed)
         optimizer = make_optimizer(plan, model)
@@ -66,7 +67,9 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting, crew: Crew
                 watch.rates.append(rates.now)
                 model.train()
                 rates.to_train()
-                mean, stopped = _epoch(model, plan, smoothed, rates, averaging, precision, rng, epoch, start, crew)
+                mean, stopped, alone = _epoch(
+                    model, plan, smoothed, rates, averaging, precision, rng, epoch, start, crew
+                )
                 losses.append(mean)
                 rates.to_judge(model, plan, fitting)
                 with averaging.judged(epoch + 1):
@@ -92,6 +95,7 @@ def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting, crew: Crew
         rates=tuple(watch.rates),
         valid_losses=tuple(watch.valid_losses),
         mixed=precision.counts(),
+        left_out=f"batches of one row did not train, for BatchNorm's sake: {alone} in an epoch" if alone else "",
     )
 
 
@@ -106,15 +110,28 @@ def _epoch(
     epoch: int,
     start: float,
     crew: Crew,
-) -> tuple[float, str]:
-    """Train one pass; return the mean loss, and why it stopped early or ""."""
+) -> tuple[float, str, int]:
+    """Train one pass; return the mean loss, why it stopped early or "", and how many batches of one row it left out."""
     steps = fitting.split.steps(plan.batch_size)
     mixing = Mixing.of(plan, epoch)
-    total = 0.0
-    step = 0
-    for step, batch in enumerate(fitting.split.training_batches(plan.batch_size, rng), start=1):
+    total, step, alone = 0.0, 0, 0
+    for batch in fitting.split.training_batches(plan.batch_size, rng):
         rates.optimizer.zero_grad(set_to_none=True)
-        loss = step_loss(fitting, crew.called(model), batch, precision, mixing)
+        try:
+            loss = step_loss(fitting, crew.called(model), batch, precision, mixing)
+        except (NbOptError, NbOptWarning):
+            raise
+        except Exception as error:
+            if batch.rows == 1 and ONE_ROW in str(error):
+                alone += 1
+                continue
+            # Whatever a user's forward raises in training mode.
+            raise misfit("train", batch, batch.inputs, error) from error
+        step += 1
+        if not loss.requires_grad:
+            raise ModelError(
+                "a loss that depends on the weights", "no gradient for any weight", remedy(NO_GRADIENT, batch)
+            )
         if not torch.isfinite(loss):
             finite, half = all_finite(batch), loss.dtype == torch.float16
             raise broken_loss(loss.item(), plan, epoch, step, finite=finite, overflows=half)
@@ -132,10 +149,12 @@ def _epoch(
         mean = total / step
         fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean)))
         if fitting.each_step is not None and fitting.each_step(loss.item(), rate):
-            return total / step, f"ended in step {step} of epoch {epoch + 1}"
+            return total / step, f"ended in step {step} of epoch {epoch + 1}", alone
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
-            return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}"
-    return crew.mean(total / max(step, 1)), ""
+            return total / step, f"max_seconds {plan.max_seconds:g} reached in epoch {epoch + 1}", alone
+    if alone and not step:
+        raise DataError("train batches that can be learned from", "one row in each", remedy(ONE_ROW, batch))
+    return crew.mean(total / max(step, 1)), "", alone
 
 
 def step_loss(

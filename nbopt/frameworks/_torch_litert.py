@@ -42,7 +42,7 @@ def write_litert(model: torch.nn.Module, signature: Signature, path: Path) -> Ex
                 f"{leaf.name}, whose rows differ in shape",
                 "pad the rows to one length, or try another runtime",
             )
-    twin = Primary(folded(clone(model)).cpu().float(), signature.names if signature.keyed else None).eval()
+    twin = Primary(folded(clone(model)).cpu().float(), signature).eval()
     example = tensors(twin, signature.example)
     inputs = tuple(example.values()) if isinstance(example, dict) else tuple(example)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -112,10 +113,44 @@ def tensors(model: torch.nn.Module, inputs: Inputs) -> Inputs:
     return map_leaves(move, inputs)
 
 
+def takes_whole(model: torch.nn.Module, inputs: Iterable[str] | int) -> bool:
+    """Tell whether the inputs go in as one argument, `forward(self, batch)`: a mapping, or a tuple of several.
+
+    So where forward has one argument to fill, and that has the name of none of the inputs.
+
+    Args:
+        model: The module.
+        inputs: Names of the inputs, or how many there are without names.
+    """
+    forward = getattr(plain(model), "forward", None)
+    try:
+        parameters = list(inspect.signature(forward).parameters.values()) if callable(forward) else []
+    except ValueError:  # compiled code that tells no signature
+        return False
+    if not parameters:
+        return False
+    first, *others = parameters
+    by_position = (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+    if first.kind not in by_position or first.default is not first.empty:
+        return False
+    if isinstance(inputs, int):
+        return inputs > 1 and not any(each.kind in (*by_position, each.VAR_POSITIONAL) for each in others)
+    known = set(inputs)
+    by_name = any(each.kind is each.VAR_KEYWORD or each.name in known for each in parameters)
+    return not by_name and all(each.default is not each.empty for each in others)
+
+
+def invoke(model: Any, inputs: Inputs, *, whole: bool) -> Any:
+    """Call the model with its inputs in one argument, or each in its own, by position or by name."""
+    if whole:
+        return model(dict(inputs) if isinstance(inputs, dict) else tuple(inputs))
+    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+
+
 def call(model: torch.nn.Module, inputs: Inputs) -> Any:
     """Call the model with positional or named inputs, and return its primary output."""
-    result = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
-    return primary_output(result)
+    whole = takes_whole(model, inputs if isinstance(inputs, dict) else len(inputs))
+    return primary_output(invoke(model, inputs, whole=whole))
 
 
 def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:

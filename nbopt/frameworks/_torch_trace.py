@@ -18,7 +18,7 @@ from nbopt.data import leaves, map_leaves
 from nbopt.errors import ExportError
 from nbopt.frameworks import Signature
 from nbopt.frameworks._primary import primary_output
-from nbopt.frameworks._torch_module import clone, tensors
+from nbopt.frameworks._torch_module import clone, invoke, takes_whole, tensors
 from nbopt.frameworks._torch_recurrent import traced_for_any_length
 
 EXAMPLE_BATCH = 2  # torch.export fixes an axis whose example length is 0 or 1
@@ -30,15 +30,15 @@ class Primary(torch.nn.Module):
     torch.export can't mark axes of **named arguments as dynamic, so inputs by name become positions here.
     """
 
-    def __init__(self, model: torch.nn.Module, names: list[str] | None) -> None:
+    def __init__(self, model: torch.nn.Module, signature: Signature) -> None:
         super().__init__()
         self.model = model
-        self.names = names
+        self.names = signature.names if signature.keyed else None
+        self.whole = takes_whole(model, self.names or len(signature.names))
 
     def forward(self, *values: torch.Tensor) -> torch.Tensor:
-        if self.names is None:
-            return primary_output(self.model(*values))
-        return primary_output(self.model(**dict(zip(self.names, values, strict=True))))
+        inputs = values if self.names is None else dict(zip(self.names, values, strict=True))
+        return primary_output(invoke(self.model, inputs, whole=self.whole))
 
 
 def trace(
@@ -55,7 +55,7 @@ def trace(
 
     def attempt(rows: int, *, dynamic: bool, strict: bool) -> torch.export.ExportedProgram:
         # A failed attempt leaves its stand-ins for tensors in an RNN's list of weights: each gets a copy of its own.
-        wrapped = Primary(_without_loops(clone(model)), signature.names if signature.keyed else None).eval()
+        wrapped = Primary(_without_loops(clone(model)), signature).eval()
         example = tensors(model, map_leaves(lambda leaf: np.repeat(leaf, rows, axis=0), signature.example))
         shapes = {"values": tuple(axes)} if dynamic else None
         with quiet(), torch.no_grad(), traced_for_any_length():

@@ -278,6 +278,12 @@ def _cause(symptom: Symptom, done: Done) -> tuple[str, str]:
         return "bfloat16 keeps eight bits of each number, too few for this model", "try --dtype float16"
     if done.has("prune"):
         return "too much was pruned for so short a training", "try a smaller --sparsity, or more --epochs"
+    if done.has("--student"):
+        # It began from nothing, or from a part of the model's weights.
+        return (
+            "the student learned too little",
+            "try more --epochs, or a larger student (--student narrow --width 0.75)",
+        )
     if done.trained:
         return "training unlearned what the model knew", "try a smaller --learning-rate (a tenth), or fewer --epochs"
     return "not known for this recipe", "run its steps one at a time to see which it is"

@@ -98,8 +98,7 @@ def judge(
         metric, scored.y, base.scores, scored.scores, weight=scored.weight, groups=scored.groups, rng=seed
     )
     change = difference.interval
-    if symptom is None and (metric.needs == "labels" or _fell(change, metric)):
-        # A shift of scores that leaves auc as it was may put every row on one side of 0.5, and nothing is lost.
+    if symptom is None and (metric.needs == "labels" or (_fell(change, metric) and not _ranks(metric, scored))):
         symptom = _one_class(raw, baseline, kind)
     if symptom is None and _fell(change, metric):
         symptom = find_chance(metric, scored, value, change, _interval(metric, base, seed), baseline)
@@ -132,6 +131,15 @@ def _interval(metric: Metric, scored: Scored, seed: int) -> Interval:
 
 def _fell(change: Interval, metric: Metric) -> bool:
     return change.high < 0 if metric.greater_is_better else change.low > 0
+
+
+def _ranks(metric: Metric, scored: Scored) -> bool:
+    """Tell whether a metric never asks on which side of 0.5 a score lies, as auc of two classes does.
+
+    Of a rare class all scores may lie below it, before and after: a small loss of auc is that, and no collapse.
+    """
+    two = scored.scores.ndim == 1 or scored.scores.shape[-1] == 2
+    return two and metric.needs == "scores" and metric.formula is not None
 
 
 def _agreement(raw: Array, baseline: Array, kind: OutputKind) -> float | None:

@@ -29,6 +29,8 @@ class TorchSession(Session):
     ) -> None:
         import torch
 
+        from nbopt.frameworks._torch_module import takes_whole
+
         self.model = model
         self.manifest = manifest
         self.threads = threads
@@ -37,10 +39,11 @@ class TorchSession(Session):
         floating = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), None)
         self._dtype = floating
         self._call: Any = compiled_module(model, frozen) if compiled else model
+        self._whole = takes_whole(model, manifest.inputs if manifest.keyed else len(manifest.inputs))
 
     def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
         from nbopt.frameworks._primary import primary_output
-        from nbopt.frameworks._torch_module import output_array
+        from nbopt.frameworks._torch_module import invoke, output_array
 
         prepared = map_leaves(self._tensor, inputs)
         before = self._torch.get_num_threads()
@@ -48,21 +51,21 @@ class TorchSession(Session):
             self._torch.set_num_threads(self.threads)  # one setting for all of torch: the user's comes back
         try:
             with self._torch.inference_mode():
-                result = self._call(**prepared) if isinstance(prepared, dict) else self._call(*prepared)
-                return output_array(primary_output(result))
+                return output_array(primary_output(invoke(self._call, prepared, whole=self._whole)))
         finally:
             if before != self.threads:
                 self._torch.set_num_threads(before)
 
     def layers(self, inputs: Inputs, note: str = "") -> tuple[Layer, ...]:
         """Return the module's layers, run once as it is on one row; `note` is said of what a compiler may change."""
+        from nbopt.frameworks._torch_module import invoke
         from nbopt.runtimes._torch_layers import executed_layers
 
         prepared = map_leaves(self._tensor, inputs)
         model = self.model
 
         def run() -> Any:
-            return model(**prepared) if isinstance(prepared, dict) else model(*prepared)
+            return invoke(model, prepared, whole=self._whole)
 
         return executed_layers(model, run, rows_of(inputs), note)
 

@@ -233,7 +233,7 @@ class Quantizing:
             other = "--dtype float16" if options.how == "static" else "--method static, or --dtype float16"
             raise ExportError(
                 f"weights that {runtime.title} quantizes",
-                f"none: {options.how.replace('_', ' ')} {options.dtype} changed no weight of this {dtype} model",
+                f"{options.how.replace('_', ' ')} {options.dtype} changed no weight of this {dtype} model",
                 other if dtype == "float32" else f"bind it in float32: quantizers leave {dtype} weights as they are",
             )
         return lowered

@@ -241,6 +241,24 @@ def test_bad_models_and_labels():
         FRAMEWORK.fit(model, TrainingPlan(epochs=1), Fitting(Split((rows(6), np.zeros(5, int)), "train"), loss))
 
 
+def test_what_a_model_or_its_loss_raises_in_training_is_told_with_shapes():
+    class OnlyEvaluates(L.Dense):
+        def call(self, x, training=False):
+            if training:
+                raise RuntimeError("needs the labels too")
+            return super().call(x)
+
+    fit, plan, labels = FRAMEWORK.fit, TrainingPlan(epochs=1), np.zeros(5, int)
+    for layer, data, told in (
+        (OnlyEvaluates(3), (rows(6), labels), "raised RuntimeError: needs the labels too"),
+        (L.Dense(3), (rows(7), labels), r"inputs \(5, 7\) float32, and the model or its loss raised"),
+        (L.Dense(3), (rows(6), np.zeros((5, 2, 2))), r"inputs \(5, 6\) float32, and the model or its loss raised"),
+    ):
+        model = keras.Sequential([keras.Input((6,)), layer])
+        with pytest.raises(ModelError, match=told):
+            fit(model, plan, Fitting(Split(data, "train"), FRAMEWORK.loss(model, None, "logits")[0]))
+
+
 def test_python_in_call_predicts_but_does_not_export(tmp_path):
     class Branch(keras.Model):
         def __init__(self):
@@ -356,6 +374,63 @@ def test_normalization_goes_everywhere(form, kind, tmp_path):
     exported = FRAMEWORK.export(model, signature(x), tmp_path / f"model{runtime.suffix}", form)
     session = runtime.load(exported.path, Manifest(runtime.name, ("input_0",)), threads=1)
     np.testing.assert_allclose(session.run(x), expected, rtol=1e-4, atol=1e-4)
+
+
+class Activated(L.Layer):
+    """Is given a function and a layer, as notebooks do, and tells get_config of neither."""
+
+    def __init__(self, inner, function, skip=None, **options):
+        super().__init__(**options)
+        self.inner, self.function, self.skip = inner, function, skip
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x, training=False):
+        y = self.function(self.inner(x * self.scale))
+        return y if self.skip is None else y + self.skip(x, training=training)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_layers_without_a_configuration_are_copied_within_a_graph(shared, tmp_path):
+    here = keras.Input((6,))
+    block = Activated(L.Dense(6), lambda x: keras.ops.relu(x) * 2.0, keras.Sequential([L.Dropout(0.5), L.Dense(6)]))
+    other = block if shared else Activated(L.Dense(6), tf.math.tanh)
+    model = keras.Model(here, L.Dense(3)(other(L.BatchNormalization()(block(here)))))
+    x, before = rows(6), _state(model)
+    expected = FRAMEWORK.predict(model, (x,))
+    twin = FRAMEWORK.clone(FRAMEWORK.clone(model))
+    np.testing.assert_allclose(FRAMEWORK.predict(twin, (x,)), expected, atol=1e-6)
+    assert len(twin.trainable_variables) == len(model.trainable_variables)
+    kinds = [type(layer) for layer in twin.layers]
+    assert kinds == [type(layer) for layer in model.layers]
+    loss = FRAMEWORK.loss(twin, None, "logits")[0]
+    FRAMEWORK.fit(twin, TrainingPlan(epochs=2, learning_rate=0.1), Fitting(Split((x, np.arange(5) % 3), "train"), loss))
+    assert not np.allclose(FRAMEWORK.predict(twin, (x,)), expected)
+    assert _same(before, _state(model))
+    np.testing.assert_array_equal(FRAMEWORK.predict(model, (x,)), expected)
+    exported = FRAMEWORK.export(model, signature((x,)), Path(tmp_path / "m.onnx"), "onnx")
+    runtime = runtime_named("onnxruntime")
+    session = runtime.load(exported.path, Manifest(runtime.name, ("input_0",)), threads=1)
+    np.testing.assert_allclose(session.run((x,)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot", "count", "tf_idf"])
+@pytest.mark.parametrize("learned", [True, False])
+def test_copies_of_a_lookup_know_what_it_learned(mode, learned):
+    words = np.random.default_rng(0).integers(10, 15, (40, 1 if mode in ("int", "one_hot") else 3))
+    given = {} if learned else {"vocabulary": [10, 11, 12, 13, 14]}
+    if mode == "tf_idf" and not learned:
+        given["idf_weights"] = [0.1, 0.2, 0.3, 0.4, 0.5]
+    layer = L.IntegerLookup(output_mode=mode, **given)
+    if learned:
+        layer.adapt(words)
+    after = [L.Embedding(8, 4), L.Flatten()] if mode == "int" else []
+    model = keras.Sequential([keras.Input(words.shape[1:], dtype="int64"), layer, *after, L.Dense(2)])
+    expected = FRAMEWORK.predict(model, (words,))
+    twin = FRAMEWORK.clone(FRAMEWORK.clone(model))
+    np.testing.assert_array_equal(FRAMEWORK.predict(twin, (words,)), expected)
+    assert np.ptp(expected, axis=0).max() > 0
 
 
 def test_copies_of_an_adapted_normalization_scale_as_it_does():

@@ -16,6 +16,7 @@ from torch.nn.utils import prune
 from nbopt.data import Split
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, framework_of
+from nbopt.frameworks._torch_module import plain, takes_whole
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.training import Progress, TrainingPlan
 from tests import models
@@ -91,6 +92,39 @@ def test_outputs_come_in_every_form() -> None:
     assert FRAMEWORK.predict(models.TupleOutput().eval(), (np.ones((2, 64), np.float32),)).shape == (2, 10)
     assert FRAMEWORK.predict(models.mlp(6, 3).bfloat16(), (X,)).dtype == np.float32
     assert FRAMEWORK.predict(models.mlp(6, 3).double(), (X,)).dtype == np.float64
+
+
+class Named(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
+        return a if b is None else a + b
+
+
+class Anything(nn.Module):
+    def forward(self, first: Any = None, **named: Any) -> Any:
+        return named["a"] + named["b"]
+
+
+@pytest.mark.parametrize("model", [models.WholeBatch(), Named(), Anything(), torch.compile(models.WholeBatch())])
+def test_inputs_by_name_go_in_as_the_model_takes_them(model: nn.Module) -> None:
+    whole = not isinstance(model, (Named, Anything))
+    assert takes_whole(model, ("a", "b")) == whole
+    assert not takes_whole(model, ("a", "batch")), "then it is one of the inputs that has that name"
+    inner, x = plain(model).eval(), torch.from_numpy(X)
+    expected = inner({"a": x, "b": x})["logits"] if whole else x * 2
+    np.testing.assert_allclose(FRAMEWORK.predict(inner, {"a": X, "b": X}), expected.detach().numpy(), atol=1e-6)
+
+
+class Pair(nn.Module):
+    def forward(self, pair: tuple[torch.Tensor, torch.Tensor], scale: float = 1.0) -> torch.Tensor:
+        return pair[0] + pair[1]
+
+
+def test_several_inputs_without_names_go_in_as_the_model_takes_them() -> None:
+    assert not takes_whole(Pair(), 2), "scale may be meant"
+    assert not takes_whole(nn.Identity(), 1)
+    assert takes_whole(models.WholeBatch(), 2)
+    assert not takes_whole(models.TwoInputs(), 2)
+    assert not takes_whole(nn.Bilinear(2, 2, 2), 2)
 
 
 def test_running_changes_neither_model_nor_inputs_nor_gradients() -> None:
@@ -328,6 +362,47 @@ def test_an_interrupt_leaves_the_best_state_so_far_and_evaluation_mode() -> None
 def test_data_that_can_not_train_is_told(data: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         FRAMEWORK.fit(small(), PLAN, fitting(data))
+
+
+def with_norm() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_batches_of_one_row_are_left_out_where_batch_norm_can_not_train_on_them() -> None:
+    sizes = [(X[:40], Y[:40]), (X[40:41], Y[40:41]), (X[41:90], Y[41:90]), (X[90:91], Y[90:91])]
+    record = FRAMEWORK.fit(with_norm(), PLAN, fitting(sizes))
+    assert record.left_out.endswith("2 in an epoch")
+    assert np.isfinite(record.losses).all()
+    assert not FRAMEWORK.fit(small(), PLAN, fitting(sizes)).left_out, "without BatchNorm one row trains"
+    assert not FRAMEWORK.fit(with_norm(), PLAN, fitting((X[:257], Y[:257]))).left_out, "arrays leave no row alone"
+    with pytest.raises(DataError, match="batch_size=32"):
+        FRAMEWORK.fit(with_norm(), PLAN, fitting(sizes[1::2]))
+
+
+class NoGradient(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return super().forward(x)
+
+
+class OnlyEvaluates(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise RuntimeError("needs the labels too")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        (NoGradient(6, 3), (X, Y), r"no torch\.no_grad\(\)"),
+        (OnlyEvaluates(6, 3), (X, Y), r"inputs \(50, 6\) float32, and the model raised RuntimeError: needs the labels"),
+        (nn.Linear(6, 3), (X[:, :5], Y), r"inputs \(50, 5\) float32"),
+    ],
+)
+def test_a_model_that_does_not_train_on_the_batches_is_told(model: nn.Module, data: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        FRAMEWORK.fit(model, PLAN, fitting(data))
 
 
 def test_half_precision_that_overflows_says_to_train_in_float32() -> None:

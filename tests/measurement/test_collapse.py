@@ -118,6 +118,7 @@ ODD = Range("output channel 5 of 0.weight", 912.0)
         (NAN, Done("prune 0.95 unstructured", trained=True), "diverged", "--learning-rate"),
         (NAN, Done("schedule", trained=True), "diverged", "--learning-rate"),
         (FLAT, Done("distill", trained=True), "unlearned", "--learning-rate"),
+        (FLAT, Done("distill --student simple", trained=True), "learned too little", "--epochs"),
         (FLAT, Done("baseline baseline", runtime="openvino"), "openvino computes", "--runtimes"),
         (
             FLAT,

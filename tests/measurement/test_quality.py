@@ -120,6 +120,32 @@ def test_all_on_one_side_of_a_half_is_a_collapse_only_where_something_is_lost() 
     assert "class 0" in judge(metric_of("accuracy", output="binary_logits"), shifted, y, None, base).warning
 
 
+@pytest.mark.parametrize("name", ["auc", "average_precision"])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_rare_class_that_is_ranked_a_little_worse_is_no_collapse(name: str, columns: int) -> None:
+    y = (RNG.random(4000) < 0.02).astype(np.int64)
+    base = np.where(y == 1, 1.0, -3.0) + RNG.normal(size=4000)
+    worse = base - 9 + RNG.normal(scale=1.5, size=4000)
+    raw, before = (np.c_[np.zeros(4000), z][:, -columns:] for z in (worse, base))
+    metric = metric_of(name, output="binary_logits" if columns == 1 else "logits")
+    found = judge(metric, raw, y, None, before)
+    assert found.difference is not None
+    assert found.difference.interval.high < 0, "it is worse, and is told so"
+    assert found.warning == ""
+    lost = RNG.normal(size=raw.shape) - 9 * np.arange(columns, 0, -1)
+    assert "no better than one guess" in judge(metric, lost, y, None, before).warning
+
+
+def test_a_users_metric_may_ask_for_classes_and_one_class_alone_is_told() -> None:
+    y = (RNG.random(600) < 0.3).astype(np.int64)
+    base = np.where(y == 1, 2.0, -2.0)[:, None] + RNG.normal(size=(600, 1))
+
+    def hits(labels: Any, scores: Any) -> float:
+        return float(np.mean(labels == (scores > 0.5)))
+
+    assert "class 0" in judge(metric_of(hits, output="binary_logits"), base - 19, y, None, base).warning
+
+
 def test_classes_in_the_second_axis_are_found_by_the_labels() -> None:
     y = RNG.integers(0, 3, (40, 5))
     raw = np.moveaxis(np.eye(3)[y] * 3, -1, 1) + RNG.normal(size=(40, 3, 5))

@@ -46,7 +46,7 @@ def tried(draft: Draft, context: Context, precisions: Sequence[str], steps: int)
     known = _known.setdefault(context.workload, {})
     if untouched and key in known:
         return known[key]
-    with kept_randomness():
+    with kept_randomness(context.workload.train):
         found = _timed(draft, context, plan, precisions, steps)
     if untouched and all(each.clear for each in found):  # what a busy machine left open is asked again
         known[key] = found
