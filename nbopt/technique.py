@@ -301,6 +301,8 @@ class Technique:
     """What stands beside it is measured on every runtime, since its latency counts; else on one, for its quality."""
     times: ClassVar[bool] = False
     """It times something in this kernel, so that nothing may be started beside it."""
+    works_on_files: ClassVar[bool] = False
+    """It changes the exported file, so that at its defaults it neither trains nor needs data to train on."""
 
     needs_train: ClassVar[str] = ""
     """What it does with train data where it can't do without, as a message says it: "which tune trains on"."""

@@ -24,6 +24,21 @@ loss scale has then been halved from 65,536 to almost nothing."""
 
 
 @dataclass(frozen=True)
+class Lap:
+    """Say where a training is, as a person counts.
+
+    Args:
+        epoch: The epoch that runs, counted from 1.
+        step: Its steps so far.
+        steps: Its steps in all, None where the data does not tell.
+    """
+
+    epoch: int
+    step: int
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
 class Progress:
     """Say how far a piece of work has come.
 
@@ -33,6 +48,7 @@ class Progress:
         total: Units in all, or None where that is not known.
         note: A figure worth seeing beside it (a loss, a quality).
         figure: The same as a name and a number, where a curve of it tells something.
+        lap: Of a training, its epoch and step: of one that takes hours, the share alone would stand still.
     """
 
     what: str
@@ -40,6 +56,26 @@ class Progress:
     total: float | None = None
     note: str = ""
     figure: tuple[str, float] | None = None
+    lap: Lap | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Return how much is done, 0 to 1, None where that is not known."""
+        return self.done / self.total if self.total else None
+
+    @property
+    def count(self) -> str:
+        """Return how much is done in words, "" where that is not known."""
+        if self.lap is not None:
+            of_epochs = f" of {self.total:,g}" if self.total and self.total > 1 else ""
+            of_steps = f" of {self.lap.steps:,}" if self.lap.steps else ""
+            epoch = f"epoch {self.lap.epoch:,}{of_epochs}, " if of_epochs else ""
+            return f"{epoch}step {self.lap.step:,}{of_steps}"
+        if self.share is None:
+            return ""
+        if self.total is not None and self.total > 1:
+            return f"{self.done:.4g}/{self.total:g}" if self.done % 1 else f"{self.done:g}/{self.total:g}"
+        return "under 1%" if 0 < self.share < 0.01 else f"{self.share:.0%}"
 
 
 ProgressCallback = Callable[[Progress], None]

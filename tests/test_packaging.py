@@ -173,6 +173,12 @@ def test_the_wheel_brings_the_lab_extension_prebuilt_and_once(wheel: zipfile.Zip
     assert f"{place}{built['load']}" in names
     assert {"extension", "mimeExtension", "style"} <= built.keys()
     assert f"{place}schemas/nbopt/plugin.json" in names
+    # The builder copies package.json under this name: JupyterLab reads there of which version the settings are.
+    assert json.loads(wheel.read(f"{place}schemas/nbopt/package.json.orig"))["version"] == nbopt.__version__
+    assert {name for name in names if name.startswith(f"{place}schemas/")} == {
+        f"{place}schemas/nbopt/plugin.json",
+        f"{place}schemas/nbopt/package.json.orig",
+    }
     offered = json.loads(wheel.read(f"{place}tutorials/list.json"))
     assert [each["name"] for each in offered] == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert all(f"{place}tutorials/{each['name']}" in names for each in offered)

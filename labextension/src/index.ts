@@ -10,6 +10,7 @@ import { together } from './collect';
 import { addCommands } from './commands';
 import { RunsPanel } from './runs';
 import { ComparisonView } from './view/comparison';
+import { keepKeys } from './view/keys';
 
 const ID = 'nbopt:plugin';
 const TEMPLATE = '%optimize {technique}';
@@ -40,6 +41,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
       app.shell.activateById(opened.id);
       view.settle();
     };
+    // The kernel's panel is made of ipywidgets, which leave keys to the notebook: two d's on its list delete the cell.
+    keepKeys(document.body, '.nbopt-Panel');
     const panel = new RunsPanel(tracker, compare);
     app.shell.add(panel, 'left', { rank: 600, type: 'nbopt' });
     restorer?.add(panel, panel.id);

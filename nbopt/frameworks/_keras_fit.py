@@ -24,7 +24,7 @@ from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._watching import Watch
 from nbopt.misfits import misfit
-from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
+from nbopt.training import Lap, Progress, TrainingPlan, TrainingRecord, broken_loss
 
 
 def seed_layers(model: Any, seed: int) -> None:
@@ -166,7 +166,8 @@ class Loop:
             if fitting.pace:
                 fitting.paced(self.model, min(1.0, done / plan.epochs))
             mean = total / step
-            fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean)))
+            lap = Lap(epoch + 1, step, steps)
+            fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean), lap))
             if fitting.each_step is not None and fitting.each_step(loss, rate):
                 return total / step, f"ended in step {step} of epoch {epoch + 1}"
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:

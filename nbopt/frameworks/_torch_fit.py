@@ -23,7 +23,7 @@ from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._torch_teaching import taught
 from nbopt.misfits import NO_GRADIENT, ONE_ROW, misfit, remedy
-from nbopt.training import Progress, TrainingPlan, TrainingRecord, broken_loss
+from nbopt.training import Lap, Progress, TrainingPlan, TrainingRecord, broken_loss
 
 
 @contextmanager
@@ -147,7 +147,8 @@ def _epoch(
         if fitting.pace:
             fitting.paced(model, min(1.0, done / plan.epochs))
         mean = total / step
-        fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean)))
+        lap = Lap(epoch + 1, step, steps)
+        fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean), lap))
         if fitting.each_step is not None and fitting.each_step(loss.item(), rate):
             return total / step, f"ended in step {step} of epoch {epoch + 1}", alone
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:

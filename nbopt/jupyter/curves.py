@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from html import escape
 
 from nbopt.training import Progress
@@ -13,6 +14,7 @@ MOST_POINTS = 200
 
 LOSS = "loss"
 _WIDTH, _HEIGHT = 150, 26
+_LARGE, _HIGH, _LEFT = 420, 170, 52
 _INK, _RULE = "#2f74c8", "#808890"
 
 
@@ -52,28 +54,62 @@ class Curve:
 
     def picture(self) -> str:
         """Return it as an `<img>` with a data: address, "" where there are too few points."""
-        points = [*self.values, self.last] if self.values and self.last != self.values[-1] else self.values
+        points = self._points
         if len(points) < 2:
             return ""
-        low, high = min(points), max(points)
-        spread = high - low or 1.0
-        across = (_WIDTH - 4) / (len(points) - 1)
-        path = " ".join(
-            f"{2 + index * across:.1f},{_HEIGHT - 3 - (value - low) / spread * (_HEIGHT - 6):.1f}"
-            for index, value in enumerate(points)
-        )
-        svg = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">'
-            f'<path d="M0 {_HEIGHT - 1}H{_WIDTH}" stroke="{_RULE}" stroke-opacity="0.5"/>'
-            f'<polyline points="{path}" fill="none" stroke="{_INK}" stroke-width="1.5"/></svg>'
-        )
-        said = escape(f"{self.name} from {points[0]:.4g} to {self.last:.4g}", quote=True)
-        data = base64.b64encode(svg.encode()).decode()
+        parts = f'<path d="M0 {_HEIGHT - 1}H{_WIDTH}" stroke="{_RULE}" stroke-opacity="0.5"/>'
+        parts += _line(points, (2, _WIDTH - 2), (_HEIGHT - 3, 3))
         style = "vertical-align:middle;display:inline-block;margin:0 8px 0 0;max-width:none"
-        return (
-            f'<img src="data:image/svg+xml;base64,{data}" alt="{said}" title="{said}" '
-            f'width="{_WIDTH}" height="{_HEIGHT}" style="{style}">'
-        )
+        return _image(parts, (_WIDTH, _HEIGHT), self._said(points), style)
+
+    def figure(self) -> str:
+        """Return it as a larger `<img>` with its range beside it, "" where there are too few points."""
+        points = self._points
+        if len(points) < 2:
+            return ""
+        top, floor = 24, _HIGH - 22
+        text = f'font-family="sans-serif" font-size="11" fill="{_RULE}"'
+        parts = f'<path d="M{_LEFT} {top}V{floor}H{_LARGE - 8}" stroke="{_RULE}" stroke-opacity="0.5" fill="none"/>'
+        parts += _line(points, (_LEFT + 4, _LARGE - 12), (floor - 6, top + 4))
+        for value, height in ((max(points), top + 8), (min(points), floor - 2)):
+            parts += f'<text x="{_LEFT - 6}" y="{height}" {text} text-anchor="end">{value:.3g}</text>'
+        parts += f'<text x="{_LEFT}" y="14" {text}>{escape(self.name)} of the training: now {self.last:.4g}</text>'
+        parts += f'<text x="{_LARGE - 8}" y="{_HIGH - 6}" {text} text-anchor="end">steps</text>'
+        return _image(parts, (_LARGE, _HIGH), self._said(points), "max-width:100%;height:auto")
+
+    @property
+    def _points(self) -> list[float]:
+        return [*self.values, self.last] if self.values and self.last != self.values[-1] else self.values
+
+    def _said(self, points: Sequence[float]) -> str:
+        return f"{self.name} from {points[0]:.4g} to {self.last:.4g}"
+
+
+def _line(points: Sequence[float], across: tuple[float, float], up: tuple[float, float]) -> str:
+    """Return points as a line in a picture.
+
+    Args:
+        points: Two or more.
+        across: Where the first lies and where the last.
+        up: Where the least lies and where the greatest.
+    """
+    low, high = min(points), max(points)
+    spread, step = high - low or 1.0, (across[1] - across[0]) / (len(points) - 1)
+    path = " ".join(
+        f"{across[0] + index * step:.1f},{up[0] + (value - low) / spread * (up[1] - up[0]):.1f}"
+        for index, value in enumerate(points)
+    )
+    return f'<polyline points="{path}" fill="none" stroke="{_INK}" stroke-width="1.5"/>'
+
+
+def _image(parts: str, size: tuple[int, int], said: str, style: str) -> str:
+    width, height = size
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">{parts}</svg>'
+    data, words = base64.b64encode(svg.encode()).decode(), escape(said, quote=True)
+    return (
+        f'<img src="data:image/svg+xml;base64,{data}" alt="{words}" title="{words}" '
+        f'width="{width}" height="{height}" style="{style}">'
+    )
 
 
 class Curves:

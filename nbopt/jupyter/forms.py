@@ -13,6 +13,7 @@ from nbopt.recipe.names import Namespace
 from nbopt.techniques import all_techniques
 
 CONTROL = "24em"
+"""Width of a control with its label; it gives way where there is less room."""
 _LABEL = {"description_width": "10.5em"}
 _HELP = "opacity:.75;font-size:12px;line-height:1.35;margin:3px 0 0 8px"
 _FAULT = "color:#e0483e;font-size:12px;line-height:1.35;margin:3px 0 0 8px"
@@ -28,6 +29,50 @@ def code_html(lines: Iterable[str]) -> str:
     body = "\n".join(escape(line) for line in lines)
     style = "margin:0;padding:4px 8px;font-size:12px;white-space:pre-wrap;line-height:1.5"
     return f'<pre style="{style}"><code>{body}</code></pre>'
+
+
+def control_layout(width: str = CONTROL) -> w.Layout:
+    """Return the layout of a control: as wide as said, and never wider than its place."""
+    return w.Layout(width=width, max_width="100%", min_width="0")
+
+
+def button(text: str, tooltip: str, style: str = "") -> Any:
+    """Return a button."""
+    # No icon: its letter of a private font becomes part of what a screen reader calls the button.
+    return w.Button(description=text, tooltip=tooltip, button_style=style, layout=w.Layout(width="auto"))
+
+
+class Fold:
+    """Show and hide something by a button.
+
+    ipywidgets' own Accordion can't be opened by keys: Tab passes its titles by.
+
+    Args:
+        title: What is folded.
+        children: The widgets in it.
+        opened: Whether it is open at first.
+    """
+
+    def __init__(self, title: str, children: Iterable[w.Widget], *, opened: bool = False) -> None:
+        self.button = w.ToggleButton(value=opened, layout=w.Layout(width="auto", max_width="100%"))
+        self.button.layout.align_self = "flex-start"
+        edge = {"border_left": "2px solid #80889055", "padding": "2px 0 6px 8px", "margin": "0 0 4px 4px"}
+        self.body = w.VBox(list(children), layout=w.Layout(**edge))
+        self.box = w.VBox([self.button, self.body], layout=w.Layout(width="100%"))
+        self.title = title
+        self.button.observe(lambda _: self._turn(), "value")
+        self._turn()
+
+    def name(self, title: str) -> None:
+        """Change what is said to be folded."""
+        self.title = title
+        self._turn()
+
+    def _turn(self) -> None:
+        opened = self.button.value
+        self.button.description = f"{chr(0x25BE if opened else 0x25B8)} {self.title}"
+        self.button.tooltip = f"{'hide' if opened else 'show'} {self.title}"
+        self.body.layout.display = "" if opened else "none"
 
 
 class Form:
@@ -80,7 +125,7 @@ class Form:
 
     def _row(self, field: Field) -> w.HBox:
         control = _control_of(field)
-        beside = w.HTML(self._help(field), layout=w.Layout(flex="1 1 20em", min_width="14em"))
+        beside = w.HTML(self._help(field), layout=w.Layout(flex="1 1 20em", min_width="min(14em, 100%)"))
         self._controls[field.name], self._beside[field.name] = control, beside
         control.observe(lambda _: self._check(field), "value")
         return w.HBox([control, beside], layout=w.Layout(flex_flow="row wrap", width="100%"))
@@ -102,7 +147,7 @@ def _control_of(field: Field) -> Any:
         "description": label,
         "tooltip": field.option.help,
         "style": _LABEL,
-        "layout": w.Layout(width=CONTROL),
+        "layout": control_layout(),
     }
     if field.kind == "flag":
         return w.Checkbox(value=field.start == "True", indent=True, **shared)
@@ -130,12 +175,12 @@ class Step:
             value=word,
             description="technique",
             style=_LABEL,
-            layout=w.Layout(width=CONTROL),
+            layout=control_layout(),
         )
         self.summary = w.HTML(layout=w.Layout(flex="1 1 20em"))
-        self.options = w.Accordion([w.VBox()], titles=("options",), selected_index=None)
+        self.options = Fold("options", [])
         self.box = w.VBox(
-            [w.HBox([self.choice, self.summary], layout=w.Layout(flex_flow="row wrap")), self.options],
+            [w.HBox([self.choice, self.summary], layout=w.Layout(flex_flow="row wrap")), self.options.box],
             layout=w.Layout(width="100%"),
         )
         self.choice.observe(lambda _: self._choose(), "value")
@@ -149,14 +194,14 @@ class Step:
     def _choose(self) -> None:
         word = self.choice.value
         if not word:
-            self.options.layout.display = "none"
+            self.options.box.layout.display = "none"
             self.summary.value = ""
         else:
             technique = all_techniques()[word]
             if word not in self._forms:
                 self._forms[word] = Form(word, technique, self._names, self._changed)
-            self.options.children = (self._forms[word].box,)
-            self.options.set_title(0, f"options of {word}")
-            self.options.layout.display = ""
+            self.options.body.children = (self._forms[word].box,)
+            self.options.name(f"options of {word}")
+            self.options.box.layout.display = ""
             self.summary.value = text_html(technique.summary, _HELP)
         self._changed()

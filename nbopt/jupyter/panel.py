@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
@@ -9,17 +10,19 @@ from typing import TYPE_CHECKING, Any, get_args
 import ipywidgets as w
 from IPython.display import display
 
+from nbopt.comparison import Limits
 from nbopt.errors import ModelError, NbOptError
 from nbopt.history import kept_runs
 from nbopt.jupyter.arguments import read_line
 from nbopt.jupyter.command import run as run_line
 from nbopt.jupyter.fields import line_of, use_line
-from nbopt.jupyter.forms import CONTROL, Form, Step, code_html, text_html
+from nbopt.jupyter.forms import Fold, Form, Step, button, code_html, control_layout, text_html
 from nbopt.jupyter.jobs import Job
 from nbopt.jupyter.namespace import data_names, is_model, names_of
 from nbopt.jupyter.options import MetricName, Output, Running
-from nbopt.jupyter.progress import LiveProgress, progress_html
 from nbopt.jupyter.results import Results
+from nbopt.jupyter.watching import Watch
+from nbopt.techniques import all_techniques
 from nbopt.training import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 NOT_LIVE = "nbopt's panel needs a running kernel: run the cell again. Its results are the output below."
 SPLITS = ("train", "valid", "test")
 _LABEL = {"description_width": "10.5em"}
+_LONG = "40em"
 _TITLE = "font-weight:600;margin:8px 0 2px 0"
 _BAD = "color:#e0483e"
 
@@ -46,44 +50,38 @@ class Panel:
         self._session = session
         self.results = Results()
         self._done: list[str] = []
-        self._live: dict[Job, LiveProgress] = {}
-        self._states: dict[Job, str] = {}
         self._offered = ""
+        self.watch = Watch(session.jobs, self._offer, self.results.trained)
         self._build()
         self.refresh()
-        session.jobs.watch(self._told)
+        self.watch.begin()
 
     # what is seen
 
     def _build(self) -> None:
         line = w.Layout(flex_flow="row wrap", width="100%", align_items="center")
         self.choices = {
-            name: w.Dropdown(options=[("", "")], description=name, style=_LABEL, layout=w.Layout(width=CONTROL))
+            name: w.Dropdown(options=[("", "")], description=name, style=_LABEL, layout=control_layout())
             for name in ("model", *SPLITS, "metric")
         }
-        self.again = _button("look again", "find the models and the data that the notebook has now")
-        self.add_step = _button("then...", "one more technique, after those before it")
-        self.drop_step = _button("without the last", "take the last technique away")
-        self.steps = [Step("quantize", self._session.names, self._changed)]
+        self.again = button("look again", "find the models and the data that the notebook has now")
+        self.add_step = button("then...", "one more technique, after those before it")
+        self.drop_step = button("without the last", "take the last technique away")
+        self.steps = [Step(quickest(), self._session.names, self._changed)]
         self._steps_box = w.VBox()
         self.running = Form("", Running, self._session.names, self._changed)
         self.output = Form("", Output, self._session.names, self._changed)
-        shared = w.Accordion(
-            [w.VBox([self.running.box, self.output.box])], titles=("running and measuring",), selected_index=None
-        )
+        shared = Fold("running and measuring", [self.running.box, self.output.box])
         self.preview = w.HTML()
-        self.start = _button("Run", "do it; where something is at work, after that", "primary")
-        self.cancel = _button("Cancel", "end what is at work; what was measured is kept", "danger")
-        self.insert = _button("Insert as a cell", "the magics of everything that was done here, as a cell")
+        self.start = button("Run", "do it; where something is at work, after that", "primary")
+        self.insert = button("Insert as a cell", "the magics of everything that was done here, as a cell")
         self.message = w.HTML()
-        self.state = w.HTML()
-        self.queue = w.VBox()
         self.chosen = w.Dropdown(options=[("no run yet", "")], description="run", style=_LABEL)
-        self.chosen.layout.width = CONTROL
+        self.chosen.layout = control_layout(_LONG)
         self.variable = _text("variable", "fast_model", "variable that takes the run's model")
         self.path = _text("file", "model", "file to write; its ending may be left out")
-        self.apply = _button("Apply", "put the run's model into a variable")
-        self.export = _button("Export", "write the run's file")
+        self.apply = button("Apply", "put the run's model into a variable")
+        self.export = button("Export", "write the run's file")
         self._take = w.VBox(
             [
                 w.HTML(text_html("Take a result", _TITLE)),
@@ -100,12 +98,11 @@ class Panel:
                 w.HTML(text_html("What is done", _TITLE)),
                 self._steps_box,
                 w.HBox([self.add_step, self.drop_step], layout=line),
-                shared,
+                shared.box,
                 self.preview,
-                w.HBox([self.start, self.cancel, self.insert], layout=line),
+                w.HBox([self.start, self.watch.cancel, self.insert], layout=line),
                 self.message,
-                self.state,
-                self.queue,
+                self.watch.box,
                 self._take,
             ],
             layout=w.Layout(width="100%", max_width="1240px"),
@@ -114,10 +111,11 @@ class Panel:
         self.add_step.on_click(lambda _: self._more(1))
         self.drop_step.on_click(lambda _: self._more(-1))
         self.start.on_click(lambda _: self._guarded(self._run))
-        self.cancel.on_click(lambda _: self._cancel())
         self.insert.on_click(lambda _: self._insert())
         self.apply.on_click(lambda _: self._guarded(partial(self._take_away, "apply")))
         self.export.on_click(lambda _: self._guarded(partial(self._take_away, "export")))
+        # The lab extension keeps the notebook's one-letter commands away from it, by this name.
+        self.box.add_class("nbopt-Panel")
         for control in self.choices.values():
             control.observe(lambda _: self._changed(), "value")
         self._more(0)
@@ -153,11 +151,14 @@ class Panel:
         metric.options = [("by the data", ""), *((each, each) for each in get_args(MetricName))]
         metric.value = kept or (bound_metric if isinstance(bound_metric, str) else "")
         self._changed()
-        self._show_jobs()
+        self.watch.show()
+        self._offer()
 
     def _more(self, count: int) -> None:
         if count > 0:
-            self.steps.append(Step("quantize", self._session.names, self._changed))
+            chosen = {step.choice.value for step in self.steps}
+            word = quickest() if quickest() not in chosen else ""
+            self.steps.append(Step(word, self._session.names, self._changed))
         elif count < 0 and len(self.steps) > 1:
             self.steps.pop()
         self._steps_box.children = tuple(step.box for step in self.steps)
@@ -236,6 +237,7 @@ class Panel:
             report(progress)
             if progress.what == "measured":
                 self.results.add(run for run in kept_runs(key) if run.created >= began)
+                self.watch.compared(self.results.comparison, _limits(request))
                 self._offer()
 
         try:
@@ -251,12 +253,8 @@ class Panel:
     def _keep(self, rows: Comparison, request: Request) -> None:
         self._session.keep(rows, request)
         self.results.add(rows)
+        self.watch.compared(self.results.comparison, _limits(request))
         self._offer()
-
-    def _cancel(self) -> None:
-        job = self._session.jobs.current
-        if job is not None:
-            self._session.jobs.cancel(job)
 
     def _take_away(self, verb: str) -> None:
         run = self.chosen.value
@@ -284,40 +282,11 @@ class Panel:
         shown = text_html(text, f"white-space:pre-wrap;margin:4px 0;{_BAD if bad else ''}") if text else ""
         self.message.value = f'<div role="status">{shown}{code_html(lines) if lines else ""}</div>'
 
-    def _told(self, job: Job) -> None:
-        """Take a change of a job, in its thread, and show it as often as a person can read."""
-        state = f"{job.state}{job.stopping}"
-        if self._states.get(job) != state:
-            self._states[job] = state
-            self._show_jobs()
-        if job.state == "running" and job.progress is not None:
-            self._live.setdefault(job, LiveProgress(_Line(self.state, job)))(job.progress)
-
-    def _show_jobs(self) -> None:
-        jobs = list(self._session.jobs)
-        current = self._session.jobs.current
-        self.cancel.disabled = current is None or current.stopping
-        if current is None:
-            self.state.value = ""
-        rows = []
-        for job in jobs[-8:]:
-            words = {"done": f"done in {job.seconds:.0f} s", "failed": f"failed: {job.error}"}.get(job.state, job.state)
-            text = w.HTML(text_html(f"{job.line}: {words}", "opacity:.8;font-size:12px;line-height:1.6"))
-            if job.state == "waiting":
-                drop = _button("take out", f"do not begin {job.line}")
-                drop.on_click(lambda _, job=job: self._session.jobs.cancel(job))
-                rows.append(w.HBox([text, drop]))
-            else:
-                rows.append(text)
-        before, self.queue.children = self.queue.children, tuple(rows)
-        for row in before:
-            row.close()
-        self._offer()
-
     def _offer(self) -> None:
         """Offer the runs that can be taken, the best first."""
         comparison = self.results.comparison
         names = [run.name for run in comparison if not run.failed and not run.is_control]
+        self._take.layout.display = "" if names else "none"
         if names == [value for _, value in self.chosen.options if value]:
             return
         # What nobody chose follows the best.
@@ -331,24 +300,21 @@ class Panel:
         self.chosen.value = kept if kept in names and kept else self._offered
 
 
-class _Line:
-    """Show a job's progress in a widget; what stays of it is the list of jobs."""
-
-    def __init__(self, widget: Any, job: Job) -> None:
-        self._widget, self._job = widget, job
-
-    def show(self, text: str, share: float | None, picture: str = "") -> None:
-        word = "cancelling: " if self._job.stopping else ""
-        self._widget.value = progress_html(word + text, share, picture)
-
-    def end(self, text: str, picture: str = "") -> None:
-        self._widget.value = ""
-
-
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
         return all(a is b for a, b in zip(one, other, strict=True))
     return one is other or (isinstance(one, str) and one == other)
+
+
+def quickest() -> str:
+    """Return the technique that a panel begins with: one that works on exported files, since it need not train."""
+    found = all_techniques()
+    return next((word for word, each in found.items() if each.works_on_files), next(iter(found)))
+
+
+def _limits(request: Request) -> Limits:
+    running = request.group(Running)
+    return Limits(**{spec.name: getattr(running, spec.name) for spec in dataclasses.fields(Limits)})
 
 
 def _first(names: Sequence[str], part: str) -> str:
@@ -361,10 +327,5 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _button(text: str, tooltip: str, style: str = "") -> Any:
-    # No icon: its letter of a private font becomes part of what a screen reader calls the button.
-    return w.Button(description=text, tooltip=tooltip, button_style=style, layout=w.Layout(width="auto"))
-
-
 def _text(label: str, value: str, tooltip: str) -> Any:
-    return w.Text(value=value, description=label, tooltip=tooltip, style=_LABEL, layout=w.Layout(width=CONTROL))
+    return w.Text(value=value, description=label, tooltip=tooltip, style=_LABEL, layout=control_layout())

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 INTERVAL = 0.2
 """Seconds between two updates: a person reads no faster, and a saved notebook keeps only the last."""
 
+MOST_EARLY = 3
+"""Updates beside that, between two of them, for steps that begin."""
+
 LINE = 100
 """Columns of a terminal's line that are used: a longer one would wrap, and could not be written over."""
 
 EARLIEST_GUESS = 0.05
-"""Share of a step after which the time that remains is guessed."""
+"""Share of a step after which the time that remains is guessed, or `PATIENCE` before that."""
+
+PATIENCE = 10.0
+"""Seconds after which it is guessed from whatever was done: of an hour, a twentieth is three minutes."""
 
 
 class Place(Protocol):
@@ -112,41 +118,55 @@ class LiveProgress:
         self._started = time.monotonic()
         self._step = ""
         self._step_started = self._started
+        self._step_share = self._share = 0.0
         self._next = 0.0
+        self._early = 0
         self._curves = Curves()
         self.updates = 0
 
     def __call__(self, progress: Progress) -> None:
         """Take one report."""
         now = time.monotonic()
-        if progress.what != self._step:
-            self._step, self._step_started = progress.what, now
+        share = progress.share or 0.0
+        other = progress.what != self._step
+        if other or share < self._share:
+            # Another step, or the same anew: the next training of several.
+            self._step, self._step_started, self._step_share = progress.what, now, share
+        self._share = share
         self._curves.take(progress)
-        if now < self._next:
+        if now >= self._next:
+            self._next, self._early = now + self._interval, 0
+        elif other and self._early < MOST_EARLY:
+            # Nothing may follow it for minutes, while the line would go on to name the step before.
+            self._early += 1
+        else:
             return
-        self._next = now + self._interval
-        share = progress.done / progress.total if progress.total else None
         curve = self._curves.of(progress)
-        self._place.show(self._line(progress, share, now), share, "" if curve is None else curve.picture())
+        self._place.show(self._line(progress, now), progress.share, "" if curve is None else curve.picture())
         self.updates += 1
 
-    def _line(self, progress: Progress, share: float | None, now: float) -> str:
-        count = "" if share is None else f"{share:.0%}"
-        if progress.total is not None and progress.total > 1:
-            count = f"{progress.done:g}/{progress.total:g}"
-        spent = now - self._step_started
-        left = ""
-        if share is not None and EARLIEST_GUESS <= share < 1 and spent > 1:
-            left = f"{_seconds(spent * (1 - share) / share)} left"
+    def _line(self, progress: Progress, now: float) -> str:
         curve = self._curves.of(progress)
         parts = [
-            f"{progress.what} {count}".strip(),
+            f"{progress.what} {progress.count}".strip(),
             progress.note,
             "" if curve is None else curve.words,
-            left,
+            self._left(now - self._step_started),
             f"{_seconds(now - self._started)} so far",
         ]
         return " · ".join(part for part in parts if part)
+
+    def _left(self, spent: float) -> str:
+        """Return the time that remains of this step, by what was done of it, "" while that tells nothing."""
+        done = self._share - self._step_share
+        if done <= 0 or self._share >= 1 or spent <= 1 or (done < EARLIEST_GUESS and spent < PATIENCE):
+            return ""
+        return f"{_seconds(spent * (1 - self._share) / done)} left"
+
+    @property
+    def curves(self) -> Curves:
+        """Return the curves of what was reported."""
+        return self._curves
 
     def end(self, word: str) -> None:
         """Leave the last line: "done in 12 s". Nothing is shown where nothing was."""

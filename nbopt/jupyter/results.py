@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 from IPython.display import display
 
 from nbopt.comparison import Comparison
 from nbopt.history import latest
+from nbopt.jupyter.curves import Curves
 from nbopt.runs import Run
+
+MOST_TRAININGS = 8
+"""Lines whose curves are kept: a saved notebook carries them."""
 
 EMPTY = "Results will stand here as they are measured, and stay in the saved notebook."
 
@@ -23,7 +28,8 @@ class Results:
 
     def __init__(self) -> None:
         self._rows: dict[str, Run] = {}
-        self._id = ""
+        self._curves: dict[str, str] = {}
+        self._id = self._curves_id = ""
 
     @property
     def comparison(self) -> Comparison:
@@ -32,8 +38,9 @@ class Results:
 
     def show(self) -> None:
         """Show them in the output of the cell that is running; from here on that one is updated."""
-        self._id = uuid.uuid4().hex
+        self._id, self._curves_id = uuid.uuid4().hex, uuid.uuid4().hex
         display(self._bundle(), raw=True, display_id=self._id)
+        display(self._trainings(), raw=True, display_id=self._curves_id)
 
     def add(self, runs: Iterable[Run]) -> bool:
         """Add rows and show them; tell whether one of them is new."""
@@ -45,6 +52,24 @@ class Results:
         if self._id:
             display(self._bundle(), raw=True, display_id=self._id, update=True)
         return True
+
+    def trained(self, line: str, curves: Curves) -> None:
+        """Show the curves of the trainings of a piece of work, which also stay; the newest of each line."""
+        pictures = "".join(curve.picture() for curve in curves.all)
+        if not pictures:
+            return
+        self._curves.pop(line, None)
+        self._curves = dict([*self._curves.items(), (line, pictures)][-MOST_TRAININGS:])
+        if self._curves_id:
+            display(self._trainings(), raw=True, display_id=self._curves_id, update=True)
+
+    def _trainings(self) -> dict[str, Any]:
+        rows = [
+            f'<div style="margin:2px 0">{pictures}<code>{escape(line)}</code></div>'
+            for line, pictures in self._curves.items()
+        ]
+        title = "<div>Losses of the trainings</div>" if rows else ""
+        return {"text/plain": "", "text/html": f'<div style="opacity:.8">{title}{"".join(rows)}</div>'}
 
     def _bundle(self) -> dict[str, Any]:
         if not self._rows:

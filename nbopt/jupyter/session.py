@@ -201,6 +201,8 @@ class Session:
         from nbopt.loop import optimize
 
         recipe = [request.recipe] if request.recipe.techniques else []
+        # Every split is read through, for its content and for the rows that splits share: as long as an epoch.
+        progress(Progress("reading the data", note="the rows of each split, and which of them two splits share"))
         begun = Underway(
             line,
             self._bind_line,

@@ -140,8 +140,8 @@ def noted(
             done = (*state.runtimes, runtime) if not name.startswith("baseline") else state.runtimes
             state = replace(state, runtimes=done, progress=f"{progress.note} measured")
         else:
-            count = f" {progress.done:.3g}/{progress.total:g}" if progress.total else ""
-            state = replace(state, progress=" · ".join(filter(None, (f"{progress.what}{count}", progress.note))))
+            how_far = f"{progress.what} {progress.count}".strip()
+            state = replace(state, progress=" · ".join(filter(None, (how_far, progress.note))))
         state.write()
 
     try:

@@ -55,6 +55,7 @@ class Quantize(Technique):
 
     word: ClassVar[str] = "quantize"
     summary: ClassVar[str] = "fewer bits: a smaller file, and faster where the machine has the instructions"
+    works_on_files: ClassVar[bool] = True
 
     dtype: str = option(
         "int8",

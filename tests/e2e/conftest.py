@@ -43,13 +43,15 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT_MS = 60_000
+WAIT_MS = 120_000
 """A busy machine of two cores takes its time; every wait is for a condition, so this costs nothing where it is met."""
 
 SETTINGS = {
     # A notebook that draws only the cells in view hides the others from a test.
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # A busy machine's kernel may take more than the usual second, after which only words of the cell are offered.
+    "@jupyterlab/completer-extension/manager": {"providerTimeout": 30_000},
     # Saving is each test's own act.
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
@@ -137,7 +139,7 @@ class Lab:
         """Return what the server's REST interface answers."""
         request = urllib.request.Request(f"{self.url}/api/{path}", method=method)
         request.add_header("Authorization", f"token {self.token}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             body = answer.read()
         return json.loads(body) if body else None
 
@@ -154,8 +156,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @contextmanager
-def jupyterlab(home: Path) -> Iterator[Lab]:
-    """Run a JupyterLab whose folders all lie below `home`."""
+def jupyterlab(home: Path, program: Literal["jupyterlab", "notebook"] = "jupyterlab") -> Iterator[Lab]:
+    """Run a JupyterLab, or a Notebook 7, whose folders all lie below `home`."""
     folders = {name: home / name for name in ("config", "data", "runtime", "settings", "workspaces", "ipython", "work")}
     for folder in folders.values():
         folder.mkdir()
@@ -185,18 +187,17 @@ def jupyterlab(home: Path) -> Iterator[Lab]:
     command = [
         sys.executable,
         "-m",
-        "jupyterlab",
+        program,
         "--no-browser",
         "--ip=127.0.0.1",
         f"--port={port}",
         "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={token}",
         f"--ServerApp.root_dir={folders['work']}",
-        "--LabApp.extension_manager=readonly",
-        "--LabApp.news_url=",
-        # Tests ask the page's own application what no click shows.
-        "--LabApp.expose_app_in_browser=True",
     ]
+    if program == "jupyterlab":
+        # Tests ask the page's own application what no click shows.
+        command += ["--LabApp.extension_manager=readonly", "--LabApp.news_url=", "--LabApp.expose_app_in_browser=True"]
     if os.geteuid() == 0:
         command.append("--allow-root")
     log = home / "server.log"
@@ -224,7 +225,7 @@ def _wait_for(answer: Callable[[], Any], server: subprocess.Popen[bytes], log: P
             return
         except OSError:
             if server.poll() is not None or time.monotonic() > until:
-                pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
+                pytest.fail(f"the server did not start:\n{log.read_text()[-4000:]}")
             time.sleep(0.1)
 
 

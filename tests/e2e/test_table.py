@@ -50,6 +50,13 @@ def test_a_saved_untrusted_notebook_shows_the_live_table_with_no_kernel(shown: P
     assert shown.locator(".jp-OutputArea-output.jp-RenderedHTML").count() == 0, "the live table comes before the HTML"
 
 
+def test_a_trusted_notebook_shows_the_same_table(page: Page, lab: Lab) -> None:
+    name = lab.write("trusted.ipynb", [LAYERED._repr_mimebundle_()], kernel=False, trust=True)
+    open_notebook(page, lab, name, kernel=False)
+    expect(page.locator(".nbopt-Strong")).to_contain_text("3.1× faster")
+    assert page.locator(".nbopt-Row").count() == len(LAYERED)
+
+
 def test_a_kernel_shows_the_same_table(page: Page, lab: Lab) -> None:
     name = lab.write("live.ipynb", ["from tests.e2e.comparisons import LAYERED\nLAYERED"])
     open_notebook(page, lab, name)

@@ -41,6 +41,17 @@ def test_the_picture_is_an_image_with_its_figures_in_words() -> None:
     assert Curve("loss").picture() == ""
 
 
+def test_the_large_picture_says_its_range() -> None:
+    curve = Curve("loss")
+    for value in (0.75, 0.25, 0.5):
+        curve.add(value)
+    data = re.search(r"base64,([\w+/=]+)", curve.figure())
+    assert data is not None
+    svg = base64.b64decode(data[1]).decode()
+    assert re.findall(r">([^<]+)</text>", svg) == ["0.75", "0.25", "loss of the training: now 0.5", "steps"]
+    assert Curve("loss").figure() == ""
+
+
 def test_a_step_that_begins_anew_has_a_curve_of_its_own() -> None:
     curves = Curves()
     for _ in range(2):

@@ -190,6 +190,32 @@ def test_papermill_fails_with_a_short_message(notebook: Path, tmp_path: Path) ->
     assert "store of runs" in page["data"]["text/html"]
 
 
+def test_papermill_logs_a_line_of_progress_and_not_each_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import papermill
+
+    monkeypatch.setenv("NBOPT_HOME", str(tmp_path / "home"))
+    line = f"%optimize prune --epochs 100 --model net --train train --valid valid {FAST}"
+    cells = [nbformat.v4.new_code_cell(text) for text in ("%load_ext nbopt", MODEL, line)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "in.ipynb")
+    with caplog.at_level("INFO", logger="papermill"):
+        papermill.execute_notebook(
+            str(tmp_path / "in.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            progress_bar=False,
+            log_output=True,
+            cwd=str(tmp_path),
+        )
+    progress = [each.getMessage() for each in caplog.records if " so far" in each.getMessage()]
+    assert len(progress) <= 1, progress
+    outputs = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[2].outputs
+    plain = [str(output.get("data", {}).get("text/plain", "")) for output in outputs]
+    assert plain[0].startswith("done in ")
+    assert "ONNX Runtime" in plain[-1]
+
+
 def test_nbclient_fails_too(notebook: Path, tmp_path: Path) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError

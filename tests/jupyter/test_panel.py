@@ -38,10 +38,11 @@ def finish(panel: Any) -> None:
 
 def test_it_is_shown_as_a_widget_with_results_as_an_output_of_their_own(shell: Shell, panel: Any) -> None:
     shell.ok("%optimize panel")
-    widget, results = shell.displayed()
+    widget, results, curves = shell.displayed()
     assert "application/vnd.jupyter.widget-view+json" in widget
     assert "running kernel" in str(widget["text/plain"])
     assert "Results will stand here" in str(results["text/html"])
+    assert curves["text/plain"] == "", "nothing was trained yet"
 
 
 def test_it_offers_what_the_notebook_has(shell: Shell, panel: Any) -> None:
@@ -51,6 +52,7 @@ def test_it_offers_what_the_notebook_has(shell: Shell, panel: Any) -> None:
     assert (panel.choices["train"].value, panel.choices["valid"].value) == ("train", "valid")
     assert options(panel.steps[0].choice) == ["", *all_techniques()]
     assert options(panel.choices["metric"]) == ["", *METRICS]
+    assert all_techniques()[panel.steps[0].choice.value].works_on_files, "what needs no training is offered first"
     shell.ok("other = torch.nn.Linear(8, 2)")
     panel.again.click()
     assert options(panel.choices["model"]) == ["", "net", "other"]
@@ -129,17 +131,17 @@ def test_cancel_during_a_training_keeps_what_was_measured(panel: Any) -> None:
     ends = time.monotonic() + PATIENCE
     while (first.progress is None or first.progress.what != "training") and time.monotonic() < ends:
         time.sleep(0.02)
-    assert not panel.cancel.disabled
+    assert not panel.watch.cancel.disabled
     assert all_underway()[0].line.startswith("prune")
     began = time.monotonic()
-    panel.cancel.click()
+    panel.watch.cancel.click()
     finish(panel)
     assert (first.state, second.state) == ("cancelled", "done"), (first.error, second.error)
     assert time.monotonic() - began < PATIENCE / 2
     assert isinstance(first.result, Comparison)
     assert "baseline/onnxruntime" in [run.name for run in panel.results.comparison]
     assert all_underway() == []
-    assert panel.cancel.disabled
+    assert panel.watch.cancel.disabled
 
 
 @pytest.mark.slow

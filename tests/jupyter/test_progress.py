@@ -9,7 +9,7 @@ import pytest
 
 from nbopt.jupyter import progress as module
 from nbopt.jupyter.progress import LiveProgress, Output, TerminalLine, live_progress
-from nbopt.training import Progress
+from nbopt.training import Lap, Progress
 from tests.jupyter.conftest import Shell
 
 
@@ -47,6 +47,19 @@ def test_it_is_shown_at_most_five_times_a_second(clock: list[float]) -> None:
     assert 45 <= len(place.lines) <= 51
 
 
+def test_a_step_that_begins_is_shown_at_once_and_many_are_not(clock: list[float]) -> None:
+    place = Place()
+    live = LiveProgress(place)
+    live(Progress("waiting"))
+    clock[0] += 0.01
+    live(Progress("reading the data"))
+    assert [line.split(" \N{MIDDLE DOT} ")[0] for line, _ in place.lines] == ["waiting", "reading the data"]
+    for step in range(1000):
+        clock[0] += 0.01
+        live(Progress(f"step {step}"))
+    assert len(place.lines) <= 10 * 5 * 4 + 4
+
+
 def test_a_report_costs_next_to_nothing() -> None:
     live = LiveProgress(Place())
     report = Progress("training", 1, 10, "loss 0.5", ("loss", 0.5))
@@ -71,6 +84,30 @@ def test_the_time_that_remains_is_of_this_step(clock: list[float]) -> None:
     assert place.lines[-1] == ("timing 50% · 61 s so far", 0.5)
     live.end("done in")
     assert place.last == "done in 61 s"
+
+
+def test_of_a_long_step_the_rest_is_guessed_after_seconds_not_after_a_share(clock: list[float]) -> None:
+    place = Place()
+    live = LiveProgress(place)
+    for step in range(1, 12):
+        live(Progress("training", step / 10_000, 1, lap=Lap(1, step, 10_000)))
+        clock[0] += 2
+    assert place.lines[0] == ("training step 1 of 10,000 \N{MIDDLE DOT} 0.0 s so far", 1 / 10_000)
+    assert " left" not in place.lines[4][0]
+    assert place.lines[-1][0] == "training step 11 of 10,000 \N{MIDDLE DOT} 5 h 33 min left \N{MIDDLE DOT} 20 s so far"
+
+
+def test_a_second_training_is_guessed_by_itself(clock: list[float]) -> None:
+    place = Place()
+    live = LiveProgress(place)
+    live(Progress("training", 0, 10))
+    clock[0] += 100
+    live(Progress("training", 10, 10))
+    clock[0] += 1
+    live(Progress("training", 0, 10))
+    clock[0] += 10
+    live(Progress("training", 5, 10))
+    assert " 10 s left " in place.lines[-1][0]
 
 
 def test_a_loss_has_a_curve_that_stays_and_its_lowest_value(clock: list[float]) -> None:

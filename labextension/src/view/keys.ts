@@ -15,12 +15,16 @@ const PASSED = /^(Escape|Tab|F\d+)$/;
  * with the focus and stops at the first that either has the attribute or matches a shortcut's selector; the notebook's
  * selectors end in `:focus`, so the control itself matches, one step before its parent could object. On the control the
  * attribute would take Ctrl+S and the palette's keys away as well. JupyterLab hears keys when they bubble to the document.
+ *
+ * @param node Where keys are heard.
+ * @param place Of it only what lies within this; all, where nothing is said.
  */
-export function keepKeys(node: HTMLElement): void {
+export function keepKeys(node: HTMLElement, place?: string): void {
   node.addEventListener('keydown', event => {
     const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !PASSED.test(event.key);
-    const control = event.target instanceof Element && event.target.matches(CONTROLS);
-    if (plain && (control || SCROLLING.test(event.key))) {
+    const target = event.target instanceof Element ? event.target : null;
+    const within = place === undefined || (target?.closest(place) ?? null) !== null;
+    if (plain && within && (target?.matches(CONTROLS) === true || SCROLLING.test(event.key))) {
       event.stopPropagation();
     }
   });
