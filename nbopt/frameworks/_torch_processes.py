@@ -279,6 +279,8 @@ class Processes:
                 kind, value = pickle.load(process.stdout)
             except (EOFError, ValueError, OSError, pickle.UnpicklingError):  # ended, also in the middle of a message
                 kind, value = "crash", ""
+            except (AttributeError, ImportError) as error:  # nbopt was changed under a running kernel
+                kind, value = "crash", f"what it says can't be read here ({error}): restart the kernel"
             if rank == 0 and kind in ("progress", "judge", "done"):
                 self._events.put((kind, value))
         if kind == "done" or self._ending:
