@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nbopt.data import Batch, Split, all_finite, to_numpy
+from nbopt.arrays import to_numpy
+from nbopt.data import Batch, Split, all_finite
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, trained_on
 from nbopt.frameworks._mixing import Mixing
