@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nbopt.arrays import to_numpy
+from nbopt.arrays import What, to_numpy
 from nbopt.errors import DataError
 
 Inputs = tuple[Any, ...] | dict[str, Any]
@@ -156,7 +156,7 @@ def _is_array(value: Any) -> bool:
     return len(getattr(value, "shape", ())) > 0
 
 
-def _arrayish(value: Any, what: str = "arrays") -> Any:
+def _arrayish(value: Any, what: What = "arrays") -> Any:
     """Keep tensors and arrays as they are; bring everything else (lists, pandas) to NumPy."""
     if hasattr(value, "detach") or (isinstance(value, np.ndarray) and value.dtype.kind not in "OUSMm"):
         return value
