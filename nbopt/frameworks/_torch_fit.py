@@ -123,7 +123,7 @@ def _epoch(
         except (NbOptError, NbOptWarning):
             raise
         except Exception as error:
-            if batch.rows == 1 and ONE_ROW in str(error):
+            if crew.alone and batch.rows == 1 and ONE_ROW in str(error):
                 alone += 1
                 continue
             # Whatever a user's forward raises in training mode.
