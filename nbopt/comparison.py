@@ -157,7 +157,9 @@ class Comparison:
             if run.name == name:
                 return run
         names = [run.name for run in self.runs]
-        raise OptionError("the name of a run in this comparison", repr(name), nearest(str(name), names))
+        there = [run.name for run in self.runs if run.name.startswith(f"{name}/") and not run.failed]
+        do = f"one of: {', '.join(there)}" if there else nearest(str(name), names)
+        raise OptionError("the name of a run in this comparison", repr(name), do)
 
     def frame(self) -> pd.DataFrame:
         """Return a pandas DataFrame, a row a run, with the columns of `COLUMNS`; units are in their names."""
@@ -200,7 +202,7 @@ class Comparison:
             runtime: Take runs of this runtime only.
 
         Raises:
-            OptionError: `minimize` is no axis, or `max_drop` is negative.
+            OptionError: `minimize` is no axis, `max_drop` is negative, or a limit is no number.
             NbOptError: No run was measured, or the limits leave none.
         """
         best, among = self.choose(
@@ -239,6 +241,12 @@ class Comparison:
         given: Any = max_drop  # a notebook's caller has no type checker
         if not (isinstance(given, (int, float)) and given >= 0):
             raise OptionError("max_drop as a number of 0 or more", repr(max_drop), "max_drop=0.01 is one point")
+        limits: dict[str, Any] = {"max_size": max_size, "max_latency_ms": max_latency_ms, "max_memory": max_memory}
+        for name, limit in limits.items():
+            if limit is not None and not isinstance(limit, (int, float)):
+                raise OptionError(
+                    f"{name} as a number", repr(limit), "bytes for sizes and memory, milliseconds for latency"
+                )
         fit = [
             run
             for run in self.runs

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nbopt.arrays import What, to_numpy
 from nbopt.errors import DataError
 
 Inputs = tuple[Any, ...] | dict[str, Any]
@@ -63,46 +64,6 @@ def take_rows(inputs: Inputs, rows: Any) -> Inputs:
     return map_leaves(lambda leaf: leaf[rows], inputs)
 
 
-_ENCODE = {
-    "arrays": "encode text and categories as numbers first",
-    "labels": "encode classes as whole numbers from 0, for example with pandas.factorize",
-    "row weights": "batches are read as (x, y, weight): leave names and ids out of them",
-}
-
-
-def to_numpy(value: Any, what: str = "arrays") -> np.ndarray[Any, Any]:
-    """Return a torch or TensorFlow tensor, a pandas object, a list or an array as a NumPy array.
-
-    Args:
-        value: In whatever form.
-        what: What it is to be: "arrays", "labels" or "row weights".
-
-    Raises:
-        DataError: The value has no numeric array form (strings, ragged lists).
-    """
-    if isinstance(value, np.ndarray):
-        array = value
-    elif hasattr(value, "detach"):
-        tensor = value.detach().cpu()
-        # NumPy has no bfloat16; float32 holds each of its values exactly.
-        array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    elif hasattr(value, "to_numpy"):
-        array = value.to_numpy()
-    elif hasattr(value, "numpy"):
-        array = np.asarray(value.numpy())
-    else:
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise DataError(
-                f"numeric {what}", f"a {type(value).__name__} of uneven rows", "pad the rows to one length"
-            ) from error
-    if array.dtype == object or array.dtype.kind in "USO":
-        such = f", such as {str(array.flat[0])[:20]!r}" if array.size and what != "arrays" else ""
-        raise DataError(f"numeric {what}", f"a {type(value).__name__} of dtype {array.dtype}{such}", _ENCODE[what])
-    return array
-
-
 def classes_second(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
     """Tell from shapes whether outputs have their classes in the second axis: (rows, classes, height, width)."""
     return len(outputs) > 2 and labels == (outputs[0], *outputs[2:]) and labels != outputs[:-1]
@@ -149,6 +110,10 @@ def as_batch(item: Any) -> Batch:
     return Batch(as_inputs(item))
 
 
+MOST_DIFFERENT = 32
+"""Rows whose weights may be whole numbers of which none comes twice, as counts of few rows are by chance."""
+
+
 def _weights(value: Any) -> Any:
     """Return row weights.
 
@@ -157,7 +122,7 @@ def _weights(value: Any) -> Any:
     """
     weights = _arrayish(value, "row weights")
     numbers = to_numpy(weights)
-    if numbers.dtype.kind in "iu" and numbers.size > 2 and len(np.unique(numbers)) == numbers.size:
+    if numbers.dtype.kind in "iu" and numbers.size >= MOST_DIFFERENT and len(np.unique(numbers)) == numbers.size:
         raise DataError(
             "(x, y, weight), with how much each row counts",
             f"whole numbers that are all different ({', '.join(map(str, numbers.flat[:3]))}), as row numbers are",
@@ -191,9 +156,9 @@ def _is_array(value: Any) -> bool:
     return len(getattr(value, "shape", ())) > 0
 
 
-def _arrayish(value: Any, what: str = "arrays") -> Any:
+def _arrayish(value: Any, what: What = "arrays") -> Any:
     """Keep tensors and arrays as they are; bring everything else (lists, pandas) to NumPy."""
-    if hasattr(value, "detach") or (isinstance(value, np.ndarray) and value.dtype.kind not in "USO"):
+    if hasattr(value, "detach") or (isinstance(value, np.ndarray) and value.dtype.kind not in "OUSMm"):
         return value
     if _is_array(value) and not hasattr(value, "to_numpy") and not isinstance(value, np.ndarray):
         return value
@@ -392,7 +357,7 @@ def _is_arrays(source: Any) -> bool:
         # Labels of several outputs, which `as_batch` tells about; two batches are tuples, or dicts with labels.
         if isinstance(x, Mapping) and isinstance(y, Mapping):
             return not any(key in part for key in LABEL_KEYS for part in (x, y))
-        return _is_array(x) and isinstance(y, (Mapping, list))
+        return _is_array(x) and isinstance(y, (Mapping, list, tuple))
     return False
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nbopt.arrays import to_numpy
 from nbopt.data import (
     EVALUATION_BATCH,
     Inputs,
@@ -24,7 +25,6 @@ from nbopt.data import (
     numeric_inputs,
     rows_of,
     take_rows,
-    to_numpy,
 )
 from nbopt.errors import FULL, DataError, disk_error
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import classes_second, to_numpy
+from nbopt.arrays import to_numpy
+from nbopt.data import classes_second
 from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nbopt.data import Inputs, Split, leaves, to_numpy
+from nbopt.arrays import to_numpy
+from nbopt.data import Inputs, Split, leaves
 from nbopt.errors import OptionError
 
 Array = np.ndarray[Any, Any]

@@ -69,16 +69,27 @@ class Workload:
         self.name = name or _name_of(model)
         self.notes: list[str] = []
         if self.framework.in_training_mode(model):
-            note = "the model is in training mode; nbopt measures a copy in evaluation mode (as after model.eval())"
-            self.notes.append(note)
-            warnings.warn(note, NbOptWarning, stacklevel=2)
+            self._warn(
+                "the model is in training mode; nbopt measures a copy in evaluation mode (as after model.eval())"
+            )
         with kept_randomness(self.report):
             first = self.report.first()
             raw = self._try(first)
+            again = self._try(first)
+        if is_random(raw, again):
+            self._warn(
+                "the model gives other outputs for the same rows each time, in evaluation mode too (sampling, or "
+                "dropout without training=self.training?): every figure has that in it"
+            )
         declared = self.framework.declared_output(model, loss)
         self.output, self.output_reason = infer_output(raw, first.targets, declared)
         self.outputs_shape = raw.shape[1:]
         self.loss, self.loss_name = self.framework.loss(model, loss, self.output)
+
+    def _warn(self, note: str) -> None:
+        """Keep a note for the card, and warn of it where the workload is made."""
+        self.notes.append(note)
+        warnings.warn(note, NbOptWarning, stacklevel=3)
 
     def _try(self, batch: Batch) -> np.ndarray[Any, Any]:
         """Run the user's model on its first batch, so that a mismatch is told at once."""
@@ -95,6 +106,13 @@ class Workload:
                 f"an output row for each of the {rows_of(inputs)} input rows",
                 f"an output of shape {raw.shape}" if raw.ndim else "a single number (a loss?)",
                 "the first axis of inputs and outputs must be the batch",
+            )
+        broken = int(np.isnan(raw.reshape(len(raw), -1)).any(axis=1).sum()) if raw.dtype.kind == "f" else 0
+        if broken and all_finite(batch):
+            raise ModelError(
+                "a model whose outputs are numbers",
+                f"NaN in {broken} of {len(raw)} rows of the first {self.report.name} batch, whose inputs are finite",
+                "look for NaN among its weights, or for inputs that were not scaled as in its training",
             )
         return raw
 
@@ -321,6 +339,18 @@ class Workload:
     def __repr__(self) -> str:
         width = max(len(key) for key, _ in self.describe())
         return "\n".join(f"{key:<{width}}  {value}" for key, value in self.describe())
+
+
+RANDOM = 1e-3
+"""Share of the largest output by which two calls may differ: what threads add up in another order is far below."""
+
+
+def is_random(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> bool:
+    """Tell whether two calls with the same rows gave different outputs."""
+    if first.shape != second.shape or first.dtype.kind != "f":
+        return first.shape != second.shape or bool((first != second).any())
+    a, b = (np.where(np.isfinite(each), each, 0.0).astype(np.float64) for each in (first, second))
+    return bool(a.size and np.abs(a - b).max() > RANDOM * np.abs(a).max())
 
 
 _OF_ERRORS = ("error", "loss", "deviance", "mse", "rmse", "mae", "mape", "nll", "perplexity", "brier", "wer", "cer")

@@ -167,7 +167,7 @@ LABELS: dict[str, tuple[Any, str]] = {
     "negative": (np.where(Y == 2, -1, Y), "labels from 0 to 2"),
     "from one": (Y + 1, "renumber the labels from 0"),
     "of another number of rows": (Y[:50], "as many labels as rows"),
-    "strings": (np.array(["cat", "dog", "owl"])[Y], "encode text"),
+    "strings": (np.array(["cat", "dog", "owl"])[Y], "encode classes as whole numbers"),
     "fractions": (Y + 0.5, "whole numbers"),
     "NaN": (np.where(Y == 2, np.nan, Y), "NaN"),
 }
@@ -213,13 +213,20 @@ def test_nan_in_train_data() -> None:
     assert "check train for NaN" in told(caught.value)
 
 
-def test_nan_in_outputs() -> None:
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ("nan", ModelError, "NaN in 60 of 60 rows of the first valid batch"),
+        ("inf", DataError, "NaN or infinity in 60 of 60 rows"),
+    ],
+)
+def test_outputs_that_are_no_numbers(value: str, error: type[NbOptError], message: str) -> None:
     broken = model()
     with torch.no_grad():
-        broken[2].bias[1] = float("nan")  # type: ignore[index]
-    with pytest.raises(DataError) as caught:
+        broken[2].bias[1] = float(value)  # type: ignore[index]
+    with pytest.raises(error) as caught:
         optimize(Workload(broken, valid=(X, Y)), runtimes="torch", threads=1)
-    assert "NaN or infinity in 60 of 60 rows" in told(caught.value)
+    assert message in told(caught.value)
 
 
 # Words and numbers

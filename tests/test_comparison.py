@@ -120,6 +120,17 @@ def test_best_on_other_axes_and_under_limits() -> None:
     assert ALL.best(max_drop=0.01, runtime="torch") == BASELINE
 
 
+def test_limits_are_numbers_and_a_recipe_alone_names_its_runs() -> None:
+    limits: dict[str, Any] = {"max_size": "1 kB", "max_latency_ms": "2ms", "max_memory": "1GB"}
+    for name, limit in limits.items():
+        with pytest.raises(OptionError, match=f"{name} as a number"):
+            ALL.best(**{name: limit})
+    failed = run("quantize/torch", status="failed", reason="no")
+    with pytest.raises(OptionError) as caught:
+        Comparison([BASELINE, failed, FAST, AS_FAST])["quantize"]
+    assert caught.value.do == "one of: quantize/openvino, quantize/onnxruntime"
+
+
 def test_where_nothing_wins_the_baseline_is_kept() -> None:
     slower = dataclasses.replace(FAST, speedup=0.5, speedup_low=0.4, speedup_high=0.6)
     assert Comparison([BASELINE, slower, LOSSY, FAILED]).best(max_drop=0.01) == BASELINE

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from nbopt.data import Batch, Split, as_batch, kept_randomness, leaves, to_numpy
+from nbopt.arrays import to_numpy
+from nbopt.data import Batch, Split, as_batch, kept_randomness, leaves
 from nbopt.errors import DataError
 from nbopt.frozen import freeze, hash_rows, join_ragged, read_shard, shard_paths
 
@@ -145,8 +146,8 @@ NAMES = np.array(["no", "yes"])
         ((X, pd.Series(NAMES[Y % 2], dtype="category")), "numeric labels"),
         ({"x": X, "label": NAMES[Y % 2].tolist()}, "numeric labels"),
         ((X, Y, tuple("abcdefghij")), "numeric row weights(.|\n)*leave names and ids out"),
-        ((X, Y, np.arange(10)), r"all different \(0, 1, 2\)"),
-        ((X, Y, torch.randperm(10)), "row numbers"),
+        ((np.ones((40, 2)), np.ones(40), np.arange(40)), r"all different \(0, 1, 2\)"),
+        ((np.ones((40, 2)), np.ones(40), torch.randperm(40)), "row numbers"),
         ((NAMES[:, None], Y[:2]), "numeric arrays"),
     ],
 )
@@ -156,7 +157,7 @@ def test_what_is_no_number_is_told_with_what_it_was_to_be(item: Any, message: st
 
 
 def test_weights_are_what_rows_count() -> None:
-    for weight in (np.ones(10, int), np.arange(10) // 2, np.arange(10.0), torch.rand(10)):
+    for weight in (np.ones(10, int), np.arange(10), np.arange(10.0), torch.rand(10)):
         assert as_batch((X, Y, weight)).weight is not None
 
 
@@ -317,6 +318,7 @@ def test_a_batch_keeps_the_users_tensors() -> None:
     [
         ((X, {"cls": Y, "reg": Y}), "cls, reg"),
         ((X, [Y, Y]), "labels for 2 outputs"),
+        ((X, (Y, Y)), "labels for 2 outputs"),
         ([(X, {"cls": Y, "reg": Y})], "cls, reg"),
         ([(X, [Y, Y])], "labels for 2 outputs"),
         (({"x": X}, {"cls": Y, "reg": Y}), "cls, reg"),

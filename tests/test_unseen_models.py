@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from nbopt.arrays import to_numpy
 from nbopt.artifacts import load
 from nbopt.comparison import Comparison
-from nbopt.data import Split, kept_randomness, to_numpy
+from nbopt.data import Split, kept_randomness
 from nbopt.frozen import join_ragged
 from nbopt.loop import optimize
 from nbopt.measurement.metrics import metric_of

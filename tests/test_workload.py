@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from nbopt.data import leaves
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.measurement.metrics import metric_of
-from nbopt.workload import Workload, greater_is_better
+from nbopt.workload import Workload, greater_is_better, is_random
 from tests import models
 from tests.conftest import Digits
 
@@ -346,6 +346,40 @@ def test_inputs_that_the_model_does_not_have_or_lacks_are_told_with_what_to_do(d
     with pytest.raises(ModelError) as caught:
         Workload(Named(), valid=data)
     assert message in caught.value.do
+
+
+class Dropping(nn.Linear):
+    """Forgets that dropout is for training, as is easily done with torch.nn.functional."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5)
+
+
+def test_a_model_that_is_random_in_evaluation_mode_is_told() -> None:
+    with pytest.warns(NbOptWarning, match=r"other outputs for the same rows(.|\n)*training=self\.training"):
+        work = Workload(Dropping(6, 3).eval(), valid=(X, Y))
+    assert any("every figure" in note for _, note in work.describe())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Workload(small(), valid=(X, Y))
+
+
+def test_random_is_what_differs_by_more_than_rounding() -> None:
+    values = RNG.normal(size=(5, 3)).astype(np.float32)
+    assert not is_random(values, values * (1 + 1e-6))
+    assert is_random(values, values * 1.01)
+    assert not is_random(np.full((2, 2), -np.inf), np.full((2, 2), -np.inf))
+    assert is_random(np.array([1, 2]), np.array([2, 1]))
+    assert is_random(values, values[:3])
+
+
+def test_a_model_whose_outputs_are_no_numbers_is_told_at_once() -> None:
+    model = small()
+    first = next(model.parameters())
+    with torch.no_grad():
+        first[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"NaN in 40 of 40 rows of the first valid batch(.|\n)*NaN among its weights"):
+        Workload(model, valid=(X, Y))
 
 
 def mean_squared_error(y_true: Any, y_score: Any) -> float:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nbopt.data import Batch, Split, all_finite, to_numpy
+from nbopt.arrays import to_numpy
+from nbopt.data import Batch, Split, all_finite
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework, trained_on
 from nbopt.frameworks._keras_averaging import Averaging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,7 +18,13 @@ from nbopt.training import TrainingPlan
 
 
 class Crew:
-    """Be the one process of a training."""
+    """Be the one process of a training.
+
+    Attributes:
+        alone: No other process waits for this one's part of a step, so that it may leave one out.
+    """
+
+    alone: ClassVar[bool] = True
 
     def watch(
         self, plan: TrainingPlan, fitting: Fitting, state: Callable[[], Any], loss_on: Callable[[Split], float]
@@ -48,6 +54,8 @@ class Member(Crew):
         incoming: What the kernel sends.
         send: Tells the kernel.
     """
+
+    alone: ClassVar[bool] = False
 
     def __init__(
         self, accelerator: Any, wrapped: torch.nn.Module, incoming: queue.Queue[Any], send: Callable[[str, Any], None]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nbopt.data import Batch, Split, all_finite, to_numpy
+from nbopt.arrays import to_numpy
+from nbopt.data import Batch, Split, all_finite
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, trained_on
 from nbopt.frameworks._mixing import Mixing
@@ -122,7 +123,7 @@ def _epoch(
         except (NbOptError, NbOptWarning):
             raise
         except Exception as error:
-            if batch.rows == 1 and ONE_ROW in str(error):
+            if crew.alone and batch.rows == 1 and ONE_ROW in str(error):
                 alone += 1
                 continue
             # Whatever a user's forward raises in training mode.

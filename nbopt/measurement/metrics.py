@@ -204,7 +204,8 @@ def metric_of(spec: str | UserMetric | Metric | None, *, output: OutputKind) -> 
         raise OptionError(
             f"a metric for {'values' if output == 'regression' else 'classes'}: {', '.join(fitting)}",
             f"{spec}, while the model's output was taken as {output.replace('_', ' ')}",
-            "name another metric, or pass the loss so that the output is read as you mean it",
+            "name another metric, or pass the loss so that the output is read as you mean it"
+            + ("; classes of one output are numbered 0 and 1" if output == "regression" else ""),
         )
     if output.startswith("multilabel") and spec == "balanced_accuracy":
         raise OptionError("a metric that is defined for several labels a row", spec, "use f1, auc or accuracy")

@@ -233,7 +233,7 @@ def test_what_a_process_raises_is_raised_here() -> None:
                 raise ZeroDivisionError("in my model")
             return super().forward(x)
 
-    with pytest.raises(TrainingError, match="ZeroDivisionError: in my model"):
+    with pytest.raises(ModelError, match="ZeroDivisionError: in my model"):
         FRAMEWORK.fit(Broken(6, 3), PAIR, fitting())
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbopt.data import Batch, to_numpy
+from nbopt.arrays import to_numpy
+from nbopt.data import Batch
 from nbopt.frameworks._torch_module import call, device_of, tensors
 from nbopt.frameworks._torch_norms import NORMS
 
