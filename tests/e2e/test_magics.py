@@ -32,8 +32,15 @@ slow = Slow()
 """
 
 
-def completions(page: Page, number: int, line: str) -> list[str]:
-    """Type a line into a cell, press Tab, and return what is offered: the kernel's first, then words of the cell."""
+def completions(page: Page, number: int, line: str, then: str = "Escape") -> list[str]:
+    """Type a line into a cell, press Tab, and return what is offered: the kernel's first, then words of the cell.
+
+    Args:
+        page: Where.
+        number: The cell, counted from 0.
+        line: The line.
+        then: The key that is pressed on the list: Escape leaves it, Enter takes the first.
+    """
     cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
     cell.locator(".cm-content").first.click()
     page.keyboard.press("Control+a")
@@ -42,18 +49,9 @@ def completions(page: Page, number: int, line: str) -> list[str]:
     items = page.locator(".jp-Completer-item .jp-Completer-match")
     expect(items.first).to_be_visible()
     found = items.all_inner_texts()
-    page.keyboard.press("Escape")
+    page.keyboard.press(then)
     expect(items.first).to_be_hidden()
     return found
-
-
-def typed(page: Page, number: int, line: str) -> None:
-    """Type a line, and take what one Tab makes of it: one candidate is put in without a list."""
-    cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
-    cell.locator(".cm-content").first.click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(line)
-    page.keyboard.press("Tab")
 
 
 def test_completion_by_tab_goes_by_what_each_place_holds(page: Page, lab: Lab) -> None:
@@ -63,7 +61,7 @@ def test_completion_by_tab_goes_by_what_each_place_holds(page: Page, lab: Lab) -
     assert completions(page, 1, "r = %optimize use --model ")[:2] == ["net", "other"]
     assert {*all_techniques(), "panel", "attach"} <= set(completions(page, 1, "%optimize "))
     assert completions(page, 1, "%optimize quantize --dtype ")[:2] == ["int8", "int4"]
-    typed(page, 1, "r = %optimize pr")
+    assert completions(page, 1, "r = %optimize pr", then="Enter")[0] == "prune"
     expect(page.locator(".jp-Notebook .cm-content").nth(1)).to_have_text("r = %optimize prune")
 
 
