@@ -54,7 +54,7 @@ def test_any_model_trains_in_half_precision_and_stays_float32(name: str, precisi
 
     record = FRAMEWORK.fit(model, PLAN.adjusted(precision=precision), fitting(data, kind, score=score))
     assert record.mixed is not None
-    assert record.mixed.steps == 6
+    assert record.mixed.steps == 4  # 5 rows by 2: the last one joins the second step, in each of 2 epochs
     assert record.mixed.skipped < 6
     assert policies_of(model) == before
     assert seen == [before] * 3
