@@ -78,10 +78,10 @@ class Quantize(Technique):
     percentile: float = option(
         99.99, "percent of values inside the range, for --calibration-method percentile", low=50, high=100
     )
-    per_channel: bool | None = option(
-        None,
-        "a scale for each output channel of a weight, or with --no-per-channel one for all; where nobody says, one for "
-        "each, but for linear layers on ONNX Runtime whose channels are alike, which are 13% faster with one for all",
+    per_channel: bool = option(
+        True,
+        "a scale for each output channel of a weight, not one for all; linear layers whose channels are alike share one "
+        "on ONNX Runtime all the same, where they are 13% faster so",
     )
     group_size: int = option(
         128,
@@ -152,11 +152,6 @@ class Quantize(Technique):
         rate = max(self.learning_rate, draft.plan.learning_rate if draft.plan.epochs else 0.0)
         plan = draft.plan.adjusted(epochs=epochs, learning_rate=rate, schedule="cosine")
         return draft.with_(model=model, plan=plan, finish=(*draft.finish, finish)).noted(*notes)
-
-    @property
-    def by_channel(self) -> bool:
-        """Tell whether channels have scales of their own, where nothing speaks against it."""
-        return self.per_channel is not False
 
     def check(self, workload: Workload) -> None:
         """Refuse options that have no effect together, and qat without anything to train on."""

@@ -74,7 +74,7 @@ def lower(
         note = "LiteRT computes in float32 on CPU: only the file holds float16"
         return Lowered(exported, "float16", (*halved, note))
     if options.how == "dynamic":
-        target.write_bytes(convert_litert(model, signature, source.batch, _dynamic(options.by_channel)))
+        target.write_bytes(convert_litert(model, signature, source.batch, _dynamic(options.per_channel)))
         notes: tuple[str, ...] = (
             f"activations become int8 at run time; weights of under {SMALL_WEIGHTS} numbers stay float",
         )
@@ -146,7 +146,7 @@ class _Parts:
         with quiet():
             content = mlir_quantize(
                 self._calibrated,
-                disable_per_channel=not self._options.by_channel,
+                disable_per_channel=not self._options.per_channel,
                 fully_quantize=self._options.io == "int8",
                 input_data_type=kind,
                 output_data_type=kind,

@@ -76,7 +76,7 @@ def lower(
                 prepared,
                 target,
                 weight_type=quantization.QuantType.QInt8,
-                per_channel=options.by_channel,
+                per_channel=options.per_channel,
                 reduce_range=not has_exact_int8(),
                 op_types_to_quantize=_dynamic_ops(prepared),
             )

@@ -63,7 +63,7 @@ class OnnxParts:
         self._prepared, self._options, self._symmetric = prepared, options, symmetric
         self._masking = masking(graph.graph)
         self._groups = layer_groups(graph.graph)
-        self._alike = alike(graph.graph) if options.per_channel is None and options.how == "static" else []
+        self._alike = alike(graph.graph) if options.per_channel and options.how == "static" else []
         self._cache = scratch / "ranges.json"
         ranges_of(graph.graph, prepared, rows, options, self._masking, self._cache)
 
@@ -84,7 +84,7 @@ class OnnxParts:
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QInt8 if self._symmetric else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            per_channel=self._options.by_channel,
+            per_channel=self._options.per_channel,
             nodes_to_exclude=[*self._masking, *excluded],
             # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven
             # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").

@@ -147,7 +147,7 @@ def _how(graph: Any, options: Quantize) -> dict[str, Any]:
         "advanced_parameters": AdvancedQuantizationParameters(
             overflow_fix=OverflowFix.DISABLE if has_exact_int8() else OverflowFix.ENABLE,
             disable_bias_correction=not options.bias_correction,
-            weights_quantization_params=QuantizationParameters(per_channel=options.by_channel),
+            weights_quantization_params=QuantizationParameters(per_channel=options.per_channel),
             activations_range_estimator_params=_ranges(options),
             smooth_quant_alphas=AdvancedSmoothQuantParameters() if options.equalize else off,
         ),

@@ -27,7 +27,7 @@ def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
         )
     if options.dtype != "int8" or options.how == "weight_only":
         return "weights alone in fewer bits gained nothing here on CPU: --method static, or --runtime onnxruntime"
-    if options.calibration_method != "minmax" or not options.by_channel:
+    if options.calibration_method != "minmax" or not options.per_channel:
         return "its quantizer takes extremes, and a scale for each channel: leave the other options out"
     if options.equalize or options.bias_correction:
         return "its quantizer neither equalizes nor corrects biases: --runtime openvino"
