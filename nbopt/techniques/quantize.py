@@ -80,8 +80,8 @@ class Quantize(Technique):
     )
     per_channel: bool = option(
         True,
-        "a scale for each output channel of a weight, not one for all; linear layers whose channels are alike share one "
-        "on ONNX Runtime all the same, where they are 13% faster so",
+        "a scale for each output channel of a weight, not one for all; linear layers whose channels are alike share "
+        "one on ONNX Runtime all the same, where they are 13% faster so",
     )
     group_size: int = option(
         128,
