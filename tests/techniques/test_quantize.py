@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from nbopt.errors import ExportError, OptionError
 from nbopt.frameworks import Exported
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
 from nbopt.technique import Context, Draft, Lowered
+from nbopt.techniques._quantize.onnx_static import alike
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload
 from tests import models
@@ -56,7 +58,7 @@ def accuracy(work: Workload, runtime_name: str, path: Path, precision: str) -> f
 
 
 CASES = [
-    ("onnxruntime", Quantize(), "int8", 3.6),
+    ("onnxruntime", Quantize(), "int8", 3.8),
     ("onnxruntime", Quantize(per_channel=False), "int8", 3.8),
     ("onnxruntime", Quantize(method="dynamic"), "int8", 3.8),
     ("onnxruntime", Quantize(dtype="float16"), "float16", 1.9),
@@ -82,6 +84,33 @@ def test_the_file_has_the_bits_is_as_small_and_judges_as_before(
     assert after > before - 0.01
     if options.dtype == "bfloat16":
         assert any("float16" in note for note in lowered.notes)
+
+
+def scales(path: Path) -> list[int]:
+    """Return how many scales each int8 weight has."""
+    graph = onnx.load(path).graph
+    sizes = {tensor.name: max(1, *tensor.dims, 1) for tensor in graph.initializer}
+    return [
+        sizes[node.input[1]] for node in graph.node if node.op_type == "DequantizeLinear" and "weight" in node.input[0]
+    ]
+
+
+def test_linear_layers_have_one_scale_where_their_channels_are_alike(lower: Lower) -> None:
+    assert scales(lower(Quantize(), "onnxruntime")[1].exported.path) == [1, 1, 1]
+
+
+def test_a_channel_that_stands_out_gives_each_its_scale() -> None:
+    weight = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    for factor, expected in ((1.0, ["w"]), (50.0, [])):
+        weight[3] *= factor
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
+            "one",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 32])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 64])],
+            [onnx.numpy_helper.from_array(weight, "w")],
+        )
+        assert alike(graph) == expected
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -15,11 +15,13 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from nbopt.errors import DataError, ModelError, OptionError
+from nbopt.frameworks import Fitting
 from nbopt.loop import optimize
 from nbopt.recipe import Recipe
 from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize import rounding
 from nbopt.techniques.quantize import Quantize
+from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests import models
 from tests.conftest import Digits
@@ -118,7 +120,36 @@ def test_torch_rounds_as_numpy_does(digits: Digits) -> None:
     assert torch.equal(twin[0].weight, model[0].weight)  # outside of the call they are what trains
     (finish,) = draft.finish
     with torch.no_grad():
-        np.testing.assert_allclose(finish(twin)(torch.from_numpy(x)), model(torch.from_numpy(x)))
+        # The weights stay on their grid: what a quantizer calibrates on is what was trained.
+        np.testing.assert_allclose(finish(twin)(torch.from_numpy(x)), x @ grid.T + bias, atol=1e-5)
+    assert not twin[0]._forward_pre_hooks
+
+
+def test_a_channel_that_rounding_made_constant_is_not_blown_up_without_it(digits: Digits) -> None:
+    images = digits.train[0][:200].reshape(-1, 1, 8, 8)
+    body = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4, bias=False)]
+    torch.manual_seed(0)
+    model = nn.Sequential(*body, nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)).eval()
+    with torch.no_grad():  # so small beside the others that rounding leaves nothing of it
+        model[1].weight[0], model[1].bias[0] = 1e-4, 0.0
+        model[4].running_var[0] = 1e-8
+    data = (images, digits.train[1][:200])
+    twin, draft = rounded(model, data)
+    work = Workload(model, train=data, valid=data)
+    plan = TrainingPlan(epochs=40, learning_rate=1e-7, batch_size=32)  # statistics move, weights hardly do
+    work.framework.fit(twin, plan, Fitting(work.train, work.loss))
+    assert twin[4].running_var[0] < 1e-4 * 1e-8
+    before = work.framework.predict(twin, (images,))
+    (finish,) = draft.finish
+    after = work.framework.predict(finish(twin), (images,))
+    assert twin[4].running_var[0] == pytest.approx(1e-8)
+    assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
+
+
+@given(arrays(np.float64, 5, elements=st.floats(1e-12, 1e6)), arrays(np.float64, 5, elements=st.floats(1e-12, 1e6)))
+def test_only_variances_that_are_gone_come_back(after: np.ndarray, before: np.ndarray) -> None:
+    gone = after < rounding.CONSTANT * before
+    assert (rounding.revived(after, before) == np.where(gone, before, after)).all()
 
 
 @pytest.mark.parametrize("kind", ["text", "two", "lstm"])
@@ -170,7 +201,10 @@ def test_a_keras_model_is_rounded_alike_and_gets_it_back() -> None:
     error = np.abs(FRAMEWORK.predict(draft.model, (x,)) - plain).max()
     assert 0 < error < 0.1 * np.abs(plain).max()
     (finish,) = draft.finish
-    np.testing.assert_allclose(FRAMEWORK.predict(finish(draft.model), (x,)), plain, atol=1e-5)
+    finished = finish(draft.model)
+    assert 0 < np.abs(FRAMEWORK.predict(finished, (x,)) - plain).max() < 0.1 * np.abs(plain).max()
+    kernel = finished.layers[1].get_weights()[0]
+    np.testing.assert_allclose(rounding.round_weights(kernel, (0, 1), rounding.weight_levels()), kernel, atol=1e-6)
     np.testing.assert_array_equal(FRAMEWORK.predict(model, (x,)), plain)
     assert [v.path for v in draft.model.variables] == [v.path for v in model.variables]
 
@@ -215,7 +249,9 @@ def test_a_search_trains_copies_that_round_as_the_model_does(kind: str, digits: 
     np.testing.assert_allclose(work.framework.predict(copied, rows), rounded_outputs, atol=1e-5)
     assert np.abs(rounded_outputs - plain).max() > 1e-4
     (finish,) = draft.finish
-    np.testing.assert_allclose(work.framework.predict(finish(copied), rows), plain, atol=1e-5)
+    finished = work.framework.predict(finish(copied), rows)
+    assert 0 < np.abs(finished - plain).max() < 0.05 * np.abs(plain).max()  # its weights are on their grid
+    assert np.abs(finished - rounded_outputs).max() > 1e-4  # its inputs are not
     np.testing.assert_allclose(work.framework.predict(draft.model, rows), rounded_outputs, atol=1e-5)
 
     recipe = Recipe.parse("quantize --method qat --epochs 2 --calibration 64 | tune --trials 3 --finalists 0")

@@ -17,6 +17,25 @@ FOLLOWING = 0.1
 """How much of a training batch's range goes into the range of activations; its extremes are what calibration takes."""
 
 
+CONSTANT = 1e-4
+"""Share of a channel's variance before the training below which rounding has made it constant."""
+
+
+def revived(variance: Array, before: Array) -> Array:
+    """Return BatchNorm's variances for a model without the rounding that it was trained with.
+
+    A channel that rounding makes constant has a variance of nothing after training, and BatchNorm would make a hundred
+    times as much of what is there without rounding: on a depthwise network a range grew from 50 to 556, and 88.0% in
+    training were 79% in ONNX Runtime and 22% in OpenVINO, which take their ranges from that. With the variance that it
+    had before, nothing changes where the channel is constant, and what is there without rounding stays small.
+
+    Args:
+        variance: Of each channel, after the training.
+        before: And before it.
+    """
+    return np.where(variance < CONSTANT * before, before, variance)
+
+
 def weight_levels() -> int:
     """Return the largest weight in steps: 127, or 63 where kernels add products in 16 bits (see `reduce_range`)."""
     return 127 if has_exact_int8() else 63

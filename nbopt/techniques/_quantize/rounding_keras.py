@@ -8,10 +8,12 @@ every runtime quantizes it afterwards with its own means, to the same grid of we
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from nbopt.errors import ModelError
@@ -20,7 +22,7 @@ from nbopt.frameworks._keras_dialect import layers_of
 from nbopt.frameworks.keras import retrace
 from nbopt.technique import Context
 from nbopt.techniques._quantize.calibrating import calibration_batches
-from nbopt.techniques._quantize.rounding import FOLLOWING, TINY, weight_levels
+from nbopt.techniques._quantize.rounding import FOLLOWING, TINY, revived, weight_levels
 
 if TYPE_CHECKING:
     from nbopt.techniques.quantize import Quantize
@@ -66,6 +68,12 @@ class Rounding:
             return self.plain(_rounded(inputs, self.low, self.high), *args, **kwargs)
         finally:
             vars(self.layer).update(held)
+
+    def settle(self) -> None:
+        """Put the weights on their grid for good."""
+        for name, axes in self.axes.items():
+            variable = vars(self.layer)[name]
+            variable.assign(_rounded_weights(tf.convert_to_tensor(variable), axes, self.levels))
 
     def moved_to(self, layer: Any) -> Rounding:
         """Return the same for a copy of the layer, with ranges of its own from here on."""
@@ -141,16 +149,30 @@ def with_rounding(model: Any, context: Context, options: Quantize) -> tuple[Any,
     outer = [layer.name for layer in recurrent if id(layer) not in inside]
     if outer:
         notes = (*notes, f"trained without rounding in recurrent layers: {', '.join(outer)}")
-    return model, without_rounding, notes
+    before = [norm.moving_variance.numpy() for norm in _norms(model)]
+    return model, partial(without_rounding, before=before), notes
 
 
-def without_rounding(model: Any) -> Any:
-    """Take the rounding out, in place; weights stay as they were trained, for a quantizer to round."""
+def without_rounding(model: Any, before: Sequence[np.ndarray[Any, Any]] = ()) -> Any:
+    """Take the rounding out, in place, so that a quantizer which calibrates on what is left finds what was trained.
+
+    Args:
+        model: What was trained; its weights stay on their grid.
+        before: Variances of each BatchNorm before the training, in the order of the layers; see `revived`.
+    """
     for layer in layers_of(model):
-        if isinstance(vars(layer).get("call"), Rounding):
+        rounding = vars(layer).get("call")
+        if isinstance(rounding, Rounding):
+            rounding.settle()
             del vars(layer)["call"]
+    for norm, variance in zip(_norms(model), before, strict=False):
+        norm.moving_variance.assign(revived(norm.moving_variance.numpy(), variance))
     retrace(model)
     return model
+
+
+def _norms(model: Any) -> list[Any]:
+    return [layer for layer in layers_of(model) if isinstance(layer, LAYERS.BatchNormalization)]
 
 
 def _axes(layer: Any) -> dict[str, tuple[int, ...]]:

@@ -8,9 +8,11 @@ its own means, and what was trained for is the same: weights on a grid for each 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +20,7 @@ from nbopt.errors import ModelError
 from nbopt.frameworks._torch_module import call, tensors
 from nbopt.technique import Context
 from nbopt.techniques._quantize.calibrating import calibration_batches
-from nbopt.techniques._quantize.rounding import FOLLOWING, TINY, range_of_zero, weight_levels
+from nbopt.techniques._quantize.rounding import FOLLOWING, TINY, range_of_zero, revived, weight_levels
 
 if TYPE_CHECKING:
     from nbopt.techniques.quantize import Quantize
@@ -96,6 +98,12 @@ class Rounding:
             self.low += FOLLOWING * (min(low, 0.0) - self.low)
             self.high += FOLLOWING * (max(high, 0.0) - self.high)
 
+    def settle(self) -> None:
+        """Put the weights on their grid for good."""
+        for owner, name, axes in self.places:
+            weight = getattr(owner, name)
+            weight.copy_(_Weights.apply(weight, axes, self.levels))
+
     def leave(self, *_: Any) -> None:
         """Take the rounded weights out again."""
         while self.before:
@@ -104,6 +112,12 @@ class Rounding:
                 vars(owner).pop(name, None)
             else:
                 vars(owner)[name] = value
+
+
+def _norms(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
+            yield name, module
 
 
 def _is_float(x: Any) -> bool:
@@ -150,11 +164,27 @@ def with_rounding(
     recurrent = [name for name, module in model.named_modules() if isinstance(module, RECURRENT)]
     if recurrent:
         notes = (*notes, f"trained without rounding in recurrent layers: {', '.join(recurrent)}")
-    return model, without_rounding, notes
+    before = {name: norm.running_var.cpu().numpy().copy() for name, norm in _norms(model)}
+    return model, partial(without_rounding, before=before), notes
 
 
-def without_rounding(model: nn.Module) -> nn.Module:
-    """Take the rounding out, in place; weights stay as they were trained, for a quantizer to round."""
+def without_rounding(model: nn.Module, before: Mapping[str, np.ndarray[Any, Any]] | None = None) -> nn.Module:
+    """Take the rounding out, in place, so that a quantizer which calibrates on what is left finds what was trained.
+
+    Args:
+        model: What was trained; its weights stay on their grid.
+        before: Variances of each BatchNorm before the training, by its name; see `revived`.
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            for hook in module._forward_pre_hooks.values():
+                rounding = getattr(hook, "__self__", None)
+                if isinstance(rounding, Rounding):
+                    rounding.settle()
+        for name, norm in _norms(model):
+            if before and name in before:
+                variance = revived(norm.running_var.cpu().numpy(), before[name])
+                norm.running_var.copy_(torch.from_numpy(variance))
     for module in model.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Rounding)]:
