@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Inputs, as_inputs, numeric_inputs
+from nbopt.batches import Inputs, as_inputs, numeric_inputs
 from nbopt.errors import ArtifactError, DataError, NbOptWarning, disk_error
 from nbopt.runtimes import Manifest, Session, all_runtimes, runtime_named
 

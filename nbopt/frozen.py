@@ -15,17 +15,8 @@ from typing import Any
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import (
-    EVALUATION_BATCH,
-    Inputs,
-    Split,
-    kept_randomness,
-    leaves,
-    map_leaves,
-    numeric_inputs,
-    rows_of,
-    take_rows,
-)
+from nbopt.batches import Inputs, leaves, map_leaves, numeric_inputs, rows_of, take_rows
+from nbopt.data import EVALUATION_BATCH, Split, kept_randomness
 from nbopt.errors import FULL, DataError, disk_error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nbopt.arrays import to_numpy
-from nbopt.data import LABEL_KEYS, Batch, Inputs
+from nbopt.batches import LABEL_KEYS, Batch, Inputs
 from nbopt.errors import ModelError
 
 ONE_ROW = "Expected more than 1 value per channel when training"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import classes_second
+from nbopt.batches import classes_second
 from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbopt.data import Inputs, Split, kept_randomness, leaves, numeric_inputs, rows_of, take_rows
+from nbopt.batches import Inputs, leaves, numeric_inputs, rows_of, take_rows
+from nbopt.data import Split, kept_randomness
 from nbopt.frozen import Samples, hash_rows
 
 READ_ROWS = 200_000

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Inputs, Split, leaves
+from nbopt.batches import Inputs, leaves
+from nbopt.data import Split
 from nbopt.errors import OptionError
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Batch, Inputs, Split, all_finite, kept_randomness, map_leaves, numeric_inputs, rows_of
+from nbopt.batches import Batch, Inputs, all_finite, map_leaves, numeric_inputs, rows_of
+from nbopt.data import Split, kept_randomness
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Framework, Signature, framework_of
 from nbopt.frozen import Frozen, freeze, opened

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nbopt.data import Inputs, leaves, take_rows
+from nbopt.batches import Inputs, leaves, take_rows
 from nbopt.frameworks import Signature
 from nbopt.frozen import Leaf
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch, Split, as_batch, kept_randomness, leaves
+from nbopt.batches import Batch, as_batch, leaves
+from nbopt.data import Split, kept_randomness
 from nbopt.errors import DataError
 from nbopt.frozen import freeze, hash_rows, join_ragged, read_shard, shard_paths
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.misfits import NO_GRADIENT, ONE_ROW, misfit, remedy
 
 X = np.ones((2, 3))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from nbopt.data import Split, leaves
+from nbopt.batches import leaves
+from nbopt.data import Split
 from nbopt.overlap import Overlap, hash_split, overlap_of, overlaps_in, rows_apart
 
 RNG = np.random.default_rng(0)

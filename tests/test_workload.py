@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from nbopt.data import leaves
+from nbopt.batches import leaves
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.measurement.metrics import metric_of
 from nbopt.workload import Workload, greater_is_better, is_random

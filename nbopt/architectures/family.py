@@ -12,8 +12,8 @@ from nbopt.architectures.factors import Factors
 from nbopt.architectures.lowering import Lowering, lowering_of
 from nbopt.architectures.parts import Parts
 from nbopt.architectures.space import KINDS, SHARES, Space, space_of
+from nbopt.batches import Inputs, map_leaves
 from nbopt.controllers import Settings
-from nbopt.data import Inputs, map_leaves
 from nbopt.errors import ModelError
 from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Ranking, Traced, some_of_train
 from nbopt.narrowing.lowering import lowering_of as narrowing_of

@@ -10,7 +10,7 @@ import numpy as np
 from nbopt.architectures.factors import Factors
 from nbopt.architectures.parts import Block, Kernel
 from nbopt.architectures.sandwich import Sandwich
-from nbopt.data import Batch, Inputs
+from nbopt.batches import Batch, Inputs
 from nbopt.teaching import Teacher
 from nbopt.technique import Context, lowering_module
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from nbopt.data import Inputs, Split
+from nbopt.batches import Inputs
+from nbopt.data import Split
 from nbopt.errors import ModelError
 from nbopt.frameworks._losses import TrainingLoss
 from nbopt.frozen import Leaf

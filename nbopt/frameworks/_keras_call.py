@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from nbopt.data import Inputs, leaves, numeric_inputs
+from nbopt.batches import Inputs, leaves, numeric_inputs
 from nbopt.frameworks._keras_dialect import policy_of, symbolic
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch, Split, all_finite
+from nbopt.batches import Batch, all_finite
+from nbopt.data import Split
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, Framework, trained_on
 from nbopt.frameworks._keras_averaging import Averaging

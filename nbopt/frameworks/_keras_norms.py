@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_dialect import kinds, layers_of
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_dialect import is_graph, symbolic

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch, map_leaves, take_rows
+from nbopt.batches import Batch, map_leaves, take_rows
 
 IGNORED = -100
 """Label that losses of sequence models skip."""

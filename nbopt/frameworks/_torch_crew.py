@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from nbopt.data import Batch, Split
+from nbopt.batches import Batch
+from nbopt.data import Split
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._sharing import Share
 from nbopt.frameworks._torch_module import state_of

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch, Split, all_finite
+from nbopt.batches import Batch, all_finite
+from nbopt.data import Split
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Fitting, trained_on
 from nbopt.frameworks._mixing import Mixing

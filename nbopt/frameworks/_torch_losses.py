@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch.nn import functional
 
-from nbopt.data import classes_second
+from nbopt.batches import classes_second
 from nbopt.errors import ModelError, NbOptWarning
 from nbopt.frameworks import OutputKind
 from nbopt.frameworks._losses import ALREADY, INFERRED, OF_VALUES, Loss, TrainingLoss, unknown

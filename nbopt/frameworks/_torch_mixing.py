@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from nbopt.data import Inputs, leaves, map_leaves, rows_of
+from nbopt.batches import Inputs, leaves, map_leaves, rows_of
 from nbopt.frameworks._mixing import Mix, Mixing
 
 LossOf = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils import parametrize
 
-from nbopt.data import Inputs, map_leaves
+from nbopt.batches import Inputs, map_leaves
 from nbopt.errors import ModelError
 from nbopt.frameworks._primary import primary_output
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._torch_module import call, tensors
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import ModelError
 from nbopt.frameworks._torch_module import call, device_of
 from nbopt.training import FRUITLESS, Mixed, TrainingPlan, fruitless

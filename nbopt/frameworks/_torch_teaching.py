@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nbopt.data import Inputs, rows_of
+from nbopt.batches import Inputs, rows_of
 from nbopt.errors import ModelError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._primary import primary_output

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from nbopt.data import leaves, map_leaves
+from nbopt.batches import leaves, map_leaves
 from nbopt.errors import ExportError
 from nbopt.frameworks import Signature
 from nbopt.frameworks._primary import primary_output

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import Exported, Fitting, OutputKind, Signature, Stepping
 from nbopt.frameworks._primary import primary_output

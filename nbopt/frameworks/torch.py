@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import ModelError
 from nbopt.frameworks import Exported, Fitting, OutputKind, Signature, Stepping
 from nbopt.training import TrainingPlan, TrainingRecord

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nbopt.data import leaves
+from nbopt.batches import leaves
 from nbopt.frameworks import OutputKind
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric

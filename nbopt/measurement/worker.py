@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from nbopt.data import Inputs, map_leaves, take_rows
+from nbopt.batches import Inputs, map_leaves, take_rows
 from nbopt.errors import NbOptError
 from nbopt.frozen import read_shard, shard_paths
 from nbopt.measurement.audit import Audit, audit_of

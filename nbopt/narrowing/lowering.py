@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nbopt.data import Batch, Inputs
+from nbopt.batches import Batch, Inputs
 from nbopt.narrowing.widths import Width
 from nbopt.technique import Context
 

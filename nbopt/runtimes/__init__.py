@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbopt.data import Inputs, rows_of, take_rows
+from nbopt.batches import Inputs, rows_of, take_rows
 from nbopt.errors import DataError, MissingExtra, OptionError, nearest
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from nbopt.data import Inputs, rows_of
+from nbopt.batches import Inputs, rows_of
 from nbopt.runtimes import Layer, Manifest, Runtime
 from nbopt.runtimes.torch_eager import TorchSession, load_module, module_precisions
 

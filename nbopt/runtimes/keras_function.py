@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Inputs, leaves, map_leaves, rows_of
+from nbopt.batches import Inputs, leaves, map_leaves, rows_of
 from nbopt.errors import ArtifactError, MissingExtra, NbOptWarning
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
 

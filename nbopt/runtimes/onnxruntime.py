@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nbopt.data import Inputs, rows_of
+from nbopt.batches import Inputs, rows_of
 from nbopt.errors import ArtifactError, DataError, ExportError
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
 

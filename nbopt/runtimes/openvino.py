@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from nbopt.data import Inputs, rows_of
+from nbopt.batches import Inputs, rows_of
 from nbopt.errors import ArtifactError, DataError, ExportError
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
 from nbopt.runtimes._layer_parts import OPENVINO_TYPES, masks_among

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import ExportError
 from nbopt.runtimes import UNKNOWN, Layer, Manifest
 from nbopt.runtimes.onnxruntime import OnnxRuntime, OnnxSession, _first_line, _options

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nbopt.data import Inputs, map_leaves, rows_of
+from nbopt.batches import Inputs, map_leaves, rows_of
 from nbopt.errors import ArtifactError
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
 

@@ -14,8 +14,8 @@ from nbopt.architectures._keras.parts import blocks_of, kernels_of
 from nbopt.architectures.family import Family
 from nbopt.architectures.lowering import whole_as_teacher
 from nbopt.architectures.sandwich import Sandwich
+from nbopt.batches import Batch
 from nbopt.controllers.relaxed import softmax
-from nbopt.data import Batch
 from nbopt.frameworks._keras_copy import copy_model
 from nbopt.narrowing._keras.weights import put_zeros
 from nbopt.technique import Context

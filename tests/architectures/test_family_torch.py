@@ -15,8 +15,8 @@ from nbopt.architectures._torch.parts import without
 from nbopt.architectures.family import Family
 from nbopt.architectures.lowering import whole_as_teacher
 from nbopt.architectures.sandwich import Sandwich
+from nbopt.batches import Batch
 from nbopt.controllers.relaxed import softmax
-from nbopt.data import Batch
 from nbopt.errors import ModelError
 from nbopt.narrowing._torch.weights import put_zeros
 from nbopt.technique import Context

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nbopt import datasets
-from nbopt.data import as_batch
+from nbopt.batches import as_batch
 from nbopt.datasets.texts import MINILM
 from nbopt.errors import DataError, MissingExtra
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._sharing import shares
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from nbopt.data import Batch, Split
+from nbopt.batches import Batch
+from nbopt.data import Split
 from nbopt.errors import ModelError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._keras_dialect import symbolic

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.errors import ModelError
 from nbopt.frameworks._torch_module import call, tensors
 from nbopt.frameworks.torch import FRAMEWORK

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nbopt.data import as_batch
+from nbopt.batches import as_batch
 from nbopt.errors import OptionError
 from nbopt.loop import optimize
 from nbopt.narrowing._torch.vocabulary import lookups

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 
 
 def model(kind: str) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nbopt.artifacts import Artifact, load, write_sidecar
-from nbopt.data import Inputs, leaves, map_leaves, rows_of, take_rows
+from nbopt.batches import Inputs, leaves, map_leaves, rows_of, take_rows
 from nbopt.errors import ArtifactError, DataError, OptionError
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
 from nbopt.workload import Workload

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nbopt.artifacts import Artifact, load, write_sidecar
-from nbopt.data import leaves, map_leaves, take_rows
+from nbopt.batches import leaves, map_leaves, take_rows
 from nbopt.runtimes import Layer
 from tests.runtimes.test_contract import CASES, RUNTIMES, manifest_of, workload
 

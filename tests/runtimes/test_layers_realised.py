@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbopt.data import Inputs, rows_of, take_rows
+from nbopt.batches import Inputs, rows_of, take_rows
 from nbopt.measurement.audit import Audit, audit_of, shortfall
 from nbopt.measurement.environment import machine
 from nbopt.runtimes import Layer, Manifest, runtime_named

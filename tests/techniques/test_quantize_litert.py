@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from nbopt.data import leaves
+from nbopt.batches import leaves
 from nbopt.errors import ExportError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.keras import FRAMEWORK

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import nbopt
-from nbopt.data import Batch, Inputs, Split, take_rows
+from nbopt.batches import Batch, Inputs, take_rows
+from nbopt.data import Split
 from nbopt.errors import ModelError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._keras_dialect import layers_of

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from nbopt.data import Batch, Split
+from nbopt.batches import Batch
+from nbopt.data import Split
 from nbopt.frameworks import Fitting, Signature
 from nbopt.frameworks._torch_losses import loss_for
 from nbopt.frameworks.torch import FRAMEWORK

@@ -12,7 +12,7 @@ import tensorflow as tf
 from nbopt.architectures.factors import Factors
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_teaching import normal_output, soft_loss
 from nbopt.frameworks._primary import primary_output

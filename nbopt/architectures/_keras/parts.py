@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from nbopt.architectures.parts import Block, Kernel
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.frameworks._keras_copy import follow_weights, twin, uncompiled
 from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name
 from nbopt.narrowing._keras.weights import names_of

@@ -13,7 +13,7 @@ from torch import nn
 from nbopt.architectures.factors import Factor, Factors
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch, Inputs
+from nbopt.batches import Batch, Inputs
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._torch_module import device_of, tensors
 from nbopt.frameworks._torch_norms import NORMS

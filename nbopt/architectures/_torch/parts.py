@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nbopt.architectures.parts import Block, Kernel
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.frameworks._torch_module import call, tensors
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

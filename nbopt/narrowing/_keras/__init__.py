@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.frameworks._keras_copy import copy_model
 from nbopt.frameworks._keras_dialect import layers_of
 from nbopt.frameworks._keras_norms import recalibrate

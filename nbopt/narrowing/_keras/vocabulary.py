@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import copy_model, follow_weights, twin, uncompiled
 from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_dialect import kinds, layers_of, name_of, own_variables, path_of, raw
 from nbopt.frameworks._primary import primary_output

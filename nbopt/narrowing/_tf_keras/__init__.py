@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import MissingExtra, ModelError
 from nbopt.frameworks._tf_keras_tfmot import PACKAGE, has_tfmot
 from nbopt.narrowing._keras import KerasLowering

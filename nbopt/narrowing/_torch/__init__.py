@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.frameworks._torch_norms import recalibrate
 from nbopt.narrowing._torch import vocabulary, weights
 from nbopt.narrowing._torch.sparse import sparse_word

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.frameworks._torch_module import call
 
 LEAST_DIMENSIONS = 2

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import MissingExtra, ModelError
 from nbopt.frameworks._torch_module import call, clone
 from nbopt.narrowing._torch import recurrent

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._torch_module import call, clone, tensors
 from nbopt.narrowing.vocabulary import places, smaller_table
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._torch_module import call, device_of, tensors
 from nbopt.frameworks._torch_norms import NORMS
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import ModelError
 from nbopt.frameworks._torch_module import call, clone, folded, tensors
 from nbopt.narrowing._torch import attention, recurrent

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import Batch, Inputs, Split, leaves, map_leaves, take_rows
+from nbopt.batches import Batch, Inputs, leaves, map_leaves, take_rows
+from nbopt.data import Split
 from nbopt.errors import DataError, ModelError, TrainingError
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric, metric_of

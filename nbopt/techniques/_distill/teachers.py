@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import Inputs, Split, classes_second, leaves
+from nbopt.batches import Inputs, classes_second, leaves
+from nbopt.data import Split
 from nbopt.errors import DataError, ModelError, OptionError, nearest
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of

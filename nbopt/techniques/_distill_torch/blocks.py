@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from nbopt.data import Inputs, map_leaves
+from nbopt.batches import Inputs, map_leaves
 from nbopt.errors import ModelError, NbOptError, OptionError
 from nbopt.frameworks._primary import primary_output
 from nbopt.technique import Context

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbopt.data import Inputs
+from nbopt.batches import Inputs
 from nbopt.errors import DataError
 from nbopt.frameworks import Signature
 from nbopt.technique import Context

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nbopt.artifacts import available_threads
-from nbopt.data import Inputs, rows_of, take_rows
+from nbopt.batches import Inputs, rows_of, take_rows
 from nbopt.errors import ExportError, nearest
 from nbopt.frameworks import Exported, Signature
 from nbopt.frozen import join_ragged

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.data import take_rows
+from nbopt.batches import take_rows
 from nbopt.errors import ModelError
 from nbopt.technique import Context, Draft
 from nbopt.techniques._regularize.calibrating import CALIBRATED_ROWS, TOLERANCE, change_of

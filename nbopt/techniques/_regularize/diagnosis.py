@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.data import numeric_inputs
+from nbopt.batches import numeric_inputs
 from nbopt.errors import DataError
 from nbopt.frozen import join_ragged
 from nbopt.measurement.intervals import Interval, difference_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from nbopt.data import Batch, Inputs
+from nbopt.batches import Batch, Inputs
 from nbopt.technique import Context, lowering_module
 from nbopt.techniques._regularize.places import Place, Site
 

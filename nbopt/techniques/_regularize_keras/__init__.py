@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from nbopt.data import Batch, Inputs
+from nbopt.batches import Batch, Inputs
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_dialect import is_graph
 from nbopt.techniques._regularize.places import Place, Site

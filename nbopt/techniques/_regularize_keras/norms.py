@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_dialect import symbolic
 from nbopt.techniques._regularize.calibrating import Moments

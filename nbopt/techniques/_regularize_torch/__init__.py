@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nbopt.data import Batch, Inputs
+from nbopt.batches import Batch, Inputs
 from nbopt.techniques._regularize.places import Place, Site
 from nbopt.techniques._regularize_torch import dropout, norms
 from nbopt.techniques._regularize_torch.places import traced

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from nbopt.data import Batch
+from nbopt.batches import Batch
 from nbopt.frameworks._torch_module import call, tensors
 from nbopt.frameworks._torch_norms import NORMS
 from nbopt.techniques._regularize.calibrating import Moments

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nbopt.data import Inputs, map_leaves
+from nbopt.batches import Inputs, map_leaves
 from nbopt.frameworks._torch_module import call, clone, tensors
 from nbopt.frameworks._torch_norms import NORMS
 from nbopt.techniques._regularize.places import Place
