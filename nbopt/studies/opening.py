@@ -14,12 +14,10 @@ import psutil
 from nbopt.errors import OptionError, StoreError, disk_error
 from nbopt.ledger import default_home
 from nbopt.studies.extra import load, quiet
+from nbopt.studies.locking import JournalLock
 
 JOURNAL = "studies.journal"
 """The file of all studies, beside the runs. Optuna's journal: with SQLite, 17 of 160 trials were lost to 32 writers."""
-
-GRACE_SECONDS = 10
-"""After this time without a write, the lock of a writer that was killed is taken away. Optuna's default is 30."""
 
 REASON = "nbopt:reason"
 """User attribute of a trial: why it failed."""
@@ -98,7 +96,7 @@ def storage_of(where: Storage = None) -> Any:
     except OSError as error:
         raise disk_error(error, path) from error
     journal = optuna.storages.journal
-    lock = journal.JournalFileSymlinkLock(str(path), grace_period=GRACE_SECONDS)
+    lock: Any = JournalLock(str(path))
     return _told(path, lambda: optuna.storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock)))
 
 
@@ -114,18 +112,13 @@ def mend(path: Path) -> bool:
         file.seek(-1, os.SEEK_END)
         if file.read(1) == b"\n":
             return False
-    journal = load().storages.journal
-    lock = journal.JournalFileSymlinkLock(str(path), grace_period=GRACE_SECONDS)
-    lock.acquire()
-    try:
+    with JournalLock(str(path)):
         content = path.read_bytes()
         if content.endswith(b"\n"):
             return False  # it was a writer's line on its way
         with path.open("r+b") as file:
             file.truncate(content.rfind(b"\n") + 1)
         return True
-    finally:
-        lock.release()
 
 
 def _told(where: Any, do: Any) -> Any:
