@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from nbopt.children import cores, end, environment_of, epitaph
 from nbopt.errors import StudyError
 from nbopt.studies.choosing import Running
 from nbopt.studies.extra import load, quiet
+from nbopt.studies.locking import GRACE_SECONDS
 from nbopt.studies.opening import OWNER, Opened
 from nbopt.studies.trials import Objective, Outcome
 
 LOOK_SECONDS = 0.5
 """How often deadlines are looked at."""
+
+MARK_SECONDS = GRACE_SECONDS + 3
+"""In this time after a process died, the others have marked the trials that they began: they may wait for its lock."""
 
 FALSE_STARTS = 2
 """Processes that may end before they began a trial: one may have been killed by somebody."""
@@ -60,6 +65,7 @@ class _Worker:
     log: Any
     job: Job | None = None
     number: int | None = None
+    sent: datetime = datetime.min
     deadline: float = field(default=float("inf"))
     reason: str = ""
 
@@ -169,7 +175,7 @@ class Pool:
             if job is None:
                 return
             idle = next((worker for worker in self._workers if worker.job is None), None) or self._start()
-            idle.job = job
+            idle.job, idle.sent = job, datetime.now()  # local time, as Optuna writes it
             message: dict[str, Any] = {"study": job.opened.name, "running": job.running}
             if job.params is not None:
                 message |= {"params": job.params, "seed": job.seed, "number": job.number}
@@ -227,6 +233,8 @@ class Pool:
         numbers = _owned(worker.job.opened, worker.process.pid)
         if worker.number is not None:
             numbers.add(worker.number)
+        if not numbers:
+            numbers = _unmarked(worker.job.opened, worker.sent)
         for number in sorted(numbers):
             worker.job.opened.fail(number, reason)
             took(number, reason)
@@ -244,6 +252,21 @@ def _owned(opened: Opened, pid: int) -> set[int]:
     """Return the numbers of the running trials that a process had begun."""
     running = opened.study.get_trials(deepcopy=False, states=(load().trial.TrialState.RUNNING,))
     return {trial.number for trial in running if trial.user_attrs.get(OWNER, {}).get("pid") == pid}
+
+
+def _unmarked(opened: Opened, since: datetime) -> set[int]:
+    """Return the number of the trial that a process, now dead, had begun and not marked as its own, if it had.
+
+    Optuna begins a trial and marks it in two steps. One that another process is between, has its mark soon after.
+    """
+    until = time.monotonic() + MARK_SECONDS
+    while True:
+        running = opened.study.get_trials(deepcopy=False, states=(load().trial.TrialState.RUNNING,))
+        unmarked = (trial for trial in running if OWNER not in trial.user_attrs)
+        numbers = sorted(trial.number for trial in unmarked if trial.datetime_start >= since)
+        if not numbers or time.monotonic() > until:
+            return set(numbers[:1])
+        time.sleep(MARK_SECONDS / 20)
 
 
 def _check_shared(opened: Opened) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from nbopt.errors import StudyError
+from nbopt.studies import trials
 from nbopt.studies.choosing import Running
 from nbopt.studies.ending import Budget
 from nbopt.studies.opening import OWNER, REASON, Opened, open_study
@@ -78,6 +79,21 @@ def test_a_killed_process_loses_the_trial_that_it_was_at_and_no_other(home: Path
     failed = [trial for trial in opened.study.trials if trial.state.name != "COMPLETE"]
     assert len(failed) == 1
     assert "SIGKILL" in failed[0].user_attrs[REASON]
+
+
+def dies_before_it_is_marked(trial: Any) -> float:
+    """End the process when the next trial was begun and is not yet marked: as if it were killed between the two."""
+    if trial.number == 3:
+        trials.owner = lambda: os._exit(17)  # type: ignore[assignment]
+    return pausing(trial)
+
+
+def test_a_trial_that_was_begun_and_not_marked_when_its_process_died_is_counted(home: Path) -> None:
+    opened = open_study("unmarked")
+    run_study(opened, dies_before_it_is_marked, Running(Budget(12, min_gain=0), jobs=2))
+    assert sorted(states(opened)) == ["COMPLETE"] * 11 + ["FAIL"]
+    failed = next(trial for trial in opened.study.trials if trial.state.name == "FAIL")
+    assert "exit status 17" in failed.user_attrs[REASON]
 
 
 def test_a_trial_that_hangs_is_ended_and_one_that_ends_its_process_is_told(home: Path) -> None:
