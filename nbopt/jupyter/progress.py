@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +23,9 @@ INTERVAL = 0.2
 
 MOST_EARLY = 3
 """Updates beside that, between two of them, for steps that begin."""
+
+BEAT = 1.0
+"""Seconds without an update after which the line is shown again: with a clock that stands still, work seems to."""
 
 LINE = 100
 """Columns of a terminal's line that are used: a longer one would wrap, and could not be written over."""
@@ -105,7 +110,9 @@ class Nowhere:
 
 
 class LiveProgress:
-    """Take progress as often as it comes, and show it as often as a person can read.
+    """Take progress as often as it comes, and show it as often as a person can read, until `end` is called.
+
+    Between two reports, which may be minutes apart, a thread lets the time go on.
 
     Args:
         place: Where it is shown.
@@ -119,20 +126,35 @@ class LiveProgress:
         self._step = ""
         self._step_started = self._started
         self._step_share = self._share = 0.0
+        self._last: Progress | None = None
+        self._until = 0.0  # when the step ends, as guessed at the last report; 0 where that tells nothing
         self._next = 0.0
         self._early = 0
         self._curves = Curves()
+        self._lock = threading.RLock()  # an interrupt may come inside, and `end` follows it in the same thread
+        self._over = threading.Event()
+        self._clock: threading.Thread | None = None
         self.updates = 0
 
     def __call__(self, progress: Progress) -> None:
         """Take one report."""
-        now = time.monotonic()
+        with self._lock:
+            self._take(progress, time.monotonic())
+        if self._clock is None:
+            # What is displayed belongs to the cell that runs, which the thread learns from the context.
+            run = contextvars.copy_context().run
+            self._clock = threading.Thread(target=run, args=(self._go_on,), daemon=True, name="nbopt-progress")
+            self._clock.start()
+
+    def _take(self, progress: Progress, now: float) -> None:
         share = progress.share or 0.0
         other = progress.what != self._step
         if other or share < self._share:
             # Another step, or the same anew: the next training of several.
             self._step, self._step_started, self._step_share = progress.what, now, share
-        self._share = share
+        self._share, self._last = share, progress
+        left = self._left(now - self._step_started)
+        self._until = 0.0 if left is None else now + left
         self._curves.take(progress)
         if now >= self._next:
             self._next, self._early = now + self._interval, 0
@@ -141,6 +163,18 @@ class LiveProgress:
             self._early += 1
         else:
             return
+        self._show(progress, now)
+
+    def _go_on(self) -> None:
+        """Show the last report again, with the time that it is, where no other follows."""
+        while not self._over.wait(BEAT / 4):
+            with self._lock:
+                now = time.monotonic()
+                if self._last is not None and now >= self._next - self._interval + BEAT and not self._over.is_set():
+                    self._next = now + self._interval
+                    self._show(self._last, now)
+
+    def _show(self, progress: Progress, now: float) -> None:
         curve = self._curves.of(progress)
         self._place.show(self._line(progress, now), progress.share, "" if curve is None else curve.picture())
         self.updates += 1
@@ -151,17 +185,17 @@ class LiveProgress:
             f"{progress.what} {progress.count}".strip(),
             progress.note,
             "" if curve is None else curve.words,
-            self._left(now - self._step_started),
+            f"{_seconds(self._until - now)} left" if self._until > now else "",
             f"{_seconds(now - self._started)} so far",
         ]
         return " · ".join(part for part in parts if part)
 
-    def _left(self, spent: float) -> str:
-        """Return the time that remains of this step, by what was done of it, "" while that tells nothing."""
+    def _left(self, spent: float) -> float | None:
+        """Return the seconds that remain of this step, by what was done of it, None while that tells nothing."""
         done = self._share - self._step_share
         if done <= 0 or self._share >= 1 or spent <= 1 or (done < EARLIEST_GUESS and spent < PATIENCE):
-            return ""
-        return f"{_seconds(spent * (1 - self._share) / done)} left"
+            return None
+        return spent * (1 - self._share) / done
 
     @property
     def curves(self) -> Curves:
@@ -170,6 +204,8 @@ class LiveProgress:
 
     def end(self, word: str) -> None:
         """Leave the last line: "done in 12 s". Nothing is shown where nothing was."""
+        with self._lock:
+            self._over.set()
         if self.updates:
             pictures = "".join(curve.picture() for curve in self._curves.all)
             self._place.end(f"{word} {_seconds(time.monotonic() - self._started)}", pictures)

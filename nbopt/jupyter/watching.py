@@ -106,6 +106,7 @@ class Watch:
             live(job.progress)
             self._learn(live.curves)
         if changed and job.is_over and live is not None:
+            live.end("")
             self._due = 0.0
             self._learn(live.curves)
             self._ended(job.line, live.curves)

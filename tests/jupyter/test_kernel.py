@@ -77,6 +77,25 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
         manager.shutdown_kernel(now=True)
 
 
+def test_the_time_goes_on_in_the_cell_while_nothing_is_reported(kernel: Kernel) -> None:
+    cell = """
+import time
+from nbopt.jupyter.progress import live_progress
+from nbopt.training import Progress
+with live_progress(get_ipython()) as live:
+    live(Progress("exporting"))
+    time.sleep(3.5)
+"""
+    content, sent = kernel.run(cell)
+    assert content["status"] == "ok", content
+    shown = [message for message in sent if "display_data" in message["msg_type"]]
+    lines = [message["content"]["data"]["text/plain"] for message in shown]
+    assert len([line for line in lines if line.startswith("exporting ")]) >= 3, lines
+    assert lines[-1].startswith("done in ")
+    # They are the cell's own, in whatever thread they were sent.
+    assert len({message["parent_header"]["msg_id"] for message in shown}) == 1
+
+
 def test_completion_is_answered(kernel: Kernel) -> None:
     reply = kernel.client.complete("%optimize quantize --valid va", reply=True, timeout=PATIENCE)["content"]
     assert reply["matches"] == ["valid"]

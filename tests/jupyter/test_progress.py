@@ -35,6 +35,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "BEAT", 1e6)  # the thread goes by seconds that pass
     return now
 
 
@@ -67,6 +68,43 @@ def test_a_report_costs_next_to_nothing() -> None:
     for _ in range(10_000):
         live(report)
     assert (time.perf_counter() - began) / 10_000 < 50e-6
+    live.end("done in")
+
+
+def test_time_goes_on_while_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.2)
+    place = Place()
+    live = LiveProgress(place)
+    live(Progress("exporting"))
+    until = time.monotonic() + 30
+    while len(place.lines) < 4 and time.monotonic() < until:
+        time.sleep(0.02)
+    live.end("done in")
+    shown = [text for text, _ in place.lines]
+    assert len(shown) >= 4
+    assert all(text.startswith("exporting \N{MIDDLE DOT} ") for text in shown)
+    assert len(set(shown)) == len(shown)
+    time.sleep(0.5)
+    assert len(place.lines) == len(shown)  # and stands still when it is over
+
+
+def test_what_remains_is_counted_down_while_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "BEAT", 0.1)
+    place = Place()
+    live = LiveProgress(place)
+    live(Progress("training", 0, 10))
+    now[0] += 20
+    live(Progress("training", 5, 10))
+    assert " 20 s left " in place.lines[-1][0]
+    for passed, words in ((15, " 5.0 s left "), (10, "50% \N{MIDDLE DOT} 45 s so far")):
+        now[0] += passed
+        before, until = len(place.lines), time.perf_counter() + 30
+        while len(place.lines) == before and time.perf_counter() < until:
+            time.sleep(0.02)
+        assert words in place.lines[-1][0].replace("5/10", "50%")
+    live.end("done in")
 
 
 def test_the_time_that_remains_is_of_this_step(clock: list[float]) -> None:
