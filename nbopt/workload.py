@@ -77,6 +77,11 @@ class Workload:
             first = self.report.first()
             raw = self._try(first)
             again = self._try(first)
+            passed_over = self.framework.passed_over(
+                model, numeric_inputs(first.inputs, self.framework.float_dtype(model))
+            )
+        if passed_over:
+            self.notes.append(passed_over)
         if is_random(raw, again):
             self._warn(
                 "the model gives other outputs for the same rows each time, in evaluation mode too (sampling, or "

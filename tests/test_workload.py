@@ -287,6 +287,13 @@ def test_every_form_of_model_binds(form: str) -> None:
     assert floats <= {work.framework.float_dtype(model)}
 
 
+def test_the_card_says_which_of_two_outputs_is_judged() -> None:
+    card = Workload(models.TupleOutput().eval(), valid=(RNG.normal(size=(6, 64)), Y[:6])).describe()
+    assert [value for key, value in card if key == "note" and "the first is judged" in value]
+    card = Workload(models.mlp(6, 3).eval(), valid=(X, Y)).describe()
+    assert not [value for _, value in card if "is judged" in value]
+
+
 class Steps(nn.Module):
     """Takes rows of any number of steps."""
 

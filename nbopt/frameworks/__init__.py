@@ -176,6 +176,10 @@ class Framework(Protocol):
         """Return the primary output in evaluation mode for one batch of NumPy inputs."""
         ...
 
+    def passed_over(self, model: Any, inputs: Inputs) -> str:
+        """Return in words which of several outputs is judged, where nothing but its place says so; "" elsewhere."""
+        ...
+
     def weights(self, model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         """Yield name and value of every parameter and buffer, for hashing and counting."""
         ...

@@ -37,6 +37,24 @@ def primary_output(result: Any) -> Any:
     return result
 
 
+def passed_over(result: Any) -> str:
+    """Return in words which of several parts is the primary output where its place alone says so, "" elsewhere."""
+    named = _by_name(result)
+    if any(named.get(key) is not None for key in PREFERRED_KEYS):
+        return ""
+    items = named.items() if named else enumerate(result) if isinstance(result, (tuple, list)) else ()
+    parts = [(name, part) for name, part in items if part is not None]
+    if len(parts) < 2:
+        return passed_over(parts[0][1]) if parts else ""
+    words = [(f"{name} " if isinstance(name, str) else "") + _shape_text(part) for name, part in parts]
+    return f"the model returns {', '.join(words[:-1])} and {words[-1]}: the first is judged, and exported"
+
+
+def _shape_text(part: Any) -> str:
+    shape = getattr(part, "shape", None)
+    return f"a {type(part).__name__}" if shape is None else f"({', '.join(map(str, shape))})"
+
+
 def _by_name(result: Any) -> dict[str, Any]:
     """Return what a mapping, an output object of transformers, a dataclass or a named tuple holds, by name."""
     if isinstance(result, Mapping):

@@ -149,8 +149,13 @@ def invoke(model: Any, inputs: Inputs, *, whole: bool) -> Any:
 
 def call(model: torch.nn.Module, inputs: Inputs) -> Any:
     """Call the model with positional or named inputs, and return its primary output."""
+    return primary_output(called(model, inputs))
+
+
+def called(model: torch.nn.Module, inputs: Inputs) -> Any:
+    """Call the model with positional or named inputs, and return all that it gives."""
     whole = takes_whole(model, inputs if isinstance(inputs, dict) else len(inputs))
-    return primary_output(invoke(model, inputs, whole=whole))
+    return invoke(model, inputs, whole=whole)
 
 
 def output_array(output: torch.Tensor) -> np.ndarray[Any, Any]:

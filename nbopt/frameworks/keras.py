@@ -15,7 +15,7 @@ import numpy as np
 from nbopt.batches import Inputs
 from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import Exported, Fitting, OutputKind, Signature, Stepping
-from nbopt.frameworks._primary import primary_output
+from nbopt.frameworks._primary import passed_over, primary_output
 from nbopt.training import TrainingPlan, TrainingRecord
 
 _forwards: weakref.WeakKeyDictionary[Any, tuple[Any, Callable[[Any], Any]]] = weakref.WeakKeyDictionary()
@@ -102,6 +102,12 @@ class KerasFramework:
         output = np.asarray(_run(model, arguments))
         # NumPy itself has no bfloat16, and metrics in float16 would overflow.
         return output.astype(np.float32) if output.dtype.name in ("bfloat16", "float16") else output
+
+    def passed_over(self, model: Any, inputs: Inputs) -> str:
+        """Return in words which of several outputs is judged, where nothing but its place says so; "" elsewhere."""
+        from nbopt.frameworks import _keras_call
+
+        return passed_over(model(_keras_call.model_arguments(model, inputs), training=False))
 
     def weights(self, model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         """Yield each weight and BatchNorm statistic by path; states of random generators are left out."""

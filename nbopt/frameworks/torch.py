@@ -105,6 +105,18 @@ class TorchFramework:
         with torch.inference_mode():
             return output_array(call(model, tensors(model, inputs)))
 
+    def passed_over(self, model: torch.nn.Module, inputs: Inputs) -> str:
+        """Return in words which of several outputs is judged, where nothing but its place says so; "" elsewhere."""
+        import torch
+
+        from nbopt.frameworks._primary import passed_over
+        from nbopt.frameworks._torch_module import called, clone, tensors
+
+        if self.in_training_mode(model):
+            model = clone(model)
+        with torch.inference_mode():
+            return passed_over(called(model, tensors(model, inputs)))
+
     def weights(self, model: torch.nn.Module) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         """Yield each parameter and buffer by name, as NumPy."""
         import torch

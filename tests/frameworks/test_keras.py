@@ -192,6 +192,15 @@ def test_declared_output(head, loss, kind):
     assert FRAMEWORK.declared_output(model, loss) == kind
 
 
+def test_which_of_two_outputs_is_judged_is_on_the_card():
+    x, y = np.ones((6, 4), np.float32), np.arange(6) % 3
+    entry = keras.Input((4,))
+    scores, hidden = L.Dense(3)(entry), L.Dense(5)(entry)
+    several = Workload(keras.Model(entry, [scores, hidden]), valid=(x, y))
+    assert "the model returns (6, 3) and (6, 5): the first is judged, and exported" in several.notes
+    assert not any("is judged" in note for note in Workload(keras.Model(entry, scores), valid=(x, y)).notes)
+
+
 def test_row_weights_count():
     x, y = rows(6), np.array([0, 1, 0, 1, 0])
     model = keras.Sequential([keras.Input((6,)), L.Dense(2)])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nbopt.errors import ModelError
-from nbopt.frameworks._primary import primary_output
+from nbopt.frameworks._primary import passed_over, primary_output
 
 SCORES, HIDDEN = np.ones((2, 3)), np.zeros((2, 5))
 
@@ -60,3 +60,16 @@ def test_the_scores_are_found(result: Any) -> None:
 def test_what_holds_no_array_is_refused(result: Any) -> None:
     with pytest.raises(ModelError, match="wrap it in a module"):
         primary_output(result)
+
+
+@pytest.mark.parametrize(
+    "result", [SCORES, [SCORES], (None, SCORES), {"hidden": HIDDEN, "output": SCORES}, Named(HIDDEN, SCORES), None]
+)
+def test_nothing_is_said_of_one_output_or_of_one_that_is_named(result: Any) -> None:
+    assert passed_over(result) == ""
+
+
+def test_what_is_chosen_by_its_place_alone_is_said() -> None:
+    assert passed_over((HIDDEN, SCORES)) == "the model returns (2, 5) and (2, 3): the first is judged, and exported"
+    told = passed_over({"loss": None, "gates": HIDDEN, "scores": SCORES})
+    assert told == "the model returns gates (2, 5) and scores (2, 3): the first is judged, and exported"
