@@ -94,6 +94,41 @@ class Mobile(nn.Module):
         return self.head(functional.adaptive_avg_pool2d(x, 2).view(x.size(0), -1))
 
 
+class Fused(nn.Module):
+    """Attention whose queries, keys and values come from one layer, told apart by a reshape that names their sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 32)
+        self.norm = nn.LayerNorm(32)
+        self.qkv, self.line = nn.Linear(32, 96), nn.Linear(32, 32)
+        self.body = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        rows, places, width = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(rows, places, 3, 4, width // 4).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, places, width)
+        x = x + self.line(mixed)
+        return self.head((x + self.body(x)).mean(1))
+
+
+def of_transformers(kind: str, **more: Any) -> nn.Module:
+    """Return a small classifier of transformers: its configuration and model by their common name."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=50, num_labels=3, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0, **more
+    )
+    return getattr(transformers, f"{kind}ForSequenceClassification")(config)
+
+
+def tokens(rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    ids = RNG.integers(1, 50, (rows, 7))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "mlp": (models.mlp, (normal(32, 64),)),
     "cnn": (models.Cnn, (normal(32, 1, 8, 8),)),
@@ -109,6 +144,20 @@ NARROW: dict[str, tuple[Callable[[], nn.Module], Any, set[str]]] = {
     "lstm state": (lambda: Recurrent(nn.LSTM, state=True), (normal(3, 5, 8),), {"cells", "first"}),
     "gru deep": (lambda: Recurrent(nn.GRU, num_layers=2), (normal(3, 5, 8),), {"cells", "first"}),
     "lstm both ways": (lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True), (normal(3, 5, 8),), {"cells"}),
+    "queries, keys and values from one layer": (Fused, (normal(3, 7, 6),), {"body.1"}),
+    "transposed linear layers": (lambda: of_transformers("GPT2"), tokens(3), {"transformer.h.0.mlp.c_fc"}),
+    "rotary positions": (
+        lambda: of_transformers("Llama", intermediate_size=32, num_key_value_heads=2),
+        tokens(3),
+        {"model.layers.0.mlp.gate_proj"},
+    ),
+    "positions in the attention": (
+        lambda: of_transformers(
+            "DebertaV2", intermediate_size=32, relative_attention=True, pos_att_type=["c2p", "p2c"]
+        ),
+        tokens(3),
+        {"deberta.encoder.layer.0.attention.self.query_proj", "deberta.encoder.layer.0.intermediate.dense"},
+    ),
     "rnn": (lambda: Recurrent(nn.RNN, state=True, nonlinearity="relu"), (normal(3, 5, 8),), {"cells"}),
 }
 

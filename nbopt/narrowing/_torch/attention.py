@@ -140,6 +140,16 @@ def with_slim_attention(model: nn.Module) -> nn.Module:
     return model
 
 
+def with_lines(model: nn.Module) -> nn.Module:
+    """Return the model with each `Conv1D` of transformers, a transposed linear layer, as `nn.Linear`, in place."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if (type(child).__module__, type(child).__name__) == ("transformers.pytorch_utils", "Conv1D"):
+                weight, bias = child.weight, child.bias
+                setattr(module, name, _linear(weight.detach().T, bias.detach(), weight.requires_grad))
+    return model
+
+
 def heads_of(module: nn.Module) -> int:
     """Return how many heads a module says that it has, 0 where it does not."""
     return next((value for name in HEADS if isinstance(value := getattr(module, name, None), int) and value > 1), 0)

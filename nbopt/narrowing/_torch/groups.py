@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ from nbopt.narrowing.widths import Cut, Width
 Array = np.ndarray[Any, Any]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 VECTORS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
+
+
+MOST_MEMBERS = 4
+"""Members that a group may have for each node of the graph: one of a chain of concatenations has less than two."""
+
+
+class _Endless(Exception):
+    """A group grows without end."""
 
 
 class _NotFollowed(Exception):
@@ -41,6 +50,7 @@ def find_widths(model: nn.Module, inputs: Inputs) -> tuple[list[Width], list[str
     # A recurrent layer's stand-in may itself be what can't be followed: then the layer keeps its size.
     for follow in (True, False):
         traced, notes = _with_stand_ins(clone(model), follow=follow)
+        _without_cache(traced)
         try:
             graph = _graph(torch_pruning, traced, inputs)
         except Exception as error:  # noqa: BLE001 - it raises what its index arithmetic happens to raise
@@ -82,12 +92,23 @@ def _widths(graph: Any, model: nn.Module, inputs: Inputs, notes: list[str]) -> l
     }
     widths: list[Width] = []
     visited: set[nn.Module] = set()
+    endless: dict[type, str] = {}
     for module in list(graph.module2node):
         if not isinstance(module, (*CONVOLUTIONS, nn.Linear)) or module in visited or module in kept:
             continue
+        parent = _parent(module, names)
+        if type(parent) in endless:
+            continue
         pruner = graph.get_pruner_of_module(module)
         try:
-            group = graph.get_pruning_group(module, pruner.prune_out_channels, range(pruner.get_out_channels(module)))
+            with _bounded(len(graph.module2node)):
+                group = graph.get_pruning_group(
+                    module, pruner.prune_out_channels, range(pruner.get_out_channels(module))
+                )
+        except _Endless:
+            # So is that of each layer like it, and to find that out again takes as long again.
+            endless[type(parent)] = _name(module, names)
+            continue
         except Exception as error:  # noqa: BLE001 - as above
             notes.append(f"{_name(module, names)} keeps its width: torch-pruning stopped ({first_line(error)})")
             continue
@@ -99,7 +120,39 @@ def _widths(graph: Any, model: nn.Module, inputs: Inputs, notes: list[str]) -> l
             widths.append(_width(graph, group, names, tied))
         except _NotFollowed as reason:
             notes.append(str(reason))
+    notes += [
+        f"{name}, and others in {kind.__name__}, keep their width: torch-pruning finds no end to what belongs to it"
+        for kind, name in endless.items()
+    ]
     return widths
+
+
+@contextmanager
+def _bounded(nodes: int) -> Iterator[None]:
+    """Stop where torch-pruning (1.6.1) follows a group without end.
+
+    `torch.cat((x[..., half:], x[..., :half]), -1)`, Llama's rotary positions, moves a unit's place on at each turn, so
+    that none is one that it had met.
+
+    Raises:
+        _Endless: A group has many times more members than the graph has nodes.
+    """
+    from torch_pruning.dependency import graph as graph_module
+
+    most = MOST_MEMBERS * max(nodes, 100)
+
+    class Group(graph_module.Group):
+        def add_dep(self, dep: Any, idxs: Any) -> None:
+            if len(self) > most:
+                raise _Endless
+            super().add_dep(dep, idxs)
+
+    whole = graph_module.Group
+    graph_module.Group = Group
+    try:
+        yield
+    finally:
+        graph_module.Group = whole
 
 
 def _with_stand_ins(model: nn.Module, *, follow: bool) -> tuple[nn.Module, list[str]]:
@@ -116,6 +169,13 @@ def _with_stand_ins(model: nn.Module, *, follow: bool) -> tuple[nn.Module, list[
                 notes.append(f"{full} keeps its size: {reason}")
             setattr(module, name, recurrent.StandIn(child, whole=whole))
     return model, notes
+
+
+def _without_cache(model: nn.Module) -> None:
+    """Let a decoder of transformers keep no keys and values: torch-pruning stops where they are joined to none."""
+    config = getattr(model, "config", None)
+    if config is not None and getattr(config, "use_cache", False):
+        config.use_cache = False  # the model is a copy
 
 
 def _tied(model: nn.Module) -> list[nn.Module]:
@@ -233,7 +293,7 @@ def _cuts(name: str, module: nn.Module, idxs: list[int], root_idxs: list[int], *
 def _heads(lines: list[nn.Linear], makers: list[str], names: dict[nn.Module, str], size: int) -> int:
     """Return the number of heads where the group is what one attention projects its inputs to, else 0."""
     parents = {name.rpartition(".")[0] for name in makers}
-    if len(lines) not in (2, 3) or len(parents) != 1 or len(makers) != len(lines):
+    if len(lines) < 2 or len(parents) != 1 or len(makers) != len(lines):  # DeBERTa projects positions too: five
         return 0
     modules = {name: module for module, name in names.items()}
     heads = heads_of(modules[next(iter(parents))])
@@ -267,6 +327,11 @@ def _stand_in(module: nn.Module, names: dict[nn.Module, str]) -> recurrent.Stand
     parent = name.rpartition(".")[0]
     owner = next((each for each, own in names.items() if own == parent), None)
     return owner if isinstance(owner, recurrent.StandIn) else None
+
+
+def _parent(module: nn.Module, names: dict[nn.Module, str]) -> nn.Module | None:
+    parent = names[module].rpartition(".")[0]
+    return next((each for each, own in names.items() if own == parent), None)
 
 
 def _name(module: nn.Module, names: dict[nn.Module, str]) -> str:
