@@ -14,11 +14,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.frameworks._torch_module import clone, folded, plain
-from nbopt.frameworks._torch_pickle import dump
+from nbopt.frameworks._torch_pickle import dump, without_watchers
 from nbopt.frameworks._torch_recurrent import exported_for_any_length
 from nbopt.frameworks._torch_trace import quiet, reason_of, trace
 
@@ -97,7 +98,10 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     program, batch, notes = trace(_twin(model, widened=widened), signature)
     if widened:
         notes = (*notes, "exported in float32: runtimes lack bfloat16 kernels for some operations on CPU")
-    with quiet(), contextlib.redirect_stdout(io.StringIO()), exported_for_any_length():
+    # A fused kernel's output lies in memory as the one that the exporter computes in its place does not: of the view
+    # that follows in Swin, torch 2.13 then says that it can't be made.
+    plain_attention = sdpa_kernel(SDPBackend.MATH)
+    with quiet(), contextlib.redirect_stdout(io.StringIO()), exported_for_any_length(), plain_attention:
         try:
             result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)
         except Exception as error:
@@ -171,7 +175,7 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
     """
     import cloudpickle
 
-    twin = folded(clone(model))
+    twin = without_watchers(folded(clone(model)))
     own = [module for module in _modules_of(model) if _is_users_own(module)]
     for module in own:
         cloudpickle.register_pickle_by_value(module)

@@ -35,6 +35,22 @@ def load(written: bytes) -> Any:
     return _Unpickler(io.BytesIO(written)).load()
 
 
+def without_watchers(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a model without the hooks by which transformers (5) hands out hidden states, in place.
+
+    They read a context variable, which no pickle takes, and are put in again where hidden states are asked for.
+    """
+    for part in model.modules():
+        for number, hook in list(part._forward_hooks.items()):
+            if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+                del part._forward_hooks[number]
+                part._forward_hooks_with_kwargs.pop(number, None)
+                part._forward_hooks_always_called.pop(number, None)
+        if getattr(part, "_output_capturing_hooks_installed", False):
+            part._output_capturing_hooks_installed = False
+    return model
+
+
 class _Pickler(cloudpickle.Pickler):
     def __init__(self, file: IO[bytes], left_out: Mapping[FunctionType, str]) -> None:
         super().__init__(file)

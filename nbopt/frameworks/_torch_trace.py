@@ -179,6 +179,8 @@ def quiet() -> Iterator[None]:
 
 def reason_of(error: BaseException, limit: int = 300) -> str:
     """Return the first telling line of an error, with its type; OpenVINO's begin with places in its own source."""
+    while type(error).__module__.startswith("torch.onnx") and error.__cause__ is not None:
+        error = error.__cause__  # the exporter's own says at which of its steps it was, in colours
     text = str(error)
     failed = re.search(r"Conversion is failed for: ([^\n]+)", text)
     if failed:

@@ -269,3 +269,23 @@ def test_inputs_may_have_the_names_of_operations(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(**{name: torch.from_numpy(x) for name, x in inputs.items()}).numpy()
     np.testing.assert_allclose(session.run(inputs), expected, atol=1e-6)
+
+
+def test_attention_in_windows_goes_to_onnx(tmp_path: Path) -> None:
+    from transformers import SwinConfig, SwinForImageClassification
+
+    sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2], "num_heads": [2], "window_size": 4}
+    model = SwinForImageClassification(SwinConfig(num_labels=3, **sizes)).eval()
+    images = RNG.normal(size=(5, 3, 32, 32)).astype(np.float32)
+    _, outputs = exported(model, tmp_path / "model.onnx", images)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (images,)), atol=1e-5)
+
+
+def test_what_the_exporter_refuses_is_told_by_its_cause_not_by_its_step(tmp_path: Path) -> None:
+    class Solves(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(x @ x.transpose(1, 2)).abs()
+
+    with pytest.raises(ExportError, match="No ONNX function found for .*linalg_eig") as caught:
+        exported(Solves(), tmp_path / "model.onnx", RNG.normal(size=(2, 3, 3)).astype(np.float32))
+    assert "\x1b" not in str(caught.value)

@@ -109,3 +109,18 @@ def test_reading_the_file_leaves_the_live_class_as_it_is(monkeypatch: pytest.Mon
     monkeypatch.setattr(here, "SCALE", 0.0)
     assert torch.equal(Notebook(nn.Identity())(torch.ones(1, 4)), torch.zeros(1, 4)), "it sees the notebook's variables"
     assert one_epoch(model) == Notebook().fit()
+
+
+def test_hooks_by_which_transformers_hands_out_hidden_states_stay_out(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertForSequenceClassification(BertConfig(vocab_size=20, output_hidden_states=True, **sizes)).eval()
+    inputs = (np.ones((2, 5), np.int64),)
+    before = FRAMEWORK.predict(model, inputs)  # puts them in
+    named = Signature((Leaf("input_ids", "int64", (None, 5)),), False, (inputs[0][:1],))
+    FRAMEWORK.export(model, named, tmp_path / "model.pt", "torch")
+    again = load((tmp_path / "model.pt").read_bytes())
+    np.testing.assert_allclose(FRAMEWORK.predict(again, inputs), before, atol=1e-6)
+    assert len(again(torch.ones(1, 5, dtype=torch.int64)).hidden_states) == 3
+    assert len(model(torch.ones(1, 5, dtype=torch.int64)).hidden_states) == 3

@@ -114,6 +114,31 @@ class Fused(nn.Module):
         return self.head((x + self.body(x)).mean(1))
 
 
+class Gated(nn.Module):
+    """A gate: two halves of one layer multiplied, so that of each pair both go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.body, self.head = nn.Linear(6, 16), nn.Linear(16, 64), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value, gate = self.body(self.first(x).relu()).chunk(2, -1)
+        return self.head(value * gate.sigmoid())
+
+
+class Weighing(nn.Module):
+    """A recurrent layer whose steps are weighed by attention: one number for all of a step's units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.GRU(6, 16, bidirectional=True, batch_first=True)
+        self.weigh, self.head = nn.Linear(32, 1), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states, _ = self.cells(x)
+        return self.head((states * torch.softmax(self.weigh(states), 1)).sum(1))
+
+
 def of_transformers(kind: str, **more: Any) -> nn.Module:
     """Return a small classifier of transformers: its configuration and model by their common name."""
     import transformers
@@ -145,6 +170,8 @@ NARROW: dict[str, tuple[Callable[[], nn.Module], Any, set[str]]] = {
     "gru deep": (lambda: Recurrent(nn.GRU, num_layers=2), (normal(3, 5, 8),), {"cells", "first"}),
     "lstm both ways": (lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True), (normal(3, 5, 8),), {"cells"}),
     "queries, keys and values from one layer": (Fused, (normal(3, 7, 6),), {"body.1"}),
+    "a gate": (Gated, (normal(3, 6),), {"first", "body"}),
+    "attention over steps": (Weighing, (normal(3, 5, 6),), {"cells"}),
     "transposed linear layers": (lambda: of_transformers("GPT2"), tokens(3), {"transformer.h.0.mlp.c_fc"}),
     "rotary positions": (
         lambda: of_transformers("Llama", intermediate_size=32, num_key_value_heads=2),

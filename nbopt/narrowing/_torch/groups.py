@@ -101,7 +101,7 @@ def _widths(graph: Any, model: nn.Module, inputs: Inputs, notes: list[str]) -> l
             continue
         pruner = graph.get_pruner_of_module(module)
         try:
-            with _bounded(len(graph.module2node)):
+            with _watched(len(graph.module2node)):
                 group = graph.get_pruning_group(
                     module, pruner.prune_out_channels, range(pruner.get_out_channels(module))
                 )
@@ -128,8 +128,8 @@ def _widths(graph: Any, model: nn.Module, inputs: Inputs, notes: list[str]) -> l
 
 
 @contextmanager
-def _bounded(nodes: int) -> Iterator[None]:
-    """Stop where torch-pruning (1.6.1) follows a group without end.
+def _watched(nodes: int) -> Iterator[None]:
+    """Stop where torch-pruning (1.6.1) follows a group without end, and keep which units share a place.
 
     `torch.cat((x[..., half:], x[..., :half]), -1)`, Llama's rotary positions, moves a unit's place on at each turn, so
     that none is one that it had met.
@@ -142,10 +142,23 @@ def _bounded(nodes: int) -> Iterator[None]:
     most = MOST_MEMBERS * max(nodes, 100)
 
     class Group(graph_module.Group):
+        def __init__(self) -> None:
+            super().__init__()
+            self.together: list[tuple[int, int]] = []
+
         def add_dep(self, dep: Any, idxs: Any) -> None:
             if len(self) > most:
                 raise _Endless
             super().add_dep(dep, idxs)
+
+        def add_and_merge(self, dep: Any, idxs: Any) -> None:
+            # Of two units at one place torch-pruning keeps the first: of a gate, `a * b` of two halves of one layer.
+            for other, places in self.items:
+                if other.target == dep.target and other.handler == dep.handler:
+                    first = {place.idx: place.root_idx for place in reversed(places)}
+                    self.together += [(first[p.idx], p.root_idx) for p in idxs if first.get(p.idx) is not None]
+                    break
+            super().add_and_merge(dep, idxs)
 
     whole = graph_module.Group
     graph_module.Group = Group
@@ -232,6 +245,8 @@ def _width(graph: Any, group: Any, names: dict[nn.Module, str], tied: Sequence[n
             else:
                 cuts += recurrent.cuts_taken(name, layer, _placed(module.in_features, idxs, root_idxs))
             continue
+        if out and size > 1 and getattr(module, "out_features", getattr(module, "out_channels", 0)) == 1:
+            continue  # one number for all units, as a weight of attention over steps: a product takes it for one of them
         made = _cuts(name, module, idxs, root_idxs, out=out)
         cuts += made
         if out and isinstance(module, (*CONVOLUTIONS, nn.Linear)):
@@ -241,6 +256,9 @@ def _width(graph: Any, group: Any, names: dict[nn.Module, str], tied: Sequence[n
         normed = (
             normed or isinstance(module, nn.LayerNorm) or (isinstance(module, nn.GroupNorm) and module.num_groups == 1)
         )
+    together = sorted({pair for pair in group.together if None not in pair and pair[0] != pair[1]})
+    if together:
+        labels = _merged(labels, np.array(together))
     heads = _heads(lines, makers, names, size)
     if heads:
         labels = _merged(labels, labels.reshape(heads, -1))

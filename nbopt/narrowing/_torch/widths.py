@@ -96,12 +96,17 @@ class TracedModule:
     def _broken(self, widths: Sequence[Width]) -> str:
         """Return why the model can't do without some of these units, "" where it can.
 
-        The narrower model is compared with the whole one in which the same units are zero. The first width loses half
-        of them, each further one another share.
+        The narrower model is compared with the whole one in which the same units are zero. They go by chance, since a
+        gate of two halves of a layer takes what goes evenly; half of the first width, of each further one another
+        share.
         """
         if not widths:
             return ""
-        going = {width.name: np.arange(width.size)[1 :: 2 + index % SHARES] for index, width in enumerate(widths)}
+        rng = np.random.default_rng(0)
+        going = {
+            width.name: np.sort(rng.permutation(width.size)[: max(1, width.size // (2 + index % SHARES))])
+            for index, width in enumerate(widths)
+        }
         shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         silent = clone(self.model)
         put_zeros(silent, unit_masks(widths, going, shapes), {})
