@@ -286,6 +286,6 @@ def test_what_the_exporter_refuses_is_told_by_its_cause_not_by_its_step(tmp_path
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.linalg.eigvals(x @ x.transpose(1, 2)).abs()
 
-    with pytest.raises(ExportError, match="No ONNX function found for .*linalg_eig") as caught:
+    with pytest.raises(ExportError, match=r"No ONNX function found for .*linalg_eig") as caught:
         exported(Solves(), tmp_path / "model.onnx", RNG.normal(size=(2, 3, 3)).astype(np.float32))
     assert "\x1b" not in str(caught.value)

@@ -74,7 +74,16 @@ def layer_shared_attention():
     return keras.Model(entry, L.Dense(4)(L.Flatten()(x)))
 
 
+def weighed_steps():
+    """Attention over steps, which are one number for all units, and the last step by its place."""
+    entry = keras.Input((7, 5))
+    x = L.Bidirectional(L.GRU(8, return_sequences=True))(L.Dense(6)(entry))
+    mean = keras.ops.sum(x * L.Softmax(axis=1)(L.Dense(1)(x)), axis=1)
+    return keras.Model(entry, L.Dense(3)(L.Concatenate()([mean, x[:, -1]])))
+
+
 MODELS = {
+    "weighed_steps": weighed_steps,
     "both_ways": both_ways,
     "shared_attention": layer_shared_attention,
     "residual": residual,

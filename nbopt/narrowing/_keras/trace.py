@@ -11,7 +11,7 @@ import numpy as np
 
 from nbopt.frameworks._keras_dialect import is_graph
 from nbopt.narrowing._keras.channels import Channels
-from nbopt.narrowing._keras.kinds import ELEMENTWISE, GATES, JOINING, PASSING, PASSING_OPS
+from nbopt.narrowing._keras.kinds import ALONG, ELEMENTWISE, GATES, JOINING, PASSING, PASSING_OPS, spares_channels
 from nbopt.narrowing.widths import Cut, Width
 
 Array = np.ndarray[Any, Any]
@@ -178,6 +178,8 @@ class Trace:
             return None if _has_constants(node) else self._join(ids, node.outputs[0])
         if kind in PASSING if layer else kind in PASSING_OPS:
             return ids[0] if len(ids) == 1 and _elementwise(operation) else None
+        if kind in ALONG:
+            return ids[0] if len(ids) == 1 and spares_channels(operation, node, tensors[0].shape) else None
         if not layer:
             return None
         if kind == "Concatenate":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,12 @@ from nbopt.frameworks._torch_module import call, clone
 from nbopt.narrowing._torch import recurrent
 from nbopt.narrowing._torch.attention import heads_of
 from nbopt.narrowing._torch.edges import output_layers
+from nbopt.narrowing._torch.following import Endless, watched, without_cache
 from nbopt.narrowing.widths import Cut, Width
 
 Array = np.ndarray[Any, Any]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 VECTORS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-
-
-MOST_MEMBERS = 4
-"""Members that a group may have for each node of the graph: one of a chain of concatenations has less than two."""
-
-
-class _Endless(Exception):
-    """A group grows without end."""
 
 
 class _NotFollowed(Exception):
@@ -50,7 +42,7 @@ def find_widths(model: nn.Module, inputs: Inputs) -> tuple[list[Width], list[str
     # A recurrent layer's stand-in may itself be what can't be followed: then the layer keeps its size.
     for follow in (True, False):
         traced, notes = _with_stand_ins(clone(model), follow=follow)
-        _without_cache(traced)
+        without_cache(traced)
         try:
             graph = _graph(torch_pruning, traced, inputs)
         except Exception as error:  # noqa: BLE001 - it raises what its index arithmetic happens to raise
@@ -101,11 +93,11 @@ def _widths(graph: Any, model: nn.Module, inputs: Inputs, notes: list[str]) -> l
             continue
         pruner = graph.get_pruner_of_module(module)
         try:
-            with _watched(len(graph.module2node)):
+            with watched(len(graph.module2node)):
                 group = graph.get_pruning_group(
                     module, pruner.prune_out_channels, range(pruner.get_out_channels(module))
                 )
-        except _Endless:
+        except Endless:
             # So is that of each layer like it, and to find that out again takes as long again.
             endless[type(parent)] = _name(module, names)
             continue
@@ -127,47 +119,6 @@ def _widths(graph: Any, model: nn.Module, inputs: Inputs, notes: list[str]) -> l
     return widths
 
 
-@contextmanager
-def _watched(nodes: int) -> Iterator[None]:
-    """Stop where torch-pruning (1.6.1) follows a group without end, and keep which units share a place.
-
-    `torch.cat((x[..., half:], x[..., :half]), -1)`, Llama's rotary positions, moves a unit's place on at each turn, so
-    that none is one that it had met.
-
-    Raises:
-        _Endless: A group has many times more members than the graph has nodes.
-    """
-    from torch_pruning.dependency import graph as graph_module
-
-    most = MOST_MEMBERS * max(nodes, 100)
-
-    class Group(graph_module.Group):
-        def __init__(self) -> None:
-            super().__init__()
-            self.together: list[tuple[int, int]] = []
-
-        def add_dep(self, dep: Any, idxs: Any) -> None:
-            if len(self) > most:
-                raise _Endless
-            super().add_dep(dep, idxs)
-
-        def add_and_merge(self, dep: Any, idxs: Any) -> None:
-            # Of two units at one place torch-pruning keeps the first: of a gate, `a * b` of two halves of one layer.
-            for other, places in self.items:
-                if other.target == dep.target and other.handler == dep.handler:
-                    first = {place.idx: place.root_idx for place in reversed(places)}
-                    self.together += [(first[p.idx], p.root_idx) for p in idxs if first.get(p.idx) is not None]
-                    break
-            super().add_and_merge(dep, idxs)
-
-    whole = graph_module.Group
-    graph_module.Group = Group
-    try:
-        yield
-    finally:
-        graph_module.Group = whole
-
-
 def _with_stand_ins(model: nn.Module, *, follow: bool) -> tuple[nn.Module, list[str]]:
     """Return the model with its recurrent layers replaced by what the graph can follow, and notes on those left."""
     notes = []
@@ -182,13 +133,6 @@ def _with_stand_ins(model: nn.Module, *, follow: bool) -> tuple[nn.Module, list[
                 notes.append(f"{full} keeps its size: {reason}")
             setattr(module, name, recurrent.StandIn(child, whole=whole))
     return model, notes
-
-
-def _without_cache(model: nn.Module) -> None:
-    """Let a decoder of transformers keep no keys and values: torch-pruning stops where they are joined to none."""
-    config = getattr(model, "config", None)
-    if config is not None and getattr(config, "use_cache", False):
-        config.use_cache = False  # the model is a copy
 
 
 def _tied(model: nn.Module) -> list[nn.Module]:
@@ -245,8 +189,8 @@ def _width(graph: Any, group: Any, names: dict[nn.Module, str], tied: Sequence[n
             else:
                 cuts += recurrent.cuts_taken(name, layer, _placed(module.in_features, idxs, root_idxs))
             continue
-        if out and size > 1 and getattr(module, "out_features", getattr(module, "out_channels", 0)) == 1:
-            continue  # one number for all units, as a weight of attention over steps: a product takes it for one of them
+        if out and size > 1 and _gives_one(module):
+            continue  # one number for all units, as attention over steps has it: no unit, though a product joins it
         made = _cuts(name, module, idxs, root_idxs, out=out)
         cuts += made
         if out and isinstance(module, (*CONVOLUTIONS, nn.Linear)):
@@ -256,9 +200,7 @@ def _width(graph: Any, group: Any, names: dict[nn.Module, str], tied: Sequence[n
         normed = (
             normed or isinstance(module, nn.LayerNorm) or (isinstance(module, nn.GroupNorm) and module.num_groups == 1)
         )
-    together = sorted({pair for pair in group.together if None not in pair and pair[0] != pair[1]})
-    if together:
-        labels = _merged(labels, np.array(together))
+    labels = _merged(labels, np.array(sorted(group.together), dtype=np.int64).reshape(-1, 2))
     heads = _heads(lines, makers, names, size)
     if heads:
         labels = _merged(labels, labels.reshape(heads, -1))
@@ -316,6 +258,10 @@ def _heads(lines: list[nn.Linear], makers: list[str], names: dict[nn.Module, str
     modules = {name: module for module, name in names.items()}
     heads = heads_of(modules[next(iter(parents))])
     return heads if heads and size % heads == 0 else 0
+
+
+def _gives_one(module: nn.Module) -> bool:
+    return 1 in (getattr(module, "out_features", 0), getattr(module, "out_channels", 0))
 
 
 def _placed(length: int, idxs: list[int], root_idxs: list[int]) -> Array:
