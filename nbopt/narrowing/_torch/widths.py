@@ -80,18 +80,19 @@ class TracedModule:
         rest = [width for width in self.widths if not width.normed]
         if not (self._broken(self.widths) or (len(rest) < len(self.widths) and self._broken(rest))):
             return []
-        told: dict[str, list[str]] = {}
+        told: dict[str, tuple[str, list[str]]] = {}
         sound: list[Width] = []
         # One after another, since some are well alone and not together; last the streams, with which outputs differ.
         for width in (*rest, *(width for width in self.widths if width.normed)):
             reason = self._broken([*sound, width])
             if reason:
-                told.setdefault(reason, []).append(width.name)
+                kind = reason.partition("(")[0]  # what follows is of this width: of all alike one is told
+                told.setdefault(kind, (reason, []))[1].append(width.name)
             else:
                 sound.append(width)
         names = {width.name for width in sound}
         self.widths = [width for width in self.widths if width.name in names]
-        return [f"{listed(kept)} {_kept(kept)}: {reason}" for reason, kept in told.items()]
+        return [f"{listed(kept)} {_kept(kept)}: {reason}" for reason, kept in told.values()]
 
     def _broken(self, widths: Sequence[Width]) -> str:
         """Return why the model can't do without some of these units, "" where it can.
