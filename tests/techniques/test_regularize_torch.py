@@ -155,15 +155,19 @@ def test_an_export_has_no_dropout_in_it(tmp_path: Any) -> None:
         assert not kinds & {"Dropout", "RandomUniformLike"}
 
 
-@pytest.mark.parametrize("case", ["mlp", "tokens", "conv"])
+@pytest.mark.parametrize("case", ["mlp", "tokens", "conv", "weight norm"])
 def test_batchnorm_keeps_the_function_trains_and_folds(case: str) -> None:
     torch.manual_seed(0)
-    shape = {"mlp": (64,), "tokens": (5, 8), "conv": (1, 8, 8)}[case]
+    shape = {"mlp": (64,), "tokens": (5, 8), "conv": (1, 8, 8), "weight norm": (6, 8)}[case]
+    weight_norm = nn.utils.parametrizations.weight_norm
     model = {
         "mlp": mlp,
         "tokens": lambda: nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 10)),
         "conv": lambda: nn.Sequential(
             nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)
+        ),
+        "weight norm": lambda: nn.Sequential(
+            weight_norm(nn.Conv1d(6, 8, 3)), nn.ReLU(), nn.Conv1d(8, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10)
         ),
     }[case]().eval()
     x = RNG.normal(2, 3, size=(64, *shape)).astype(np.float32)

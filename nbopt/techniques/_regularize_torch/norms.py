@@ -74,7 +74,7 @@ def insert(model: nn.Module, kind: str, moments: Mapping[str, Moments]) -> None:
         channels = len(found.mean)
         norm: Any
         if kind == "batchnorm":
-            dimensions = 1 if isinstance(module, nn.Linear) else parameter.ndim - 2
+            dimensions = 1 if isinstance(module, nn.Linear) else len(module.kernel_size)
             norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1](channels)
             _set(norm.running_mean, found.mean)
             _set(norm.running_var, found.variance)
