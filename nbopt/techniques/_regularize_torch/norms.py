@@ -120,6 +120,8 @@ def fold(model: nn.Module, followed: Mapping[str, str]) -> int:
 
 
 def _fold(layer: Any, norm: Any) -> None:
+    for name in [*layer.parametrizations] if parametrize.is_parametrized(layer) else ():
+        parametrize.remove_parametrizations(layer, name)  # what weight norm computes is what is folded into
     statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     if isinstance(layer, nn.Linear):
         weight, bias = fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
