@@ -89,7 +89,7 @@ def _widths(graph: Any, model: nn.Module, inputs: Inputs, notes: list[str]) -> l
         if not isinstance(module, (*CONVOLUTIONS, nn.Linear)) or module in visited or module in kept:
             continue
         parent = _parent(module, names)
-        if type(parent) in endless:
+        if type(parent) in endless and parent is not model:
             continue
         pruner = graph.get_pruner_of_module(module)
         try:

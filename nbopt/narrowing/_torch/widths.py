@@ -123,7 +123,8 @@ class TracedModule:
         if any(width.normed for width in widths) or not len(expected):
             return ""  # a normalization over fewer units gives other numbers, as it should
         worst = float((came - expected).abs().max())
-        tolerance = max(TOLERANCE, ROUNDINGS * torch.finfo(expected.dtype).eps)
+        digit = torch.finfo(expected.dtype).eps if expected.dtype.is_floating_point else 0.0
+        tolerance = max(TOLERANCE, ROUNDINGS * digit)
         if worst > tolerance * max(0.1, float(expected.abs().max())):
             return "its units can't be followed through the layers after it"
         return ""
