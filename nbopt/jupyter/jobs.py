@@ -151,7 +151,7 @@ class Jobs:
         """Carry a job out as soon as those before it have ended."""
         with self._changed:
             self._jobs.append(job)
-            if self._thread is None:
+            if not self._at_work:
                 self._thread = threading.Thread(target=self._work, name="nbopt-jobs", daemon=True)
                 self._thread.start()
         self._tell(job)
@@ -163,9 +163,13 @@ class Jobs:
         self._tell(job)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until nothing is at work or waits; tell whether that is so."""
+        """Wait until nothing is at work or waits, and the watchers were told; tell whether that is so."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.idle, seconds)
+            return self._changed.wait_for(lambda: self.idle and not self._at_work, seconds)
+
+    @property
+    def _at_work(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _work(self) -> None:
         while True:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
@@ -134,10 +134,18 @@ class LiveProgress:
         self._lock = threading.RLock()  # an interrupt may come inside, and `end` follows it in the same thread
         self._over = threading.Event()
         self._clock: threading.Thread | None = None
+        self._interrupted = False
         self.updates = 0
 
     def __call__(self, progress: Progress) -> None:
-        """Take one report."""
+        """Take one report.
+
+        Raises:
+            KeyboardInterrupt: `interrupt` was called.
+        """
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
         with self._lock:
             self._take(progress, time.monotonic())
         if self._clock is None:
@@ -145,6 +153,10 @@ class LiveProgress:
             run = contextvars.copy_context().run
             self._clock = threading.Thread(target=run, args=(self._go_on,), daemon=True, name="nbopt-progress")
             self._clock.start()
+
+    def interrupt(self) -> None:
+        """Have the next report raise KeyboardInterrupt."""
+        self._interrupted = True
 
     def _take(self, progress: Progress, now: float) -> None:
         share = progress.share or 0.0
@@ -222,6 +234,28 @@ def _seconds(seconds: float) -> str:
 
 
 @contextmanager
+def _swallowed_interrupts(heard: Callable[[], None]) -> Iterator[None]:
+    """Call a function where Python drops an interrupt, while the block runs.
+
+    One that arrives in a finalizer or in the callback of a weak reference ends nothing: Python prints it as ignored,
+    and the work that the user meant to stop goes on.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            heard()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextmanager
 def live_progress(shell: InteractiveShell) -> Iterator[LiveProgress]:
     """Show progress while the block runs: in the output of a kernel's cell, or in a terminal's line."""
     place: Place
@@ -234,7 +268,8 @@ def live_progress(shell: InteractiveShell) -> Iterator[LiveProgress]:
     progress = LiveProgress(place)
     word = "stopped after"
     try:
-        yield progress
+        with _swallowed_interrupts(progress.interrupt):
+            yield progress
         word = "done in"
     except KeyboardInterrupt:
         word = "interrupted after"

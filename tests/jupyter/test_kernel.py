@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,19 +132,22 @@ def test_an_error_is_short_and_fails_the_cell(kernel: Kernel, line: str, name: s
 
 def test_an_interrupt_keeps_what_is_done(kernel: Kernel) -> None:
     """Interrupt in the middle of a training: the rows before it are shown, bound, and the cell fails."""
-    interrupted_at: list[float] = []
+    interrupted = threading.Event()
 
     def watch(message: dict[str, Any]) -> None:
         text = str(message["content"].get("data", {}).get("text/plain", ""))
-        if not interrupted_at and message["msg_type"] == "update_display_data" and "train" in text.lower():
-            interrupted_at.append(time.monotonic())
+        if not interrupted.is_set() and message["msg_type"] == "update_display_data" and "train" in text.lower():
+            interrupted.set()
             kernel.manager.interrupt_kernel()
 
     content, sent = kernel.run(f"%optimize prune --epochs 10000 -o partial {FAST}", watch)
-    assert interrupted_at, [c["data"]["text/plain"] for c in of_kind(sent, "update_display_data")]
-    assert time.monotonic() - interrupted_at[0] < 30
-    assert content["status"] == "error"
+    lines = [c["data"]["text/plain"] for c in of_kind(sent, "update_display_data")]
+    said = [c["text"] for c in of_kind(sent, "stream")]
+    assert interrupted.is_set(), lines
+    # Of the ten thousand it was in the first ones: how long it took is the machine's affair.
+    assert content["status"] == "error", (lines[:3], len(lines), lines[-3:], said)
     assert content["ename"] == "Interrupted"
+    assert len([line for line in lines if line.startswith("training ")]) < 20, lines
     (error,) = of_kind(sent, "error")
     assert len("\n".join(error["traceback"]).splitlines()) == 1
     tables = [c["data"] for c in of_kind(sent, "display_data") if MIME in c["data"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 
 import pytest
@@ -224,3 +225,21 @@ def test_the_last_line_says_how_it_ended(shell: Shell, monkeypatch: pytest.Monke
             live(Progress("step"))
             raise error
         assert words in stream.getvalue().splitlines()[-1]
+
+
+def test_an_interrupt_that_a_finalizer_swallows_ends_the_work_at_its_next_report(shell: Shell) -> None:
+    class Late:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    before = sys.unraisablehook
+    reports = []
+    with pytest.raises(KeyboardInterrupt), live_progress(shell.ipython) as live:  # noqa: PT012 - which report raises
+        for step in range(5):
+            reports.append(step)
+            live(Progress("training", step, 5))
+            if step == 1:
+                late = Late()
+                del late
+    assert reports == [0, 1, 2]
+    assert sys.unraisablehook is before
