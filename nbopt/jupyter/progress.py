@@ -233,26 +233,36 @@ def _seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+_LISTENERS: list[tuple[int, Callable[[], None]]] = []
+"""Who hears of an interrupt that is dropped: the thread that it was meant for, and what to call."""
+
+
 @contextmanager
 def _swallowed_interrupts(heard: Callable[[], None]) -> Iterator[None]:
-    """Call a function where Python drops an interrupt, while the block runs.
+    """Call a function where Python drops an interrupt of this thread, while the block runs.
 
     One that arrives in a finalizer or in the callback of a weak reference ends nothing: Python prints it as ignored,
-    and the work that the user meant to stop goes on.
+    and the work that the user meant to stop goes on. One that was meant for another thread, such as that of a job of
+    the panel, is not this one's.
     """
     before = sys.unraisablehook
+    mine = (threading.get_ident(), heard)
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            heard()
+        told = [call for thread, call in _LISTENERS if thread == threading.get_ident()]
+        if told and issubclass(unraisable.exc_type, KeyboardInterrupt):
+            told[-1]()
         else:
             before(unraisable)
 
+    _LISTENERS.append(mine)
     sys.unraisablehook = hook
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        _LISTENERS.remove(mine)
+        if sys.unraisablehook is hook:  # another that came later ends later: it passes on what is not for it
+            sys.unraisablehook = before
 
 
 @contextmanager

@@ -1,14 +1,45 @@
-"""The lock of a journal of studies: one process at a time waits for the lock of a writer that was killed."""
+"""The file of a journal of studies: how it is locked, and when its lines are sure to be on the disk."""
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 from nbopt.studies.extra import load
 
 GRACE_SECONDS = 10
 """After this time without a write, the lock of a writer that was killed is taken away. Optuna's default is 30."""
+
+_ON_THE_WAY = frozenset({5, 7, 8, 9})
+"""Operations of the journal's format, by number, of a trial that has not ended: a parameter, an intermediate value,
+an attribute of the user or of the system."""
+
+
+def journal_backend(path: Path) -> Any:
+    """Return Optuna's journal file, which waits for the disk only where a trial begins or ends.
+
+    Optuna waits after every line, eight times a trial; on disks that take 5 ms for it that alone is 40 ms. A process
+    that is killed loses nothing that it wrote; if the machine loses its power, a trial that was not finished is lost,
+    which it would be anyway. The line that ends a trial takes with it all those before.
+
+    Args:
+        path: The journal.
+    """
+    lock: Any = JournalLock(str(path))
+    journal: Any = load().storages.journal
+
+    class Backend(journal.JournalFileBackend):  # type: ignore[misc]
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
+            with lock, path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                if not all(log.get("op_code") in _ON_THE_WAY for log in logs):
+                    os.fsync(file.fileno())
+
+    return Backend(str(path), lock_obj=lock)
 
 
 class JournalLock:

@@ -14,7 +14,7 @@ import psutil
 from nbopt.errors import OptionError, StoreError, disk_error
 from nbopt.ledger import default_home
 from nbopt.studies.extra import load, quiet
-from nbopt.studies.locking import JournalLock
+from nbopt.studies.locking import JournalLock, journal_backend
 
 JOURNAL = "studies.journal"
 """The file of all studies, beside the runs. Optuna's journal: with SQLite, 17 of 160 trials were lost to 32 writers."""
@@ -95,9 +95,7 @@ def storage_of(where: Storage = None) -> Any:
         mend(path)
     except OSError as error:
         raise disk_error(error, path) from error
-    journal = optuna.storages.journal
-    lock: Any = JournalLock(str(path))
-    return _told(path, lambda: optuna.storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock)))
+    return _told(path, lambda: optuna.storages.JournalStorage(journal_backend(path)))
 
 
 def mend(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 import time
 
 import pytest
@@ -243,3 +244,25 @@ def test_an_interrupt_that_a_finalizer_swallows_ends_the_work_at_its_next_report
                 del late
     assert reports == [0, 1, 2]
     assert sys.unraisablehook is before
+
+
+def test_an_interrupt_that_another_thread_swallows_is_none_of_this_work(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def drop() -> None:
+        late = Late()
+        del late
+
+    passed_on = []
+    monkeypatch.setattr(sys, "unraisablehook", passed_on.append)
+    with live_progress(shell.ipython) as live:
+        for step in range(3):
+            live(Progress("training", step, 3))
+            other = threading.Thread(target=drop)
+            other.start()
+            other.join()
+    assert [each.exc_type for each in passed_on] == [KeyboardInterrupt] * 3

@@ -25,7 +25,8 @@ SMALL: dict[str, Any] = {
 
 
 NAMES = (
-    "fashion_cnn: int8 smaller",
+    "fashion_cnn: int8 smaller in onnxruntime",
+    "fashion_cnn: int8 smaller in openvino",
     "fashion_cnn: int8 change pt",
     "fashion_cnn: faster than onnxruntime by hand",
     "fashion_cnn: faster than openvino by hand",
@@ -44,7 +45,7 @@ def test_it_runs_and_says_what_was_reached(tmp_path: Path, monkeypatch: pytest.M
     told = "".join(output.get("text", "") for output in last.outputs)
     rows = {name: line for line in told.splitlines() for name in NAMES if name in line}
     assert set(rows) == set(NAMES), told
-    assert rows["fashion_cnn: int8 smaller"].rstrip().endswith("True")
+    assert rows["fashion_cnn: int8 smaller in onnxruntime"].rstrip().endswith("True")
     lost, left = (numbers(rows[name]) for name in NAMES[-2:])
     assert max(left) < min(lost)
 
