@@ -30,7 +30,7 @@ def journal_backend(path: Path) -> Any:
     lock: Any = JournalLock(str(path))
     journal: Any = load().storages.journal
 
-    class Backend(journal.JournalFileBackend):  # type: ignore[misc]
+    class Backend(journal.JournalFileBackend):
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
             with lock, path.open("ab") as file:

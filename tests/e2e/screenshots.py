@@ -1,7 +1,7 @@
-"""Make the README's pictures of the live table: `python -m tests.e2e.screenshots NOTEBOOK [FOLDER]`, after `make lab`.
+"""Make the README's pictures of the table: `python -m tests.e2e.screenshots NOTEBOOK [FOLDER]`, after `make lab`.
 
-The notebook is one that ran, such as `nbopt demo` leaves; the last comparison in it is opened in a JupyterLab with no
-kernel, in both themes.
+The notebook is one that ran, such as `nbopt demo` leaves. The last comparison in it is shown as the HTML that every
+front end can show, and opened in a JupyterLab with no kernel; each in both themes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from nbopt.render import MIME
 from tests.e2e.conftest import ROOT, Lab, chromium, jupyterlab, open_notebook, set_theme
@@ -20,6 +20,8 @@ from tests.e2e.conftest import ROOT, Lab, chromium, jupyterlab, open_notebook, s
 FOLDER = ROOT / "notebooks" / "images"
 WIDTH, HEIGHT = 1640, 1500
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+COLORS = {"light": "color:#212121;background:#fff", "dark": "color:#e0e0e0;background:#111"}
+"""Those of JupyterLab's outputs: the HTML takes the page's."""
 
 
 def last_comparison(notebook: Path) -> dict[str, Any]:
@@ -29,6 +31,16 @@ def last_comparison(notebook: Path) -> dict[str, Any]:
     if not found:
         raise SystemExit(f"expected a notebook that shows a comparison, came {notebook}")
     return dict(found[-1])
+
+
+def take_static(browser: Browser, html: str, folder: Path) -> None:
+    """Take the table as HTML alone."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.4)
+    for theme in THEMES:
+        body = f"display:inline-block;margin:0;padding:12px;font-family:system-ui,sans-serif;{COLORS[theme]}"
+        page.set_content(f'<body style="{body}">{html}</body>')
+        page.locator("body").screenshot(path=folder / f"comparison-{theme}.png")
+    page.close()
 
 
 def take(page: Page, lab: Lab, bundle: dict[str, Any], folder: Path) -> None:
@@ -64,9 +76,10 @@ def main() -> None:
     folder = Path(sys.argv[2]) if len(sys.argv) > 2 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, jupyterlab(Path(home)) as lab, chromium() as browser:
+        take_static(browser, bundle["text/html"], folder)
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         take(page, lab, bundle, folder)
-    print(*sorted(path.name for path in folder.glob("live-*.png")), sep="\n")
+    print(*sorted(path.name for path in folder.glob("*.png")), sep="\n")
 
 
 if __name__ == "__main__":
