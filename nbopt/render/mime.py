@@ -13,7 +13,7 @@ from typing import Any
 from nbopt.comparison import Comparison
 from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite
-from nbopt.render.plain import text
+from nbopt.render.plain import WIDTH, text
 from nbopt.render.rich import html, next_line, quality_tone
 from nbopt.render.sentences import headline, plain, run_sentence
 from nbopt.render.view import COMPARE_RATIOS, MAX_DROP, View, notes_of, runtime_title, views
@@ -26,6 +26,10 @@ LIMIT_BYTES = 2_000_000
 """Beyond this the payload drops its last runs; `left_out` says so."""
 EASY_BYTES, EASY_BYTES_A_RUN = 150_000, 760
 """Beyond the larger of these it drops, in turn, layers, trials, environments, and what a table does not show."""
+
+MANY = 50
+"""Of more runs the text's lines may be twice as wide: the blanks before the second line of a verdict, which are kept
+with the notebook, were a fifteenth of the bundle of 200 runs."""
 
 SHARED = ("workload", "workload_key", "framework", "metric", "greater_is_better", "bounded", "split", "rows", "seed")
 """Fields that stand once for all runs where all have the same."""
@@ -41,7 +45,8 @@ _DIGITS = 6
 
 def bundle(comparison: Comparison) -> dict[str, Any]:
     """Return the bundle of a comparison: its data under one versioned schema, HTML, and plain text."""
-    return {MIME: payload(comparison), "text/html": html(comparison), "text/plain": text(comparison)}
+    width = WIDTH if len(comparison.runs) <= MANY else 2 * WIDTH
+    return {MIME: payload(comparison), "text/html": html(comparison), "text/plain": text(comparison, width)}
 
 
 def payload(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> dict[str, Any]:
