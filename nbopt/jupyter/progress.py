@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import sys
 import threading
 import time
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.2
 """Seconds between two updates: a person reads no faster, and a saved notebook keeps only the last."""
+
+RESTING = 200
+"""Times as long as an update took until the next: so all of them cost half a percent of a training, here and where the
+front end is slow."""
+
+SLOWEST = 2.0
+"""Seconds between two updates at most, however long they take."""
 
 MOST_EARLY = 3
 """Updates beside that, between two of them, for steps that begin."""
@@ -116,19 +124,19 @@ class LiveProgress:
 
     Args:
         place: Where it is shown.
-        interval: Seconds between two updates.
+        interval: Seconds between two updates at least; more where an update takes long.
     """
 
     def __init__(self, place: Place, interval: float = INTERVAL) -> None:
         self._place = place
-        self._interval = interval
+        self._interval = self._pace = interval
         self._started = time.monotonic()
         self._step = ""
         self._step_started = self._started
         self._step_share = self._share = 0.0
         self._last: Progress | None = None
         self._until = 0.0  # when the step ends, as guessed at the last report; 0 where that tells nothing
-        self._next = 0.0
+        self._shown = -math.inf  # when it was shown last, early updates aside
         self._early = 0
         self._curves = Curves()
         self._lock = threading.RLock()  # an interrupt may come inside, and `end` follows it in the same thread
@@ -168,8 +176,8 @@ class LiveProgress:
         left = self._left(now - self._step_started)
         self._until = 0.0 if left is None else now + left
         self._curves.take(progress)
-        if now >= self._next:
-            self._next, self._early = now + self._interval, 0
+        if now >= self._shown + self._pace:
+            self._shown, self._early = now, 0
         elif other and self._early < MOST_EARLY:
             # Nothing may follow it for minutes, while the line would go on to name the step before.
             self._early += 1
@@ -182,14 +190,15 @@ class LiveProgress:
         while not self._over.wait(BEAT / 4):
             with self._lock:
                 now = time.monotonic()
-                if self._last is not None and now >= self._next - self._interval + BEAT and not self._over.is_set():
-                    self._next = now + self._interval
+                if self._last is not None and now >= self._shown + max(BEAT, self._pace) and not self._over.is_set():
+                    self._shown = now
                     self._show(self._last, now)
 
     def _show(self, progress: Progress, now: float) -> None:
         curve = self._curves.of(progress)
         self._place.show(self._line(progress, now), progress.share, "" if curve is None else curve.picture())
         self.updates += 1
+        self._pace = max(self._interval, min(RESTING * (time.monotonic() - now), SLOWEST))
 
     def _line(self, progress: Progress, now: float) -> str:
         curve = self._curves.of(progress)

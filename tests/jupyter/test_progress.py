@@ -209,6 +209,26 @@ def test_an_output_is_updated_in_place(shell: Shell, clock: list[float]) -> None
     assert captured.outputs[-1].data["text/plain"] == "done in 1.0 s"
 
 
+def test_updates_that_take_long_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is the test's: an update takes 5 ms of it, a report comes every 100 ms, as in a training of 20 s."""
+
+    class Slow(Place):
+        def show(self, text: str, share: float | None, picture: str = "") -> None:
+            super().show(text, share, picture)
+            clock[0] += 0.005
+
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    place = Slow()
+    live = LiveProgress(place)
+    for step in range(200):
+        clock[0] = max(clock[0], step / 10)
+        live(Progress("training", step, 200))
+    live.end("done in")
+    assert 15 <= len(place.lines) <= 21
+    assert len(place.lines) * 0.005 < 0.01 * clock[0]
+
+
 def test_a_shell_without_notebook_or_terminal_shows_nothing(shell: Shell) -> None:
     from IPython.utils.capture import capture_output
 
