@@ -95,11 +95,13 @@ class WorkerProcess:
         line = "" if stdout is None else stdout.readline()
         self._awaited -= 1  # not before the line is here: an interrupt must not shift replies against requests
         if not line:
-            raise ExportError(
-                f"{self.what} in a fresh process",
-                self._epitaph(),
-                "free some memory (the system ends what takes too much of it), or try another runtime",
-            )
+            came = self._epitaph()
+            # What the system ends for its memory, it ends with SIGKILL; any other signal is a crash of native code.
+            # OpenVINO 2026.4 crashes so on an int8 EfficientNet of Keras with a free batch axis, by SIGSEGV.
+            do = "free some memory (the system ends what takes too much of it), or try another runtime"
+            if "signal" in came and "SIGKILL" not in came:
+                do = "the runtime's own code crashed on this model: try another runtime"
+            raise ExportError(f"{self.what} in a fresh process", came, do)
         reply = json.loads(line)
         if "error" in reply:
             expected, came, do = reply["error"]
