@@ -44,6 +44,20 @@ def end(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
+"""Signals by which native code fails of itself; what the system ends for its memory, it ends with SIGKILL.
+
+OpenVINO 2026.4 ends by SIGSEGV on an int8 EfficientNet of Keras with a free batch axis.
+"""
+
+
+def advice(words: str) -> str:
+    """Return what to do about an end that `epitaph` tells of."""
+    if words.split(":", maxsplit=1)[0].endswith(CRASHES):
+        return "native code crashed on this model"
+    return "free some memory (the system ends what takes too much of it)"
+
+
 def epitaph(process: subprocess.Popen[Any], log: Any, seconds: float | None = None) -> str:
     """Tell how a process ended, with the last line that it wrote.
 

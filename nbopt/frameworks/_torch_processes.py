@@ -27,7 +27,7 @@ import cloudpickle
 import numpy as np
 import torch
 
-from nbopt.children import cores, end, environment_of, epitaph
+from nbopt.children import advice, cores, end, environment_of, epitaph
 from nbopt.errors import MissingExtra, ModelError, NbOptError, OptionError, TrainingError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._sharing import shares
@@ -255,7 +255,7 @@ class Processes:
         # One that was killed says nothing, and then the others say that it is gone.
         rank, words = min(self._failures, key=lambda failure: bool(failure[1]))
         came = words or epitaph(*self._members[rank])
-        do = "leave --devices out" if words else "free some memory (the system ends what takes too much of it)"
+        do = "leave --devices out" if words else advice(came)
         return TrainingError(f"{len(self._members)} processes that train together", f"process {rank + 1}: {came}", do)
 
     def _start(self, payload: Path, rank: int, count: int, *, cpu: bool) -> None:

@@ -23,8 +23,8 @@ INTERVAL = 0.2
 """Seconds between two updates: a person reads no faster, and a saved notebook keeps only the last."""
 
 RESTING = 200
-"""Times as long as an update took until the next: so all of them cost half a percent of a training, here and where the
-front end is slow."""
+"""Times as long as an update took until the next: so the updates of a long step cost half a percent of it, here and
+where the front end is slow."""
 
 SLOWEST = 2.0
 """Seconds between two updates at most, however long they take."""

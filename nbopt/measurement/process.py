@@ -9,7 +9,7 @@ import sys
 import tempfile
 from typing import Any
 
-from nbopt.children import end, environment_of, epitaph
+from nbopt.children import advice, end, environment_of, epitaph
 from nbopt.errors import ArtifactError, DataError, ExportError, NbOptError
 
 KINDS: dict[str, type[NbOptError]] = {kind.__name__: kind for kind in (ArtifactError, DataError, ExportError)}
@@ -96,12 +96,7 @@ class WorkerProcess:
         self._awaited -= 1  # not before the line is here: an interrupt must not shift replies against requests
         if not line:
             came = self._epitaph()
-            # What the system ends for its memory, it ends with SIGKILL; any other signal is a crash of native code.
-            # OpenVINO 2026.4 crashes so on an int8 EfficientNet of Keras with a free batch axis, by SIGSEGV.
-            do = "free some memory (the system ends what takes too much of it), or try another runtime"
-            if "signal" in came and "SIGKILL" not in came:
-                do = "the runtime's own code crashed on this model: try another runtime"
-            raise ExportError(f"{self.what} in a fresh process", came, do)
+            raise ExportError(f"{self.what} in a fresh process", came, f"{advice(came)}: try another runtime")
         reply = json.loads(line)
         if "error" in reply:
             expected, came, do = reply["error"]
