@@ -1,7 +1,9 @@
 """One JupyterLab and one Chromium for the session, with folders of their own, and a watch on each page.
 
-A test takes `lab` for the server and `page` for a fresh browser page. When the test ends, `page` fails it for anything
-that the console called an error, and for any request that left the server's address.
+A test takes `lab` for the server and `page` for a page in which JupyterLab runs: the one that the test before left,
+tidied, since to load JupyterLab takes longer than most tests. A test that reloads, resizes or needs several pages takes
+`open_page` for fresh ones. When the test ends, it fails for anything that a console called an error, and for any
+request that left the server's address.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any, Literal
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent.parent
 EXTENSION = ROOT / "nbopt" / "labextension"
@@ -256,6 +258,17 @@ class Watch:
 OpenPage = Callable[..., Page]
 
 
+def _context(browser: Browser, **options: Any) -> BrowserContext:
+    context = browser.new_context(**options)
+    context.set_default_timeout(WAIT_MS)
+    return context
+
+
+def _judge(watch: Watch) -> None:
+    assert watch.errors == []
+    assert watch.outside == []
+
+
 @pytest.fixture
 def open_page(browser: Browser, lab: Lab) -> Iterator[OpenPage]:
     """Return a function that opens a watched page; all are closed and judged when the test ends."""
@@ -263,8 +276,7 @@ def open_page(browser: Browser, lab: Lab) -> Iterator[OpenPage]:
     contexts = []
 
     def opened(*, scheme: Literal["light", "dark"] = "light", width: int = 1400, height: int = 900) -> Page:
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
-        context.set_default_timeout(WAIT_MS)
+        context = _context(browser, color_scheme=scheme, viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
         watch.on(page)
@@ -274,13 +286,95 @@ def open_page(browser: Browser, lab: Lab) -> Iterator[OpenPage]:
     for context in contexts:
         context.close()
     lab.stop_kernels()
-    assert watch.errors == []
-    assert watch.outside == []
+    _judge(watch)
+
+
+@dataclass
+class Desk:
+    """The page that is kept from test to test, with what watches it.
+
+    Args:
+        browser: Where it is opened.
+        lab: The server that it shows.
+    """
+
+    browser: Browser
+    lab: Lab
+    page: Page | None = None
+    watch: Watch | None = None
+
+    def take(self) -> tuple[Page, Watch]:
+        """Return the page, with JupyterLab in it and nothing open, and a watch that has seen nothing yet."""
+        if self.page is None or self.watch is None:
+            self.page = _context(self.browser, viewport={"width": 1400, "height": 900}).new_page()
+            self.watch = Watch(self.lab.url)
+            self.watch.on(self.page)
+            self.page.goto(self.lab.address())
+            expect(self.page.locator(".jp-LauncherCard").first).to_be_visible()
+        return self.page, self.watch
+
+    def tidy(self) -> None:
+        """Close what a test opened, and put back what it changed."""
+        assert self.page is not None
+        self.page.keyboard.press("Escape")  # a palette or a dialog
+        self.page.evaluate(TIDY)
+        expect(self.page.locator(".jp-Notebook, .jp-Dialog, .nbopt-Comparison")).to_have_count(0)
+        set_theme(self.page, "light")
+
+    def leave(self) -> None:
+        """Close the page: the next test gets a new one."""
+        if self.page is not None:
+            self.page.context.close()
+        self.page = self.watch = None
+
+
+TIDY = """
+async () => {
+  const { commands, shell } = window.jupyterapp;
+  delete window.hacked;
+  for (const widget of [...shell.widgets('main')]) {
+    if (widget.context) {
+      widget.context.model.dirty = false; // or it asks whether to save
+    }
+    widget.close();
+  }
+  shell.collapseRight();
+  await commands.execute('filebrowser:activate');
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def desk(browser: Browser, lab: Lab) -> Iterator[Desk]:
+    kept = Desk(browser, lab)
+    yield kept
+    kept.leave()
 
 
 @pytest.fixture
-def page(open_page: OpenPage) -> Page:
-    return open_page()
+def page(desk: Desk, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """Return the page in which JupyterLab runs, with nothing open; it is tidied and judged when the test ends."""
+    page, watch = desk.take()
+    failures = request.session.testsfailed
+    yield page
+    errors, outside = list(watch.errors), list(watch.outside)
+    watch.errors.clear()
+    watch.outside.clear()
+    if request.session.testsfailed > failures or errors or outside:
+        desk.leave()  # what else such a test left is not known
+    else:
+        desk.tidy()
+    lab.stop_kernels()
+    _judge(Watch(lab.url, errors, outside))
+
+
+def open_path(page: Page, lab: Lab, path: str) -> None:
+    """Open a file in JupyterLab: in the one that runs in the page already, where it does."""
+    if page.url.startswith(f"{lab.url}/lab"):
+        # Not awaited: a notebook's kernel is asked for first.
+        page.evaluate("path => void window.jupyterapp.commands.execute('docmanager:open', { path })", path)
+    else:
+        page.goto(lab.address(path))
 
 
 def open_notebook(page: Page, lab: Lab, name: str, *, kernel: bool = True) -> None:
@@ -292,7 +386,7 @@ def open_notebook(page: Page, lab: Lab, name: str, *, kernel: bool = True) -> No
         name: The notebook's name.
         kernel: Wait for its kernel; without, refuse the one that JupyterLab offers.
     """
-    page.goto(lab.address(name))
+    open_path(page, lab, name)
     expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible()
     if kernel:
         # The notebook's own indicator says idle before there is a kernel.
@@ -311,9 +405,13 @@ def refuse_kernel(page: Page) -> None:
 def set_theme(page: Page, scheme: Literal["light", "dark"]) -> None:
     """Switch JupyterLab's theme, as its menu does."""
     theme = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}[scheme]
-    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     is_light = "true" if scheme == "light" else "false"
+    if page.locator(f"body[data-jp-theme-light='{is_light}']").count():
+        return
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     expect(page.locator(f"body[data-jp-theme-light='{is_light}']")).to_have_count(1)
+    # JupyterLab 4.6 takes its splash away 200 ms later, and throws where another switch did so before.
+    expect(page.locator("#jupyterlab-splash")).to_have_count(0)
 
 
 def serious_faults(page: Page, selector: str) -> list[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Lab, open_notebook, run_cell
+from tests.e2e.conftest import Lab, OpenPage, open_notebook, run_cell
 from tests.e2e.test_panel import START, opened, output, press
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -16,7 +16,8 @@ TRAINING = re.compile(r"training epoch \d+ of 10,000")
 LONG = "%optimize prune --epochs 10000 --model net --train train --valid valid --runtimes onnxruntime --threads 1"
 
 
-def test_a_reload_during_the_panels_work(page: Page, lab: Lab) -> None:
+def test_a_reload_during_the_panels_work(open_page: OpenPage, lab: Lab) -> None:
+    page = open_page()
     panel = opened(page, lab, "reload.ipynb")
     panel.get_by_label("technique", exact=True).select_option("prune")
     panel.get_by_text("options of prune").click()

@@ -7,13 +7,14 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from nbopt.demo import titles
-from tests.e2e.conftest import Lab, open_notebook
+from tests.e2e.conftest import Lab, OpenPage, open_notebook
 from tests.e2e.test_runs import palette
 
 pytestmark = pytest.mark.e2e
 
 
-def test_a_tile_of_the_launcher_opens_a_copy_of_a_tutorial(page: Page, lab: Lab) -> None:
+def test_a_tile_of_the_launcher_opens_a_copy_of_a_tutorial(open_page: OpenPage, lab: Lab) -> None:
+    page = open_page()
     page.goto(lab.address())
     page.locator(".jp-LauncherCard", has_text="Tutorials").click()
     offered = page.locator(".jp-Dialog select")
