@@ -109,6 +109,7 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     if result is None:
         raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime torch")
     _free_names(result.model, {*signature.names, "output"})
+    _cut_windows(result.model)
     graph = Graph(_without_metadata(result.model_proto), batch, notes, mark)
     del program, result
     if not graph.proto.graph.input:
@@ -137,6 +138,25 @@ def _free_names(program: Any, taken: set[str]) -> None:
         if value.name in taken:
             value.name = next(name for i in range(len(names) + 1) if (name := f"{value.name}_{i}") not in names)
             names.add(value.name)
+
+
+def _cut_windows(program: Any) -> None:
+    """Let no window of a mean be wider than what it is of, in place.
+
+    What lies outside counts for nothing. Hugging Face's EfficientNet ends in a window of 1280 by 1280 with `ceil_mode`
+    over 7 by 7 values, for which OpenVINO 2026.4 has no conversion.
+    """
+    import onnx_ir  # the exporter's own, here by now
+
+    for node in program.graph.all_nodes():
+        if node.op_type != "AveragePool" or any(node.attributes.get_ints("pads", ())):
+            continue
+        window, shape = node.attributes.get_ints("kernel_shape"), node.inputs[0].shape
+        sizes = list(window) if shape is None else list(shape)[-len(window) :]
+        known = [size if isinstance(size, int) else width for size, width in zip(sizes, window, strict=True)]
+        cut = [min(size, width) for size, width in zip(known, window, strict=True)]
+        if cut != list(window):
+            node.attributes.add(onnx_ir.AttrInt64s("kernel_shape", cut))
 
 
 def _without_metadata(proto: Any) -> Any:

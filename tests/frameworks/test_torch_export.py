@@ -281,6 +281,18 @@ def test_attention_in_windows_goes_to_onnx(tmp_path: Path) -> None:
     np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (images,)), atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("window", [2, 7, 9, (9, 3)])
+def test_windows_wider_than_the_image_are_cut_off(window: Any, suffix: str, tmp_path: Path) -> None:
+    """As Hugging Face's EfficientNet ends, with 1280 by 1280 over 7 by 7."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d(window, ceil_mode=True), nn.Flatten()).eval()
+    x = RNG.standard_normal((5, 3, 7, 7)).astype("float32")
+    _, output = exported(model, tmp_path / f"model{suffix}", x)
+    with torch.no_grad():
+        np.testing.assert_allclose(output, model(torch.from_numpy(x)).numpy(), atol=1e-5)
+
+
 def test_what_the_exporter_refuses_is_told_by_its_cause_not_by_its_step(tmp_path: Path) -> None:
     class Solves(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
