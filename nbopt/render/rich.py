@@ -112,7 +112,7 @@ def _table(view: View, rows: Sequence[Run], extent: _Extent, notes: dict[str, in
         heads += [("agreement", "right"), ("max error", "left")]
     heads += [(f"size, {view.unit.name}", "right"), ("latency, ms", "right"), ("speedup", drawn)]
     heads += [("verdict", "left")]
-    style = f"padding:4px 6px;font-weight:400;font-size:12px;{MUTED};white-space:normal;vertical-align:bottom"
+    style = "padding:4px 6px;font-weight:400;font-size:12px;white-space:normal;vertical-align:bottom"
     head = "".join(f'<th style="{style};text-align:{side}">{_head(title, extent)}</th>' for title, side in heads)
     body = "".join(_row(view, run, axes, notes) for run in rows)
     body = body if extent.styles else _bare(body)
@@ -125,11 +125,18 @@ def _table(view: View, rows: Sequence[Run], extent: _Extent, notes: dict[str, in
 
 
 def _head(title: str, extent: _Extent) -> str:
-    """Return a column's title, with the key to its colours where it has bars."""
+    """Return a column's title, with the key to its colours, as they are in the bars, where it has some."""
     if title != "speedup" or not extent.pictures:
-        return safe(title)
-    marks = (f'<span style="color:{colour}">\N{BLACK SQUARE}</span>&nbsp;{name}' for name, colour in LEGEND.items())
-    return f"{title}:<br>{' '.join(marks)}"
+        return _muted(safe(title))
+    marks = (
+        f'<span style="color:{colour}">\N{BLACK SQUARE}</span>{_muted("&nbsp;" + name)}'
+        for name, colour in LEGEND.items()
+    )
+    return f"{_muted(title + ':')}<br>{' '.join(marks)}"
+
+
+def _muted(html: str) -> str:
+    return f'<span style="{MUTED}">{html}</span>'
 
 
 def _row(view: View, run: Run, axes: tuple[Axis, Axis] | None, notes: dict[str, int]) -> str:

@@ -17,7 +17,11 @@ export interface Column {
   /** The order that a first click gives: what is best on top. */
   readonly largestFirst: boolean;
   readonly cell: (row: Row) => readonly Child[];
+  /** What the colours of its pictures stand for: a class and a word each. */
+  readonly legend?: readonly (readonly [string, string])[];
 }
+
+const HALVES = [['nbopt-OfRuntime', 'runtime'], ['nbopt-OfTechnique', 'technique']] as const;
 
 export function columnsOf(workload: Workload): Column[] {
   const measured = workload.rows.filter(row => !row.failed);
@@ -43,7 +47,7 @@ export function columnsOf(workload: Workload): Column[] {
   columns.push(
     figure('size', `size, ${workload.sizeUnit}`, 70, false, row => row.numbers['size_bytes'], row => written(row.figures['size'])),
     figure('latency', 'latency, ms', 80, false, row => row.numbers['latency_ms'], row => written(row.figures['latency'])),
-    { ...figure('speedup', 'speedup', 180, true, row => row.numbers['speedup'], row => speedup(row, workload, speeds)), right: false },
+    { ...figure('speedup', 'speedup', 180, true, row => row.numbers['speedup'], row => speedup(row, workload, speeds)), right: false, legend: HALVES },
     words('verdict', 'verdict', 230, row => row.verdict, row => verdict(row)),
     more('memory', 'peak memory', false, 'peak_memory_bytes', bytesText),
     more('deflated', 'deflated', false, 'deflated_bytes', bytesText),

@@ -162,7 +162,7 @@ export class Table {
       const button = h('button', { type: 'button', class: 'nbopt-Sort', 'data-column': column.id, title: `Sort by ${column.title}` });
       button.append(column.title, h('span', { class: 'nbopt-Arrow', 'aria-hidden': 'true' }, arrow));
       const classes = column.right ? 'nbopt-Right' : '';
-      return h('th', { scope: 'col', class: classes, 'aria-sort': sorting }, button);
+      return h('th', { scope: 'col', class: classes, 'aria-sort': sorting }, button, ...legend(column));
     });
     const columns = h('colgroup', {}, h('col', { style: 'width:30px' }));
     columns.append(...this.visible.map(column => h('col', { style: `width:${column.width}px` })));
@@ -339,4 +339,10 @@ function cellAttributes(column: Column): Record<string, string> {
     attributes['scope'] = 'row';
   }
   return attributes;
+}
+
+/** The key to a column's colours; each cell reads its parts out itself. */
+function legend(column: Column): HTMLElement[] {
+  const entries = (column.legend ?? []).map(([kind, word]) => h('span', { class: `nbopt-LegendEntry ${kind}` }, word));
+  return entries.length === 0 ? [] : [h('span', { class: 'nbopt-Legend', 'aria-hidden': 'true' }, ...entries)];
 }
