@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 INTERVAL = 0.2
 """Seconds between two updates: a person reads no faster, and a saved notebook keeps only the last."""
 
-RESTING = 200
-"""Times as long as an update took until the next: so the updates of a long step cost half a percent of it, here and
-where the front end is slow."""
+RESTING = 400
+"""Times as long as an update took until the next: so the updates of a long step cost a quarter of a percent of it, here
+and where the front end is slow, and what short steps cost beside, to begin and to report, keeps within a percent."""
 
 SLOWEST = 2.0
 """Seconds between two updates at most, however long they take."""
