@@ -47,6 +47,7 @@ def test_a_saved_untrusted_notebook_shows_the_live_table_with_no_kernel(shown: P
     assert len(recipes(shown)) == len(LAYERED)
     expect(row(shown, "quantize/litert#2")).to_contain_text("failed: operator X is not supported: export float")
     expect(row(shown, "quantize/openvino").locator(".nbopt-Cell-change")).to_contain_text("−0.1 [−0.3, +0.1]")
+    assert shown.locator(".nbopt-LegendEntry").all_inner_texts() == ["runtime", "technique"]
     assert shown.locator(".jp-OutputArea-output.jp-RenderedHTML").count() == 0, "the live table comes before the HTML"
 
 
