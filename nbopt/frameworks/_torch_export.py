@@ -152,9 +152,9 @@ def _cut_windows(program: Any) -> None:
         if node.op_type != "AveragePool" or any(node.attributes.get_ints("pads", ())):
             continue
         window, shape = node.attributes.get_ints("kernel_shape"), node.inputs[0].shape
-        sizes = list(window) if shape is None else list(shape)[-len(window) :]
-        known = [size if isinstance(size, int) else width for size, width in zip(sizes, window, strict=True)]
-        cut = [min(size, width) for size, width in zip(known, window, strict=True)]
+        sizes = window if shape is None else tuple(shape)[-len(window) :]
+        pairs = zip(sizes, window, strict=True)
+        cut = [min(size, width) if isinstance(size, int) else width for size, width in pairs]
         if cut != list(window):
             node.attributes.add(onnx_ir.AttrInt64s("kernel_shape", cut))
 

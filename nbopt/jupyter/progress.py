@@ -24,7 +24,7 @@ INTERVAL = 0.2
 
 RESTING = 400
 """Times as long as an update took until the next: so the updates of a long step cost a quarter of a percent of it, here
-and where the front end is slow, and what short steps cost beside, to begin and to report, keeps within a percent."""
+and where the front end is slow; what a short step costs beside, to begin and to report, is more."""
 
 SLOWEST = 2.0
 """Seconds between two updates at most, however long they take."""

@@ -357,15 +357,19 @@ def page(desk: Desk, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Page]
     page, watch = desk.take()
     failures = request.session.testsfailed
     yield page
-    errors, outside = list(watch.errors), list(watch.outside)
-    watch.errors.clear()
-    watch.outside.clear()
-    if request.session.testsfailed > failures or errors or outside:
-        desk.leave()  # what else such a test left is not known
-    else:
-        desk.tidy()
-    lab.stop_kernels()
-    _judge(Watch(lab.url, errors, outside))
+    try:
+        if request.session.testsfailed == failures:
+            desk.tidy()
+        else:
+            desk.leave()  # what else such a test left is not known
+    except BaseException:
+        desk.leave()
+        raise
+    finally:
+        lab.stop_kernels()
+    if watch.errors or watch.outside:
+        desk.leave()
+    _judge(watch)
 
 
 def open_path(page: Page, lab: Lab, path: str) -> None:
