@@ -406,6 +406,12 @@ def refuse_kernel(page: Page) -> None:
     expect(page.locator(".jp-Dialog")).to_have_count(0)
 
 
+TEXT_IS_DARK = """wanted => {
+  const [red, green, blue] = getComputedStyle(document.body).color.match(/[\\d.]+/g).map(Number);
+  return (red + green + blue) / 3 < 128 === wanted;
+}"""
+
+
 def set_theme(page: Page, scheme: Literal["light", "dark"]) -> None:
     """Switch JupyterLab's theme, as its menu does."""
     theme = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}[scheme]
@@ -414,6 +420,8 @@ def set_theme(page: Page, scheme: Literal["light", "dark"]) -> None:
         return
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     expect(page.locator(f"body[data-jp-theme-light='{is_light}']")).to_have_count(1)
+    # The page says which theme it has before that theme's style has come.
+    page.wait_for_function(TEXT_IS_DARK, arg=scheme == "light")
     # JupyterLab 4.6 takes its splash away 200 ms later, and throws where another switch did so before.
     expect(page.locator("#jupyterlab-splash")).to_have_count(0)
 
