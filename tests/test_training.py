@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbopt.training import Lap, Progress
+from nbopt.training import REPORT_SECONDS, Epoch, Lap, Progress, TrainingPlan
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,23 @@ def test_how_much_is_done(progress: Progress, words: str) -> None:
 @given(st.floats(0, 1, exclude_min=True), st.integers(1, 10**7))
 def test_what_has_begun_never_reads_as_nothing(share: float, total: int) -> None:
     assert Progress("x", share * total, total).count not in ("0%", f"0/{total:g}")
+
+
+@pytest.mark.parametrize("steps", [200, None])
+def test_steps_are_told_as_often_as_is_of_use_and_the_last_of_an_epoch_is(
+    steps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr("nbopt.training.time.monotonic", lambda: 100.0 + clock)
+    told: list[Progress] = []
+    epoch = Epoch(told.append, TrainingPlan(epochs=3), 1, steps)
+    for step in range(1, 201):
+        clock += REPORT_SECONDS / 8
+        epoch.tell(step, 1 / step)
+    counted = [each.lap.step for each in told if each.lap is not None]
+    assert counted[:3] == [1, 9, 17]
+    assert len(told) == 25 + (steps is not None)
+    assert counted[-1] == (200 if steps else 193)
+    assert told[-1].done == (2.0 if steps else 1.0)
+    assert told[-1].total == 3
+    assert told[0].figure == ("loss", 1.0)

@@ -26,7 +26,7 @@ from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._watching import Watch
 from nbopt.misfits import misfit
-from nbopt.training import Lap, Progress, TrainingPlan, TrainingRecord, broken_loss
+from nbopt.training import Epoch, TrainingPlan, TrainingRecord, broken_loss
 
 
 def seed_layers(model: Any, seed: int) -> None:
@@ -143,7 +143,7 @@ class Loop:
     def epoch(self, epoch: int, rng: np.random.Generator) -> tuple[float, str]:
         """Train one pass; return the mean loss, and why it stopped early or ""."""
         fitting, plan = self.fitting, self.plan
-        steps = self.steps
+        reports = Epoch(fitting.progress, plan, epoch, self.steps)
         self.mixing = Mixing.of(plan, epoch)
         total = 0.0
         step = 0
@@ -164,12 +164,9 @@ class Loop:
             if self.averaging is not None:
                 self.averaging.after_step()
             total += loss
-            done = epoch + (step / steps if steps else 0.0)
             if fitting.pace:
-                fitting.paced(self.model, min(1.0, done / plan.epochs))
-            mean = total / step
-            lap = Lap(epoch + 1, step, steps)
-            fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean), lap))
+                fitting.paced(self.model, min(1.0, reports.done(step) / plan.epochs))
+            reports.tell(step, total / step)
             if fitting.each_step is not None and fitting.each_step(loss, rate):
                 return total / step, f"ended in step {step} of epoch {epoch + 1}"
             if plan.max_seconds is not None and time.perf_counter() - self.start > plan.max_seconds:

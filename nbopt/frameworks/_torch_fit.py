@@ -25,7 +25,7 @@ from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._torch_teaching import taught
 from nbopt.misfits import NO_GRADIENT, ONE_ROW, misfit, remedy
-from nbopt.training import Lap, Progress, TrainingPlan, TrainingRecord, broken_loss
+from nbopt.training import Epoch, TrainingPlan, TrainingRecord, broken_loss
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def _epoch(
     crew: Crew,
 ) -> tuple[float, str, int]:
     """Train one pass; return the mean loss, why it stopped early or "", and how many batches of one row it left out."""
-    steps = fitting.split.steps(plan.batch_size)
+    reports = Epoch(fitting.progress, plan, epoch, fitting.split.steps(plan.batch_size))
     mixing = Mixing.of(plan, epoch)
     total, step, alone = 0.0, 0, 0
     for batch in fitting.split.training_batches(plan.batch_size, rng):
@@ -145,12 +145,9 @@ def _epoch(
                 hold(model)
         averaging.after_step()
         total += part.item()
-        done = epoch + (step / steps if steps else 0.0)
         if fitting.pace:
-            fitting.paced(model, min(1.0, done / plan.epochs))
-        mean = total / step
-        lap = Lap(epoch + 1, step, steps)
-        fitting.progress(Progress("training", done, plan.epochs, f"loss {mean:.4f}", ("loss", mean), lap))
+            fitting.paced(model, min(1.0, reports.done(step) / plan.epochs))
+        reports.tell(step, total / step)
         if fitting.each_step is not None and fitting.each_step(loss.item(), rate):
             return total / step, f"ended in step {step} of epoch {epoch + 1}", alone
         if plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
