@@ -53,12 +53,10 @@ def at_cursor(line: str, session: Session) -> tuple[str, Found]:
     segments = segments_of(words)
     current = segments[-1]
     if not current:
-        kinds: dict[str, type[Any]] = dict(all_techniques())
-        if len(segments) == 1:
-            kinds = {**all_verbs(), **kinds}
-        return fragment, [(word, "keyword") for word in kinds]
-    known: dict[str, type[Verb | Technique]] = {**all_verbs(), **all_techniques()}
-    owner = known.get(current[0].text)
+        verbs = all_verbs() if len(segments) == 1 else ()
+        return fragment, [(word, "keyword") for word in (*verbs, *all_techniques())]
+    word = current[0].text
+    owner: type[Verb | Technique] | None = all_verbs().get(word) or all_techniques().get(word)
     if owner is None:
         return fragment, _NONE
     options = line_options(owner)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping
 from functools import cache
-from pkgutil import iter_modules
 
+from nbopt.discovery import OneAFile
 from nbopt.errors import OptionError, nearest
 from nbopt.technique import Technique
 
 
 @cache
-def all_techniques() -> dict[str, type[Technique]]:
-    """Return every technique found in this package, by its word.
+def all_techniques() -> Mapping[str, type[Technique]]:
+    """Return every technique found in this package, by its word; a class is imported when it is asked for.
 
     A file `prune.py` holds the class `Prune`, whose `word` is "prune". Files that start with an underscore are
     parts of a technique, such as its lowering to one framework.
     """
-    found: dict[str, type[Technique]] = {}
-    for module in iter_modules(__path__):
-        if not module.name.startswith("_"):
-            class_name = module.name.title().replace("_", "")
-            found[module.name] = getattr(importlib.import_module(f"{__name__}.{module.name}"), class_name)
-    return found
+    return OneAFile(__name__, __path__)
 
 
 def technique_named(word: str) -> type[Technique]:

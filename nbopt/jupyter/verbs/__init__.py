@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from nbopt.discovery import OneAFile
 
 if TYPE_CHECKING:
     from nbopt.jupyter.options import Request
@@ -50,10 +51,6 @@ class Verb:
 
 
 @cache
-def all_verbs() -> dict[str, type[Verb]]:
+def all_verbs() -> Mapping[str, type[Verb]]:
     """Return every verb found in this package, by its word: `compare.py` holds `Compare`."""
-    found: dict[str, type[Verb]] = {}
-    for module in iter_modules(__path__):
-        class_name = module.name.title().replace("_", "")
-        found[module.name] = getattr(importlib.import_module(f"{__name__}.{module.name}"), class_name)
-    return found
+    return OneAFile(__name__, __path__)
