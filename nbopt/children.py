@@ -5,18 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
+
+
+class Child(Protocol):
+    """Be what is used here of `subprocess.Popen`."""
+
+    stdin: IO[Any] | None
+    stdout: IO[Any] | None
+
+    @property
+    def pid(self) -> int:
+        """Return its number."""
+
+    def poll(self) -> int | None:
+        """Return its status, None where it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its status when it has ended."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+PASSING = ("PYTEST_CURRENT_TEST",)
+"""Variables that change all the time and tell a library nothing: with them no two environments would be the same."""
 
 
 def environment_of(threads: int) -> dict[str, str]:
     """Return the child's environment: equal threads for every library, and the parent's import path."""
     count = str(threads)
     paths = [entry or str(Path.cwd()) for entry in sys.path]
+    inherited = {name: value for name, value in os.environ.items() if name not in PASSING}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
@@ -33,7 +57,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def end(process: subprocess.Popen[Any]) -> None:
+def end(process: Child) -> None:
     """End a process that leads a session of its own, and whatever it started; it has nothing to save."""
     if process.poll() is None:
         if hasattr(os, "killpg"):
@@ -58,7 +82,7 @@ def advice(words: str) -> str:
     return "free some memory (the system ends what takes too much of it)"
 
 
-def epitaph(process: subprocess.Popen[Any], log: Any, seconds: float | None = None) -> str:
+def epitaph(process: Child, log: Any, seconds: float | None = None) -> str:
     """Tell how a process ended, with the last line that it wrote.
 
     Args:

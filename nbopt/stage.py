@@ -190,19 +190,19 @@ class Stage:
     def prepare(self, runtime: Runtime) -> None:
         """Start the process for a runtime's next artifact, so that it imports its packages while that is made."""
         if runtime.name not in self._spare and not runtime.unavailable(self.workload.framework.family):
-            self._spare[runtime.name] = WorkerProcess(self.settings.thread_count, runtime.name)
+            anew = self._budget.processes > 1
+            self._spare[runtime.name] = WorkerProcess(self.settings.thread_count, runtime.name, anew=anew)
 
     def bench(self, path: Path, manifest: Manifest, *, wait: bool = True, alone: bool = False) -> Bench:
         """Open an artifact in a fresh process, or `alone` or not in some, as the budget has it."""
-        budget = Budget.of("full" if self.settings.budget == "full" else "quick")
         return Bench(
             path,
             manifest,
             threads=self.settings.thread_count,
             folder=self.workload.report_rows.folder,
             wait=wait,
-            instances=budget.instances,
-            processes=1 if alone else budget.processes,
+            instances=self._budget.instances,
+            processes=1 if alone else self._budget.processes,
             process=self._spare.pop(manifest.runtime, None),
         )
 
@@ -311,6 +311,10 @@ class Stage:
                 block = side(max(3, int(TRIAL_NS / max(first, 1.0))))
                 median = float(np.median(block.settled))
             return Deployed(runtime.title, size_of(exported.path), median / 1e6)
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget.of("full" if self.settings.budget == "full" else "quick")
 
     def _say(self, what: str) -> None:
         self.settings.progress(Progress(what))

@@ -75,13 +75,14 @@ class Bench:
     ) -> None:
         self.path = path
         self.manifest = manifest
-        self._process = WorkerProcess(threads) if process is None else process
+        anew = processes > 1
+        self._process = WorkerProcess(threads, manifest.runtime, anew=anew) if process is None else process
         self._all = [self._process]
         self._loaded: Loaded | None = None
         try:
             cheap = manifest.device == "cpu" and path.exists() and size_of(path) <= TWIN_BYTES
             while cheap and len(self._all) < processes:
-                self._all.append(WorkerProcess(threads))
+                self._all.append(WorkerProcess(threads, manifest.runtime, anew=anew))
             for each in self._all:
                 each.what = f"{manifest.runtime} to run {path.name}"
                 each.send(

@@ -45,7 +45,7 @@ class Budget:
     def of(cls, budget: Literal["quick", "full"] | float | Budget) -> Budget:
         """Return the budget of a word or a number of seconds.
 
-        quick: 1.2 s, less where the interval is within 2% (width 3.5%) before, or 4% beyond a ratio of 1.25, which
+        quick: 1 s, less where the interval is within 2% (width 3.5%) before, or 4% beyond a ratio of 1.25, which
         needs half as many rounds; a model of which that is less than eight rounds gets up to five times as long for
         them. full: until the interval is within 1%, at most 20 s.
 
@@ -55,7 +55,7 @@ class Budget:
         if isinstance(budget, Budget):
             return budget
         if budget == "quick":
-            return cls(1.2, precise=0.035, enough=36, fair=8, patience=5.0, far=2.0)
+            return cls(1.0, precise=0.035, enough=36, fair=8, patience=5.0, far=2.0)
         if budget == "full":
             return cls(20.0, precise=0.02, enough=60)
         seconds: object = budget  # what a user passes is whatever it is

@@ -97,7 +97,7 @@ def measure(
         f: The baseline, called without arguments. It must have finished its work when it returns: synchronize
             a GPU inside.
         g: What is judged against it.
-        budget: "quick" (1.2 s at most), "full" (until the interval is within 1%, at most 20 s), or seconds.
+        budget: "quick" (1 s at most), "full" (until the interval is within 1%, at most 20 s), or seconds.
             Whatever the budget, three rounds are made.
         labels: What to call the two in sentences, default ("f", "g").
         seed: Seed of the order of turns.

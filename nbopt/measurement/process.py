@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 import tempfile
 from typing import Any
 
-from nbopt.children import advice, end, environment_of, epitaph
+from nbopt.children import advice, epitaph
 from nbopt.errors import ArtifactError, DataError, ExportError, NbOptError
+from nbopt.measurement import launch
 
 KINDS: dict[str, type[NbOptError]] = {kind.__name__: kind for kind in (ArtifactError, DataError, ExportError)}
 DEATH_SECONDS = 5.0
@@ -18,31 +17,30 @@ DEATH_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """Start `nbopt.measurement.worker` in a process of its own.
+    """Start `nbopt.measurement.worker` in a process of its own, which has held no artifact.
 
     Python's start and the runtime's imports take a second or more: a process may be started, and told which
-    runtime's packages it will need, while its artifact is still being made.
+    runtime's packages it will need, while its artifact is still being made; and where the system can, it is forked
+    from one that has imported them.
 
     Args:
         threads: Threads of one inference, the same for every numerical library in it.
         runtime: Word of the runtime whose packages it imports at once; "" imports none yet.
+        anew: Never fork. Code and libraries then lie elsewhere in each process, as luck has it, and several of them
+            tell what that luck does to their times.
+
+    Raises:
+        OptionError: There is no such runtime.
     """
 
-    def __init__(self, threads: int, runtime: str = "") -> None:
+    def __init__(self, threads: int, runtime: str = "", *, anew: bool = False) -> None:
         self.threads = threads
         self.what = runtime or "a worker"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._awaited = 0
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "nbopt.measurement.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=environment_of(threads),
-                start_new_session=True,  # Ctrl-C in a terminal goes to the whole session: the parent decides here
-                text=True,
-            )
+            forked = runtime and launch.FORKS and not anew
+            self._process = launch.fork(threads, self._log, runtime) if forked else launch.spawn(threads, self._log)
         except BaseException:
             self._log.close()
             raise
@@ -111,7 +109,7 @@ class WorkerProcess:
     def close(self) -> None:
         """End the process and whatever it started; twice is no harm."""
         try:
-            end(self._process)  # a framework's orderly exit takes a quarter of a second
+            launch.end(self._process)  # a framework's orderly exit takes a quarter of a second
         finally:
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:

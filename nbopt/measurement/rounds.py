@@ -303,7 +303,7 @@ def run_rounds(
     Args:
         sides: Name and side; the first is the baseline whose ratios decide on precision. A side may time
             calls in this process (`CallableSide`) or in another.
-        budget: "quick" (1.2 s), "full" (20 s at most), seconds, or a `Budget`.
+        budget: "quick" (1 s), "full" (20 s at most), seconds, or a `Budget`.
         rng: Generator or seed of the order.
         pids: Processes whose load is not foreign; None is this one alone.
         apart: Each side lives in a process of its own; see `Rounds`.

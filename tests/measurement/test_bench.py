@@ -115,8 +115,10 @@ def test_a_process_may_start_ahead_of_its_artifact(
 def test_a_runtime_that_is_none_is_told_when_the_artifact_is_loaded(
     onnx: tuple[Path, Manifest], workload: Workload
 ) -> None:
+    ahead = WorkerProcess(1)
+    ahead.send(do="prepare", runtime="tensorr")
     with pytest.raises(ExportError, match="tensorr"):
-        Bench(*onnx, threads=1, folder=workload.report_rows.folder, process=WorkerProcess(1, "tensorr"))
+        Bench(*onnx, threads=1, folder=workload.report_rows.folder, process=ahead)
 
 
 def test_no_training_framework_is_loaded_where_the_runtime_is_none(

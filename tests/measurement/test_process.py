@@ -43,6 +43,7 @@ def killed(_: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("ending", [no_python, interrupted, killed])
 def test_nothing_stays_open(ending: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    WorkerProcess(1, "onnxruntime").close()  # what workers are forked from stays, and the way to it
     before = psutil.Process().num_fds()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -52,3 +53,5 @@ def test_nothing_stays_open(ending: Callable[[pytest.MonkeyPatch], None], monkey
     assert [str(warning.message) for warning in told if warning.category is ResourceWarning] == []
     assert left == 0
     assert not any("nbopt.measurement.worker" in child.cmdline() for child in processes)
+    forked = [child for server in processes for child in server.children()]
+    assert psutil.wait_procs(forked, timeout=30)[1] == []

@@ -82,14 +82,14 @@ def test_the_order_follows_the_seed(clock: Clock) -> None:
 
 def test_quick_stops_early_where_the_interval_is_narrow(clock: Clock) -> None:
     rounds = run_rounds({"f": clock.side(1.0, noise=0.001), "g": clock.side(1.1, noise=0.001)}, "quick")
-    assert rounds.seconds < 1.1
+    assert rounds.seconds < 0.9
     assert rounds.ratio("f", "g").relative_width < 0.02
 
 
 def test_quick_asks_less_precision_of_a_ratio_that_leaves_no_question(clock: Clock) -> None:
     spent = {}
     for ratio in (1.1, 3.0):
-        sides = {"f": clock.side(1.0, noise=0.12, seed=3), "g": clock.side(ratio, noise=0.12, seed=4)}
+        sides = {"f": clock.side(1.0, noise=0.05, seed=3), "g": clock.side(ratio, noise=0.05, seed=4)}
         rounds = run_rounds(sides, "quick")
         spent[ratio] = rounds.paired_ratio("f", "g").relative_width, rounds.fraction
     (near, _), (far, fraction) = spent[1.1], spent[3.0]
@@ -99,7 +99,7 @@ def test_quick_asks_less_precision_of_a_ratio_that_leaves_no_question(clock: Clo
 
 
 def test_the_budget_is_kept(clock: Clock) -> None:
-    for budget, seconds in (("quick", 1.2), ("full", 20.0), (3.0, 3.0)):
+    for budget, seconds in (("quick", 1.0), ("full", 20.0), (3.0, 3.0)):
         sides = {"f": clock.side(1.0, noise=0.5), "g": clock.side(1.1, noise=0.5, seed=1)}
         rounds = run_rounds(sides, budget)  # type: ignore[arg-type]
         assert 0.8 * seconds < rounds.seconds < 1.1 * seconds
