@@ -36,7 +36,6 @@ nothing for so long gets it back."""
 FDS = 4
 """Of a new process: its input, its output, its errors, and the pipe that tells its number and its end."""
 
-
 POPULATE_READ = 22
 """`MADV_POPULATE_READ` of madvise(2), Linux 5.14."""
 
@@ -110,7 +109,10 @@ class ForkServer:
         while True:
             ready = self._selector.select(None if self._status else IDLE_SECONDS)
             if not ready and not self._status:
-                return
+                # From here on requests fail where they are made, which starts another server; one that came just
+                # before is read yet.
+                self._channel.shutdown(socket.SHUT_RD)
+                ready = self._selector.select(0)
             with contextlib.suppress(BlockingIOError):  # nothing was written: no child has ended
                 self._awake.recv(4096)
             self._reap()

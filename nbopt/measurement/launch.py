@@ -25,6 +25,9 @@ WORKER, SERVER = "nbopt.measurement.worker", "nbopt.measurement.forkserver"
 FORKS = sys.platform == "linux"
 """macOS's own libraries do not survive a fork, and Windows has none."""
 
+MOST_SERVERS = 6
+"""Prepared processes that are kept: there is one for each framework, number of threads and environment."""
+
 Key = tuple[int, str, tuple[str, ...], tuple[tuple[str, str], ...]]
 
 
@@ -68,6 +71,8 @@ def fork(threads: int, log: IO[bytes], runtime: str) -> Child:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it was idle for long, and has ended
                 return server.fork(log)
             _SERVERS.pop(key).close()
+        while len(_SERVERS) >= MOST_SERVERS:
+            _SERVERS.pop(next(iter(_SERVERS))).close()
         _SERVERS[key] = server = Server.start(packages, environment)
         return server.fork(log)
 

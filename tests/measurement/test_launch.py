@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from nbopt.artifacts import read_sidecar
 from nbopt.comparison import Comparison
 from nbopt.errors import ExportError
-from nbopt.measurement import launch
+from nbopt.measurement import forkserver, launch
 from nbopt.measurement.bench import Bench
 from nbopt.measurement.forkserver import fault_in, mapped_code, native_threads
 from nbopt.measurement.process import WorkerProcess
@@ -68,7 +69,8 @@ def test_a_fork_gives_what_a_process_gives_that_was_started_anew(
 def test_it_leads_a_session_of_its_own_and_reads_nothing_of_others() -> None:
     one, other = WorkerProcess(1, "torch"), WorkerProcess(1, "torch")
     try:
-        one.ask(do="prepare", runtime="torch"), other.ask(do="prepare", runtime="torch")
+        one.ask(do="prepare", runtime="torch")
+        other.ask(do="prepare", runtime="torch")
         assert one.pid != other.pid
         assert os.getsid(one.pid) == one.pid
         assert psutil.Process(one.pid).ppid() == psutil.Process(other.pid).ppid() != os.getpid()
@@ -151,6 +153,41 @@ def test_nothing_survives_whoever_asked(tmp_path: Path) -> None:
     while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < until:
         time.sleep(0.05)
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+
+
+@pytest.mark.usefixtures("no_servers")
+def test_one_that_waited_in_vain_ends_and_another_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> psutil.Process:
+        process = WorkerProcess(1, "onnxruntime")
+        try:
+            process.ask(do="prepare", runtime="onnxruntime")
+            return psutil.Process(psutil.Process(process.pid).ppid())
+        finally:
+            process.close()
+
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(forkserver, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: None)
+    forkserver.ForkServer(theirs, None).serve()  # nobody asks: it returns
+    with pytest.raises(BrokenPipeError):
+        ours.send(b"f")
+    ours.close()
+    theirs.close()
+    first = asked()
+    assert asked() == first
+    first.kill()
+    first.wait()
+    assert asked() != first
+
+
+@pytest.mark.usefixtures("no_servers")
+def test_of_ever_new_environments_few_servers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(launch.MOST_SERVERS + 3):
+        monkeypatch.setenv("NBOPT_TEST_OF_FORKS", str(number))
+        WorkerProcess(1, "onnxruntime").close()
+    servers = [each for each in psutil.Process().children() if "nbopt.measurement.forkserver" in each.cmdline()]
+    assert len(servers) == launch.MOST_SERVERS
 
 
 def test_code_in_memory_is_found_and_can_be_brought_in() -> None:
