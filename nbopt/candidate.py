@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from nbopt.errors import ExportError, NbOptError, TrainingError
 from nbopt.fitting import train
+from nbopt.frameworks import Framework
+from nbopt.frameworks._weights import digest_of
 from nbopt.recipe import Recipe
 from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
@@ -207,9 +210,19 @@ def _trained(
     if found is not None:
         # Other seeds repeat the training, not the search: what was searched for is one set of values.
         return *trained_as_found(draft, context, recipe.seed, found), None
-    name = f"{stage.workload.name}: {recipe.text()}, seed {recipe.seed}, {stage.digest[:8]}"
-    key = f"{stage.digest}: {recipe.text()}"
+    # Of a student or a teacher that the user made, the text has the class alone: another one is another search.
+    given = digest_of(stage.workload.framework, _models(stage.workload.framework, recipe))
+    name = f"{stage.workload.name}: {recipe.text()}, seed {recipe.seed}, {stage.digest[:8]}{given[:8]}"
+    key = f"{stage.digest}{given}: {recipe.text()}"
     return searched(draft, context, recipe.seed, name=name, key=key, storage=journal_file(stage.store.home))
+
+
+def _models(framework: Framework, recipe: Recipe) -> Iterator[Any]:
+    """Yield the framework's models among a recipe's options, those in lists too."""
+    for step in recipe.techniques:
+        for spec in fields(step):
+            value = getattr(step, spec.name)
+            yield from filter(framework.owns, value if isinstance(value, (list, tuple)) else [value])
 
 
 def _kept(stage: Stage, draft: Draft) -> tuple[Draft, str]:

@@ -14,6 +14,7 @@ from nbopt.batches import Batch, Inputs, all_finite, map_leaves, numeric_inputs,
 from nbopt.data import Split, kept_randomness
 from nbopt.errors import DataError, ModelError, NbOptError, NbOptWarning
 from nbopt.frameworks import Framework, Signature, framework_of
+from nbopt.frameworks._weights import add_weights
 from nbopt.frozen import Frozen, freeze, opened
 from nbopt.misfits import misfit
 from nbopt.outputs import infer_output
@@ -192,9 +193,7 @@ class Workload:
         Read anew on each call: a user who trains the bound model on has another model.
         """
         digest = hashlib.sha256(self.report_rows.digest.encode())
-        for name, value in self.framework.weights(self.model):
-            digest.update(f"{name}{value.shape}{value.dtype}".encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
+        add_weights(digest, self.framework, self.model)
         digest.update(self.metric_name.encode())
         code = getattr(self.metric, "__code__", None)
         if code is not None:

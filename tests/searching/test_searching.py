@@ -11,13 +11,19 @@ import numpy as np
 import optuna
 import pytest
 
+from nbopt.candidate import make_candidate
 from nbopt.errors import DataError, TrainingError
 from nbopt.measurement.metrics import metric_of
+from nbopt.recipe import Recipe
+from nbopt.runs import RunStore
 from nbopt.searching import Found, searched, trained_as_found, untouched
 from nbopt.searching.finalists import Finalist, winner_of
 from nbopt.space import Dimension, Search
-from nbopt.studies.opening import storage_of
+from nbopt.stage import Stage
+from nbopt.studies.opening import KEY, journal_file, storage_of
 from nbopt.technique import Context, Draft
+from nbopt.techniques.distill import Distill
+from nbopt.techniques.tune import Tune
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits
@@ -141,6 +147,18 @@ def test_the_study_is_an_ordinary_one_and_an_unfinished_one_goes_on(
     assert again.table["study"] == "a search"
     _, _, third = search(work, tmp_path, draft_of(work).with_(space=(RATE,)))
     assert third.table["study"] == "a search #2"
+
+
+def test_another_student_of_the_same_class_is_another_search(work: Workload, tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    for student in (mlp(hidden=8), mlp(hidden=12)):
+        recipe = Recipe.of(Distill(student=student, epochs=1), Tune(trials=2, finalists=1, repeats=1))
+        with Stage(work, store) as stage:
+            make_candidate(stage, recipe)
+    storage = storage_of(journal_file(tmp_path))
+    studies = [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
+    assert len({study.user_attrs[KEY] for study in studies}) == len(studies) == 2
+    assert not any("#" in study.study_name for study in studies)
 
 
 def test_an_interrupt_before_anything_was_trained_is_an_interrupt(work: Workload, tmp_path: Path) -> None:
