@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from torch import nn
@@ -32,6 +31,7 @@ from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload
 from tests import models
 from tests.conftest import ROOT, Digits
+from tests.processes import workers
 from tests.test_runs import Filled
 
 RNG = np.random.default_rng(0)
@@ -59,8 +59,7 @@ def _nothing_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     yield
-    workers = [child for child in psutil.Process().children() if "nbopt.measurement.worker" in child.cmdline()]
-    assert workers == []
+    assert workers() == []
     # The rows of a workload that still lives may stay, and so may torch's own cache and the lock's file.
     allowed = ("nbopt-split-", "nbopt-measuring.lock", "torchinductor_")
     assert [path.name for path in scratch.iterdir() if not path.name.startswith(allowed)] == []

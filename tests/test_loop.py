@@ -30,6 +30,7 @@ from nbopt.training import Progress
 from nbopt.workload import Workload
 from tests import models
 from tests.conftest import Digits, Measured
+from tests.processes import ANEW, PREPARED, workers
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -214,7 +215,7 @@ def test_an_interrupt_keeps_what_is_done_and_still_stops(
     assert [run.name for run in rows][-1] == "quantize/onnxruntime"
     assert rows["quantize/onnxruntime"].predict(digits.x[:3]).shape == (3, 10)
     assert {run.id for run in rows} <= {run.id for run in store.runs()}
-    assert children() == []
+    assert workers() == []
 
 
 def test_an_interrupt_in_training_leaves_the_users_model_as_it_was(
@@ -226,17 +227,13 @@ def test_an_interrupt_in_training_leaves_the_users_model_as_it_was(
         assert workload.model(torch.from_numpy(digits.x)).numpy().tobytes() == measured.before["outputs"]
 
 
-def children() -> list[psutil.Process]:
-    """Return the processes of measuring that this process started and that still run."""
-    return [child for child in psutil.Process().children() if "nbopt.measurement.worker" in child.cmdline()]
-
-
 def workers_of(home: Path) -> list[psutil.Process]:
-    """Return the processes of measuring that belong to a store, whoever started them."""
+    """Return the processes of measuring that belong to a store, whoever started them, and what they are forked from."""
     found = []
     for process in psutil.process_iter():
         try:
-            if "nbopt.measurement.worker" in process.cmdline() and process.environ().get("NBOPT_HOME") == str(home):
+            ours = {ANEW, PREPARED} & set(process.cmdline())
+            if ours and process.environ().get("NBOPT_HOME") == str(home):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -22,6 +22,7 @@ from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.teaching import Teacher
 from nbopt.training import Progress, TrainingPlan
 from tests import models
+from tests.processes import command_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(403, 6)).astype(np.float32)
@@ -49,7 +50,7 @@ def fitting(data: Any = (X, Y), kind: Any = "logits", **more: Any) -> Fitting:
 
 
 def members() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if "_torch_member" in " ".join(each.cmdline())]
+    return [each for each in psutil.Process().children() if "_torch_member" in " ".join(command_of(each))]
 
 
 @pytest.fixture(autouse=True)

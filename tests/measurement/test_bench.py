@@ -22,6 +22,7 @@ from nbopt.measurement.worker import Repeated, resident_bytes
 from nbopt.runs import Run
 from nbopt.runtimes import Manifest
 from nbopt.workload import Workload
+from tests.processes import workers
 
 Open = Callable[..., Bench]
 
@@ -189,7 +190,7 @@ def test_what_the_process_can_not_load_comes_back_as_a_message_and_leaves_no_pro
     with pytest.raises(kind, match=message):
         open_bench(path, onnx[1])
     deadline = time.monotonic() + 10
-    while any("nbopt.measurement.worker" in child.cmdline() for child in psutil.Process().children()):
+    while workers():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -24,6 +24,7 @@ from nbopt.measurement.forkserver import fault_in, mapped_code, native_threads
 from nbopt.measurement.process import WorkerProcess
 from nbopt.runtimes import Manifest, all_runtimes
 from nbopt.workload import Workload
+from tests.processes import PREPARED, command_of
 
 pytestmark = pytest.mark.skipif(not launch.FORKS, reason="this system has no safe fork")
 FRAMEWORKS = sorted({name for name, each in all_runtimes().items() if each.needs_framework})
@@ -89,7 +90,7 @@ def test_importing_a_framework_starts_no_thread(runtime: str) -> None:
     process = WorkerProcess(1, runtime)
     try:
         process.ask(do="prepare", runtime=runtime)
-        assert "nbopt.measurement.forkserver" in psutil.Process(process.pid).cmdline()
+        assert PREPARED in command_of(psutil.Process(process.pid))
     finally:
         process.close()
 
@@ -186,7 +187,7 @@ def test_of_ever_new_environments_few_servers_stay(monkeypatch: pytest.MonkeyPat
     for number in range(launch.MOST_SERVERS + 3):
         monkeypatch.setenv("NBOPT_TEST_OF_FORKS", str(number))
         WorkerProcess(1, "onnxruntime").close()
-    servers = [each for each in psutil.Process().children() if "nbopt.measurement.forkserver" in each.cmdline()]
+    servers = [each for each in psutil.Process().children() if PREPARED in command_of(each)]
     assert len(servers) == launch.MOST_SERVERS
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from nbopt.measurement.process import WorkerProcess
+from tests.processes import ANEW, command_of, workers
 
 
 class InterruptedAtStart(WorkerProcess):
@@ -52,6 +53,5 @@ def test_nothing_stays_open(ending: Callable[[pytest.MonkeyPatch], None], monkey
         gc.collect()
     assert [str(warning.message) for warning in told if warning.category is ResourceWarning] == []
     assert left == 0
-    assert not any("nbopt.measurement.worker" in child.cmdline() for child in processes)
-    forked = [child for server in processes for child in server.children()]
-    assert psutil.wait_procs(forked, timeout=30)[1] == []
+    assert not any(ANEW in command_of(child) for child in processes)
+    assert psutil.wait_procs(workers(), timeout=30)[1] == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import numpy as np
@@ -45,7 +47,9 @@ class Shrink(Technique):
 
 @pytest.fixture(autouse=True)
 def _shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(all_techniques(), "shrink", Shrink)
+    found = all_techniques()
+    monkeypatch.setattr(found, "_names", (*found, "shrink"))
+    monkeypatch.setitem(sys.modules, "nbopt.techniques.shrink", SimpleNamespace(Shrink=Shrink))
 
 
 def one(text: str, names: Any = None) -> Any:
