@@ -105,8 +105,9 @@ class ForkServer:
         signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Fork on request and tell how children ended, until the parent closes its end or is silent for long."""
-        while True:
+        """Fork on request until the parent closes its end or is silent for long; tell of every child how it ended."""
+        asking = True
+        while asking or self._status:
             ready = self._selector.select(None if self._status else IDLE_SECONDS)
             if not ready and not self._status:
                 # From here on requests fail where they are made, which starts another server; one that came just
@@ -118,9 +119,11 @@ class ForkServer:
             self._reap()
             if any(key.fileobj is self._channel for key, _ in ready):
                 asked, fds, *_ = socket.recv_fds(self._channel, 1, FDS)
-                if not asked:
-                    return
-                self._fork(fds)
+                if asked:
+                    self._fork(fds)
+                else:
+                    asking = False
+                    self._selector.unregister(self._channel)
 
     def _reap(self) -> None:
         for pid in list(self._status):

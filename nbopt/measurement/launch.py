@@ -28,7 +28,7 @@ FORKS = sys.platform == "linux"
 MOST_SERVERS = 6
 """Prepared processes that are kept: there is one for each framework, number of threads and environment."""
 
-Key = tuple[int, str, tuple[str, ...], tuple[tuple[str, str], ...]]
+Key = tuple[int, int, tuple[str, ...], str, tuple[tuple[str, str], ...]]
 
 
 def spawn(threads: int, log: IO[bytes]) -> Child:
@@ -64,15 +64,21 @@ def fork(threads: int, log: IO[bytes], runtime: str) -> Child:
     packages = tuple(chosen.packages) if chosen.needs_framework else ()
     environment = environment_of(threads)
     # What is set in the environment, and where relative paths begin, is as a process started now would find it.
-    key = (os.getpid(), str(Path.cwd()), packages, tuple(sorted(environment.items())))
+    key = (os.getpid(), threads, packages, str(Path.cwd()), tuple(sorted(environment.items())))
     with _LOCK:
         server = _SERVERS.get(key)
         if server is not None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it was idle for long, and has ended
                 return server.fork(log)
-            _SERVERS.pop(key).close()
+            _SERVERS.pop(key).retire()
+        # Imports change the environment (torch's compiler sets its cache, ONNX Runtime's tools add a path): what was
+        # before does not come back.
+        stale = [other for other in _SERVERS if other[:3] == key[:3]]
+        for other in stale:
+            _SERVERS.pop(other).retire()
         while len(_SERVERS) >= MOST_SERVERS:
-            _SERVERS.pop(next(iter(_SERVERS))).close()
+            _SERVERS.pop(next(iter(_SERVERS))).retire()
+        _RETIRED[:] = [process for process in _RETIRED if process.poll() is None]
         _SERVERS[key] = server = Server.start(packages, environment)
         return server.fork(log)
 
@@ -233,14 +239,15 @@ class Server:
             undo.pop_all()
         return Forked(written, read, status)
 
-    def close(self) -> None:
-        """End it; what it has forked lives on."""
+    def retire(self) -> None:
+        """Ask it for nothing any more: it ends when what it has forked has."""
         self.channel.close()
-        children.end(self.process)
+        _RETIRED.append(self.process)
 
 
 _LOCK = threading.Lock()
 _SERVERS: dict[Key, Server] = {}
+_RETIRED: list[subprocess.Popen[bytes]] = []
 
 
 @atexit.register
@@ -249,4 +256,6 @@ def close_all() -> None:
     while _SERVERS:
         (owner, *_), server = _SERVERS.popitem()
         if owner == os.getpid():  # a process that the user forked has this table too
-            server.close()
+            server.retire()
+    while _RETIRED:
+        children.end(_RETIRED.pop())
