@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -27,7 +28,8 @@ def test_the_mlp_steps_faster_and_what_must_be_refused_is(tmp_path: Path, monkey
     (printed,) = [c.outputs[0].text for c in cells if "outputs" in c and c.source.startswith("ratios = ")]
     if not has_bfloat16():
         return
-    assert "tiny: mixed precision refused: bfloat16 is" in refused
+    # With its figures, whether the steps were slower or, beside other load, could not be judged.
+    assert re.search(r"tiny: mixed precision refused: .*bfloat16 .*float32.* ms", refused)
     (row,) = [
         dict(zip(printed.splitlines()[0].split(), line.split(), strict=True)) for line in printed.splitlines()[1:]
     ]
