@@ -2,9 +2,10 @@
 
 Importing PyTorch takes 1.5 s of a processor and TensorFlow 5 s, as long as measuring a small model, and would be paid
 for each artifact. A child that is forked before anything was loaded differs from a process that did its own imports in
-what it did not have to wait for, and in its first inference, which copies memory that both had: with PyTorch 3.3 ms were
-found instead of 3.0. Outputs and peak memory are the same. The idea and the way to do it are those of `multiprocessing.forkserver` (Python's
-documentation), which can't be used itself: its children import the `__main__` of whoever asks, a user's script.
+what it did not have to wait for, and in its first inference, which copies memory that both had: with PyTorch it was
+found to take 3.3 ms instead of 3.0. Outputs and peak memory are the same. The idea and the way to do it are those of
+`multiprocessing.forkserver` (Python's documentation), which can't be used itself: its children import the `__main__`
+of whoever asks, a user's script.
 Runtimes without a framework are imported by each child itself: that takes a tenth of a second, and ONNX Runtime and
 OpenVINO start a thread when they are imported, which a fork would not have.
 

@@ -29,7 +29,8 @@ def test_the_mlp_steps_faster_and_what_must_be_refused_is(tmp_path: Path, monkey
     if not has_bfloat16():
         return
     # With its figures, whether the steps were slower or, beside other load, could not be judged.
-    assert re.search(r"tiny: mixed precision refused: (bfloat16 is|inconclusive, machine busy: bfloat16 against) ", refused)
+    told = r"tiny: mixed precision refused: (bfloat16 is|inconclusive, machine busy: bfloat16 against) "
+    assert re.search(told, refused)
     (row,) = [
         dict(zip(printed.splitlines()[0].split(), line.split(), strict=True)) for line in printed.splitlines()[1:]
     ]
