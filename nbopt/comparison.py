@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nbopt.bounds import least_speedup, loss_bound, most_speedup, within
 from nbopt.conditions import differing_words
 from nbopt.errors import ArtifactError, NbOptError, NbOptWarning, OptionError, disk_error, nearest
 from nbopt.measurement.verdicts import SIZE_TOLERANCE
@@ -34,28 +35,8 @@ AXES: dict[str, Callable[[Run], float | None]] = {
     "memory": lambda run: run.peak_memory_bytes,
     "cpu": lambda run: run.cpu_ms,
 }
-DEFAULT_DROP = 0.01
-"""Loss of quality that "same" may hide where the user sets no --max-drop: one point, or 1% of an unbounded metric."""
-
 FORMAT = "nbopt.comparison"
 FORMAT_VERSION = 1
-
-
-def allowed_drop(run: Run, max_drop: float) -> float:
-    """Return `max_drop` in the metric's units: as it is for metrics in [0, 1], else a share of the baseline's."""
-    if run.bounded or run.quality is None:
-        return max_drop
-    return max_drop * abs(run.quality - (run.quality_delta or 0.0))
-
-
-def loss_bound(run: Run) -> float | None:
-    """Return the largest loss of quality that the interval allows, 0 or more; None where it was not measured."""
-    if run.is_baseline and run.quality_delta is None:
-        return 0.0
-    bound = run.quality_delta_low if run.greater_is_better else run.quality_delta_high
-    if bound is None:
-        return None
-    return max(0.0, -bound if run.greater_is_better else bound)
 
 
 @dataclass(frozen=True)
@@ -92,8 +73,8 @@ class Limits:
             bound = loss_bound(run)
             lost = "not measured" if bound is None else f"may have lost {bound:.4g}"
             reasons.append(f"{run.metric} {lost}")
-        if self.min_speedup is not None and (run.speedup_low or run.speedup or 0.0) < self.min_speedup:
-            reasons.append(f"speedup {run.speedup_low or run.speedup or 0.0:.3g} at the bound")
+        if self.min_speedup is not None and least_speedup(run) < self.min_speedup:
+            reasons.append(f"speedup {least_speedup(run):.3g} at the bound")
         amounts = (
             (self.max_size, run.size_bytes, "bytes"),
             (self.max_latency, run.latency_ms, "ms"),
@@ -265,8 +246,8 @@ class Comparison:
         best, _ = min(scored, key=lambda pair: pair[1])
         if minimize == "latency" and best.speedup_low is not None:
             # By the surest speedup, not the largest: one that a busy machine left open would tie with all others.
-            floor = max(run.speedup_low or run.speedup or 0.0 for run, _ in scored)
-            ties = [run for run, _ in scored if (run.speedup_high or run.speedup or 0.0) >= floor]
+            floor = max(least_speedup(run) for run, _ in scored)
+            ties = [run for run, _ in scored if most_speedup(run) >= floor]
             smallest = min(run.size_bytes or 0 for run in ties)
             small = [run for run in ties if (run.size_bytes or 0) <= smallest * (1 + SIZE_TOLERANCE)]
             best = min(small, key=lambda run: (not run.is_baseline, run.latency_ms or 0.0))
@@ -361,12 +342,6 @@ class Comparison:
 
     def __repr__(self) -> str:
         return str(self._repr_mimebundle_()["text/plain"])
-
-
-def within(run: Run, max_drop: float) -> bool:
-    """Tell whether a run's outputs can be trusted, and its loss is within `max_drop` at the interval's bound."""
-    bound = None if run.collapsed else loss_bound(run)
-    return bound is not None and bound <= allowed_drop(run, max_drop) + 1e-12
 
 
 def without_repeats(runs: Iterable[Run]) -> list[Run]:

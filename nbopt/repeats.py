@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from statistics import fmean, median, stdev
 from typing import Any
 
-from nbopt.comparison import DEFAULT_DROP, allowed_drop
+from nbopt.bounds import DEFAULT_DROP, allowed_drop
 from nbopt.measurement import verdicts
 from nbopt.measurement.distributions import t_quantile
 from nbopt.measurement.intervals import Interval
@@ -98,14 +98,12 @@ def _mean(runs: Sequence[Run], name: str, *, geometric: bool = False, unit: str 
     values = [value for value, _, _ in triples if value is not None and (value > 0 or not geometric)]
     if len(values) < len(runs):
         return None
-    bounded = [
-        (into(v), into(low), into(high))
-        for v, low, high in triples
-        if low is not None and high is not None and (low > 0 or not geometric)
-    ]
+    # A bound that one seed lacks, since its machine was too busy to tell, all of them lack.
+    known = [(into(v), low, high) for v, low, high in triples if low is not None or high is not None]
+    lows = [v - into(low) if low is not None and (low > 0 or not geometric) else math.inf for v, low, _ in known]
+    highs = [into(high) - v if high is not None else math.inf for v, _, high in known]
     middle = fmean(map(into, values))
-    below = fmean([v - low for v, low, _ in bounded]) if bounded else 0.0
-    above = fmean([high - v for v, _, high in bounded]) if bounded else 0.0
+    below, above = (fmean(reaches) if reaches else 0.0 for reaches in (lows, highs))
     reach = 0.0
     if len(values) > 1:
         reach = t_quantile(0.975, len(values) - 1) * stdev(map(into, values)) / math.sqrt(len(values))
@@ -133,9 +131,8 @@ def _judged(
         if words:
             found[axis] = max(set(words), key=words.count)
     if speedup is not None:
-        worst = max(run.contention or 1.0 for run in runs)
         busy = any(run.verdicts.get("latency") == "busy" for run in runs)
-        word = verdict_of_ratio(speedup, contention=worst if busy else 1.0)
+        word = verdict_of_ratio(speedup)
         found["latency"] = "busy" if word == "inconclusive" and busy else word
         own = [run.verdicts["technique"] for run in runs if "technique" in run.verdicts]
         if own:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from nbopt.artifacts import size_of
-from nbopt.comparison import DEFAULT_DROP, allowed_drop
+from nbopt.bounds import DEFAULT_DROP, allowed_drop
 from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement.bench import Bench

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from nbopt.comparison import COLUMNS, Comparison, within
+from nbopt.bounds import within
+from nbopt.comparison import COLUMNS, Comparison
 from nbopt.errors import DataError, GateFailed, Interrupted, ModelError, NbOptWarning, OptionError
 from nbopt.loop import optimize
 from nbopt.measurement.metrics import metric_of

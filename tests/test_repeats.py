@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_speed_that_depends_on_the_seed_is_not_called_faster() -> None:
     assert row.verdicts["latency"] == "inconclusive"
     assert row.speedup_low < 1 < row.speedup_high
     assert row.speedup_runtime * row.speedup_technique == pytest.approx(row.speedup)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_bound_that_one_seed_lacks_is_open_for_all(stored: bool) -> None:
+    runs = [repeat(0, 0.9), repeat(1, 0.9, 70.0), repeat(2, 0.9)]
+    runs[1] = dataclasses.replace(runs[1], speedup_low=0.0, speedup_high=None if stored else math.inf)
+    row = over_seeds(runs)
+    assert (row.speedup_low, row.speedup_high) == (0, math.inf)
+    assert row.verdicts["latency"] == "inconclusive"
 
 
 def test_a_seed_that_failed_or_collapsed_is_left_out_and_named() -> None:

@@ -38,6 +38,12 @@ export function lossBound(row: Row): number | null {
   return before > 0 ? lost / before : null;
 }
 
+/** Tell whether nothing bounds a row's speedup on one side, as nbopt's `open_speedup` does. */
+export function openSpeedup(row: Row): boolean {
+  const { speedup_low: low, speedup_high: high } = row.numbers;
+  return low !== undefined && (low <= 0 || high === undefined);
+}
+
 /** Return how a row breaks the limits, in words; nothing where it keeps within them. */
 export function broken(row: Row, limits: Limits): string[] {
   if (row.failed) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { broken, bytesText, dropText, lossBound, matches, NO_LIMITS, sorted, steps } from '../src/rows';
+import { broken, bytesText, dropText, lossBound, matches, NO_LIMITS, openSpeedup, sorted, steps } from '../src/rows';
 import { names, row, workload } from './shared';
 
 const ROWS = workload().rows;
@@ -9,6 +9,16 @@ test('the loss that counts is the interval’s bound, not the estimate', () => {
   assert.equal(lossBound(row('distill/onnxruntime')), 0.0127);
   assert.equal(lossBound(row('baseline/torch')), 0);
   assert.equal(lossBound(row('quantize/litert#2')), null);
+});
+
+test('a speedup that a busy machine left open on one side is none to draw', () => {
+  const int8 = row('quantize/openvino');
+  const { speedup_high: high, ...numbers } = int8.numbers;
+  assert.ok(high);
+  assert.equal(openSpeedup(int8), false);
+  assert.equal(openSpeedup({ ...int8, numbers }), true);
+  assert.equal(openSpeedup({ ...int8, numbers: { ...int8.numbers, speedup_low: 0 } }), true);
+  assert.equal(openSpeedup(row('baseline/torch')), false);
 });
 
 test('a metric without bounds, smaller is better: the loss is a share of the baseline’s value', () => {

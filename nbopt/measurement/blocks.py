@@ -34,7 +34,9 @@ class Block:
             system does not tell.
         distortion: How many times longer the median call took, >= 1: waiting comes in slices of some
             milliseconds, so that of short calls it hits few, and their median stays true. None: as contention.
-        parallel: Threads that worked at once: CPU time over that of the busiest thread; None where not known.
+        parallel: Threads that worked at once, or would have: the time that all ran or waited for a processor over that
+            of the busiest one; None where not known. A thread that is kept waiting counts, since another may spin
+            until it comes.
         instance: Which of several instances of the side's artifact was called, counted in its process.
         process: Which of several processes of the side that was.
     """
@@ -109,5 +111,4 @@ class CallableSide:
         if distortion is not None and load.alone_ns:
             # Sleep is no distortion, and waiting that hit no more than some outliers is none either.
             distortion = max(1.0, min(distortion, self._call_ns * calls / load.alone_ns))
-        parallel = load.run_ns / load.alone_ns if load.run_ns and load.alone_ns else None
-        return Block(wall, float(cpu), calls, load.contention, distortion, parallel)
+        return Block(wall, float(cpu), calls, load.contention, distortion, load.parallel)

@@ -51,6 +51,13 @@ class Load:
         waiting = self.wait_ns / (self.run_ns + self.wait_ns)
         return 1.0 / max(1.0 - busy * waiting, 1e-6)
 
+    @property
+    def parallel(self) -> float | None:
+        """Return how many threads ran or wanted to at once, over the busiest one's time; None where not known."""
+        if not self.run_ns or self.wait_ns is None or not self.busiest_ns:
+            return None
+        return (self.run_ns + self.wait_ns) / self.busiest_ns
+
 
 class ContentionSampler:
     """Watch processes while something is measured.

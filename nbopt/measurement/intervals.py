@@ -75,10 +75,12 @@ def decimals(value: float, half_width: float, *, digits: int = 3) -> int:
 
     Args:
         value: The estimate.
-        half_width: Half the width of its interval, >= 0.
+        half_width: Half the width of its interval, >= 0; infinite leaves the first digit.
         digits: Significant digits kept where the half width is 0.
     """
-    if half_width > 0 and math.isfinite(half_width):
+    if math.isinf(half_width):
+        digits = 1
+    elif half_width > 0:
         # 1e-9: a half width of 0.1 that arithmetic left at 0.0999... has one decimal.
         return -math.floor(math.log10(half_width) + 1e-9)
     if value == 0 or not math.isfinite(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -69,7 +70,7 @@ class Timing:
         if self.verdict == "better":
             return f"{g} is {_times(self.interval)} faster than {f} ({tail})"
         if self.verdict == "worse":
-            inverse = Interval(1 / self.ratio, 1 / self.high, 1 / self.low, self.level)
+            inverse = Interval(1 / self.ratio, 1 / self.high, 1 / self.low if self.low else math.inf, self.level)
             return f"{g} is {_times(inverse)} slower than {f} ({tail})"
         if self.verdict == "same":
             return f"{g} is as fast as {f}: ratio {self.interval.text()} ({tail})"

@@ -23,6 +23,7 @@ from nbopt.measurement.statistics import (
     QUIET,
     Interval,
     RatioVerdict,
+    doubted,
     median_interval,
     median_ratio,
     verdict_of_ratio,
@@ -40,6 +41,9 @@ TANGLED = 1.25
 """Contention beyond which the times of such a side say nothing. What waits for a thread that has lost its processor
 waits for slices of milliseconds, and spinning counts as running: beside one busy process, on two processors, a model
 of 0.5 ms took 40 to 100 ms at a contention of 2."""
+HOPELESSLY_TANGLED = 1.4
+"""The same over all rounds, quiet or not: the kernel counts a wait when it is over, so that a block within which a
+thread was waited for may look quiet, and the next one pays."""
 RESOLUTION_NS = 500.0
 """Half a microsecond a call is the interpreter's, not the model's: two processes with one file of ten microseconds
 differed by that much through where their objects lie."""
@@ -51,6 +55,7 @@ FAR = 1.25
 _STEADY = 0.05  # windows whose medians differ by less than this are steady
 _WINDOWS = 10  # windows that the warm-up's time is divided into
 _FEWEST_QUIET = 10
+_AT_WORK = 0.9  # a thread that never gets a processor leaves a block with one at work: the fullest blocks tell
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,12 @@ class Rounds:
         return max(self.contention(), self.doubt()) > QUIET
 
     def ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
-        """Return how many times faster `variant` is than `baseline`, in wall time."""
-        return self._spread(self.paired_ratio(baseline, variant, level=level), baseline, variant)
+        """Return how many times faster `variant` is than `baseline`, in wall time.
+
+        The interval holds what differs between processes, and what other load may have added (`doubted`).
+        """
+        spread = self._spread(self.paired_ratio(baseline, variant, level=level), baseline, variant)
+        return doubted(spread, self.doubt(baseline), self.doubt(variant))
 
     def paired_ratio(self, baseline: str, variant: str, *, level: float = 0.95) -> Interval:
         """Return the same ratio of just these processes, in which more rounds make the interval narrower."""
@@ -202,8 +211,6 @@ class Rounds:
         near = max(equivalence, self._resolution(baseline, variant))
         return verdict_of_ratio(
             self.ratio(baseline, variant, level=level),
-            contention=self.doubt(baseline),
-            variant_contention=self.doubt(variant),
             equivalence=near,
             narrow=max(NARROW, 1.5 * near),
         )
@@ -253,12 +260,13 @@ class Rounds:
 
     def _tangled(self, name: str) -> bool:
         """Tell whether other load hit a side whose threads wait for each other."""
-        kept = self.kept()
-        blocks = [block for block, keep in zip(self.blocks[name], kept, strict=True) if keep]
-        threads = [block.parallel for block in blocks if block.parallel is not None]
-        if not threads or float(np.median(threads)) < PARALLEL:
+        threads = [block.parallel for block in self.blocks[name] if block.parallel is not None]
+        if not threads or float(np.quantile(threads, _AT_WORK)) < PARALLEL:
             return False
-        return self._mean(name, self._contentions(name), kept) > TANGLED
+        contentions = self._contentions(name)
+        return (
+            self._mean(name, contentions, self.kept()) > TANGLED or self._mean(name, contentions) > HOPELESSLY_TANGLED
+        )
 
     def _contentions(self, name: str) -> NDArray[np.float64]:
         blocks = self.blocks[name]

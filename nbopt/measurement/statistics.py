@@ -6,6 +6,7 @@ public from here too.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -33,6 +34,7 @@ __all__ = [
     "RatioVerdict",
     "decimals",
     "difference_of",
+    "doubted",
     "mcnemar_exact",
     "median_interval",
     "median_ratio",
@@ -210,13 +212,10 @@ def verdict_of_ratio(
 ) -> RatioVerdict:
     """Return what a ratio baseline / variant of times (or sizes, or memory) says of the variant.
 
-    Contention up to 1.1 is a quiet machine. Above that the interval is first widened by it, since waiting may have
-    hit one side alone. Waiting only ever lengthens: that of the baseline makes a ratio too large, so that the lower
-    bound falls by it, and that of the variant makes it too small. Above 3 a side's bound says nothing.
-
     Args:
         interval: From `median_ratio`; above 1 the variant is faster.
-        contention: How much longer the baseline's threads took than they ran, >= 1.
+        contention: How much longer the baseline's threads took than they ran, >= 1, where the interval does not hold
+            that yet: see `doubted`.
         variant_contention: The same of the variant; None: as the baseline's.
         equivalence: Relative difference that means nothing, default 2%.
         narrow: How far the interval of "same" may reach from 1, default 5%.
@@ -225,16 +224,28 @@ def verdict_of_ratio(
         better or worse: the whole interval lies beyond the equivalence. same: the estimate lies within it and
         the interval is narrow. Else inconclusive.
     """
-    if not (math.isfinite(interval.high) and interval.low > 0):
-        return "inconclusive"
-    low = interval.low / _doubt(contention)
-    high = interval.high * _doubt(contention if variant_contention is None else variant_contention)
-    if low > 1 + equivalence:
+    held = doubted(interval, contention, contention if variant_contention is None else variant_contention)
+    if held.low > 1 + equivalence:
         return "better"
-    if high < 1 / (1 + equivalence):
+    if held.high < 1 / (1 + equivalence):
         return "worse"
-    near = 1 / (1 + equivalence) <= interval.value <= 1 + equivalence
-    return "same" if near and low >= 1 / (1 + narrow) and high <= 1 + narrow else "inconclusive"
+    near = 1 / (1 + equivalence) <= held.value <= 1 + equivalence
+    return "same" if near and held.low >= 1 / (1 + narrow) and held.high <= 1 + narrow else "inconclusive"
+
+
+def doubted(interval: Interval, baseline: float = 1.0, variant: float = 1.0) -> Interval:
+    """Return the interval of a ratio baseline / variant of times with what other load may have done in it.
+
+    Contention up to 1.1 is a quiet machine. Above that the interval is widened by it, since waiting may have hit one
+    side alone. Waiting only ever lengthens: that of the baseline makes a ratio too large, so that the lower bound
+    falls by it, and that of the variant makes it too small. Above 3 a side's bound says nothing: it is 0, or infinity.
+
+    Args:
+        interval: From `median_ratio`.
+        baseline: How much longer the baseline's threads took than they ran, >= 1.
+        variant: The same of the variant.
+    """
+    return dataclasses.replace(interval, low=interval.low / _doubt(baseline), high=interval.high * _doubt(variant))
 
 
 def _doubt(contention: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nbopt.bounds import open_speedup
 from nbopt.measurement.statistics import decimals
 from nbopt.runs import Run
 
@@ -79,7 +80,7 @@ def figure(
     Args:
         value: The estimate; None gives "-".
         low: Lower bound of the interval.
-        high: Upper bound of the interval.
+        high: Upper bound of the interval; where just one bound is known the other side is open.
         scale: Factor on all three.
         sign: Write a plus before what is above zero.
         digits: Significant digits where no interval is known.
@@ -92,17 +93,16 @@ def figure(
         return NOTHING
     estimate *= scale
     lower, upper = finite(low), finite(high)
-    if lower is None or upper is None:
+    if lower is None and upper is None:
         return Figure(write(estimate, decimals(estimate, 0, digits=digits), sign=sign))
-    lower, upper = lower * scale, upper * scale
-    places = max(decimals(estimate, (upper - lower) / 2, digits=max(3, digits)), finest)
+    reach = math.inf if lower is None or upper is None else (upper - lower) * scale / 2
+    places = max(decimals(estimate, reach, digits=max(3, digits)), finest)
     if visible and estimate:
         places = max(places, -math.floor(math.log10(abs(estimate))))
     places = min(places, most)
-    return Figure(
-        write(estimate, places, sign=sign),
-        f"[{write(lower, places, sign=sign)}, {write(upper, places, sign=sign)}]",
-    )
+    below = "-∞" if lower is None else write(lower * scale, places, sign=sign)
+    above = "∞" if upper is None else write(upper * scale, places, sign=sign)
+    return Figure(write(estimate, places, sign=sign), f"[{below}, {above}]")
 
 
 def quality(run: Run) -> Figure:
@@ -171,14 +171,16 @@ def slowdown(run: Run) -> Figure:
     value, low, high = (finite(x) for x in (run.speedup, run.speedup_low, run.speedup_high))
     if not value:
         return NOTHING
-    return figure(1 / value, 1 / high if high else None, 1 / low if low else None, visible=True)
+    if run.speedup_low is None:
+        return figure(1 / value)
+    return figure(1 / value, 0.0 if high is None else 1 / high, 1 / low if low else math.inf, visible=True)
 
 
 def share_of_speedup(run: Run, factor: float | None) -> str:
     """Return one of the two factors of a speedup, with no more digits than the speedup itself has."""
     value, low, high = (finite(x) for x in (run.speedup, run.speedup_low, run.speedup_high))
     part = finite(factor)
-    if part is None:
+    if part is None or open_speedup(run):
         return NOTHING.value
     if not value or low is None or high is None:
         return figure(part).value

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 
+from nbopt.bounds import open_speedup
 from nbopt.render import figures
 from nbopt.render.figures import finite
 from nbopt.render.view import LOST, Tone, View
@@ -95,9 +96,12 @@ def whisker(view: View, run: Run, axis: Axis, tone: Tone) -> str:
 
 
 def bar(view: View, run: Run, axis: Axis) -> str:
-    """Return a run's speedup as a bar from 1, what the runtime gave lighter than what the technique gave."""
+    """Return a run's speedup as a bar from 1, what the runtime gave lighter than what the technique gave.
+
+    A speedup that nothing bounds on one side has none: it would be seen as one.
+    """
     whole, runtime, own = (finite(v) for v in (run.speedup, run.speedup_runtime, run.speedup_technique))
-    if whole is None or whole <= 0:
+    if whole is None or whole <= 0 or open_speedup(run):
         return ""
     start, end = axis.at(0), axis.at(math.log(whole))
     split = axis.at(math.log(runtime)) if runtime and runtime > 0 else start

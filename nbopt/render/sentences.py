@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from nbopt.comparison import loss_bound, within
+from nbopt.bounds import loss_bound, within
 from nbopt.measurement.statistics import EQUIVALENCE, QUIET
 from nbopt.render import figures
 from nbopt.render.conditions import conditions_of

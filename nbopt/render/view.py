@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from nbopt.comparison import Comparison, allowed_drop, within
+from nbopt.bounds import allowed_drop, within
+from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
 from nbopt.errors import NbOptError
 from nbopt.measurement.rounds import UNSEEN

@@ -47,6 +47,14 @@ def test_contention_is_wall_over_cpu_time_of_the_busy_part() -> None:
     assert Load(1000).contention is None
 
 
+def test_a_thread_that_is_kept_waiting_is_one_at_work() -> None:
+    assert Load(100, run_ns=200, wait_ns=0, busiest_ns=100).parallel == 2
+    # One spins for the other, which waits for a processor.
+    assert Load(100, run_ns=100, wait_ns=100, busiest_ns=100, alone_ns=100).parallel == 2
+    assert Load(200, run_ns=100, wait_ns=100, busiest_ns=200, alone_ns=100).parallel == 1
+    assert Load(100).parallel is None
+
+
 def test_a_sampler_counts_what_ran() -> None:
     with ContentionSampler() as sampler:
         _spin(0.1)

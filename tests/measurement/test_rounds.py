@@ -312,15 +312,52 @@ def test_no_side_is_first_more_often(clock: Clock) -> None:
     assert abs(firsts.count("f") - firsts.count("g")) <= 1
 
 
-@pytest.mark.parametrize(
-    ("parallel", "contention", "verdict"), [(2.0, 1.6, "inconclusive"), (1.0, 1.6, "better"), (2.0, 1.05, "better")]
-)
-def test_threads_that_wait_for_each_other_are_not_judged_beside_other_load(
-    parallel: float, contention: float, verdict: str
-) -> None:
+def threaded_rounds(contentions: list[float], parallel: list[float]) -> Rounds:
+    """Return rounds of two sides, of which one is a hundred times faster."""
     rounds = Rounds()
     for name, call_ms in (("f", 50.0), ("g", 0.5)):
         wall = np.full(10, call_ms * 1e6)
-        rounds.blocks[name] = [Block(wall, float(wall.sum()), 10, contention, contention, parallel) for _ in range(20)]
+        rounds.blocks[name] = [
+            Block(wall, float(wall.sum()), 10, contention, contention, threads)
+            for contention, threads in zip(contentions, parallel, strict=True)
+        ]
+    return rounds
+
+
+@pytest.mark.parametrize(
+    ("parallel", "contention", "verdict"),
+    [
+        ([2.0], 1.6, "inconclusive"),
+        ([1.0], 1.6, "better"),
+        ([2.0], 1.05, "better"),
+        # The second thread never got a processor within most blocks: it is a side of two threads all the same.
+        ([1.0] * 8 + [2.0] * 2, 1.6, "inconclusive"),
+    ],
+)
+def test_threads_that_wait_for_each_other_are_not_judged_beside_other_load(
+    parallel: list[float], contention: float, verdict: str
+) -> None:
+    rounds = threaded_rounds([contention] * 20, parallel * (20 // len(parallel)))
     assert rounds.verdict("f", "g") == verdict
+    interval = rounds.ratio("f", "g")
+    assert (interval.low, interval.high) == (0, math.inf) or verdict == "better"
     assert rounds.busy == (contention > 1.1)
+
+
+def test_quiet_rounds_do_not_clear_threads_that_hung_in_most_others() -> None:
+    rounds = threaded_rounds([1.0] * 10 + [2.0] * 30, [2.0] * 40)
+    assert rounds.distortion() == 1
+    assert rounds.verdict("f", "g") == "inconclusive"
+    assert threaded_rounds([1.0] * 15 + [2.0] * 5, [2.0] * 20).verdict("f", "g") == "better"
+
+
+@pytest.mark.parametrize(("f", "g", "low", "high"), [(1.5, 1.0, 2 / 1.5, 2.0), (1.0, 1.5, 2.0, 3.0)])
+def test_the_interval_that_is_told_holds_what_other_load_may_have_done(
+    f: float, g: float, low: float, high: float
+) -> None:
+    rounds = Rounds()
+    for name, call_ms, contention in (("f", 2.0, f), ("g", 1.0, g)):
+        wall = np.full(10, call_ms * 1e6)
+        rounds.blocks[name] = [Block(wall, float(wall.sum()), 10, contention, contention, 1.0) for _ in range(20)]
+    interval = rounds.ratio("f", "g")
+    assert (interval.low, interval.high) == pytest.approx((low, high))

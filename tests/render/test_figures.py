@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -65,6 +66,15 @@ def test_a_factor_has_no_more_digits_than_the_whole() -> None:
 def test_a_ratio_is_never_zero_however_wide_its_interval() -> None:
     run = run_of("quantize/openvino", speedup=(3.1, 0.1, 90.0))
     assert figures.speedup(run).value == "3"
+
+
+@pytest.mark.parametrize("high", [None, math.inf])
+def test_a_speedup_that_the_machine_left_open_is_told_with_one_digit_and_no_share(high: float | None) -> None:
+    run = dataclasses.replace(INT8, speedup=73.2, speedup_low=0.0, speedup_high=high)
+    assert str(figures.speedup(run)) == "70 [0, ∞]"
+    assert str(figures.slowdown(run)) == "0.01 [0.00, ∞]"
+    assert figures.share_of_speedup(run, 1.9) == "-"
+    assert str(figures.speedup(dataclasses.replace(run, speedup=3.1, speedup_low=2.2))) == "3 [2, ∞]"
 
 
 def test_a_loss_that_rounds_to_nothing_has_no_sign() -> None:

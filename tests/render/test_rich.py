@@ -110,6 +110,13 @@ def test_what_a_reader_sees() -> None:
         assert expected in page.text
 
 
+def test_a_speedup_that_the_machine_left_open_has_no_bar() -> None:
+    left_open = dataclasses.replace(INT8, speedup_low=0.0, speedup_high=None)
+    alts = [Page(render.html(Comparison([BASELINE, run]))).alts for run in (INT8, left_open)]
+    assert len(alts[1]) == len(alts[0]) - 1
+    assert not any("technique" in alt for alt in alts[1])
+
+
 def test_pictures_say_their_figures() -> None:
     alts = Page(render.html(EVERYTHING)).alts
     assert "-0.1 pt [-0.3, +0.1]" in alts

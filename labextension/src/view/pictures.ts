@@ -1,6 +1,7 @@
 /** Small pictures in cells: an interval around zero, and a speedup split in two. Their figures stand beside them. */
 
 import type { Row } from '../payload';
+import { openSpeedup } from '../rows';
 import { s } from './dom';
 
 const HEIGHT = 14;
@@ -77,10 +78,13 @@ export function whisker(row: Row, scale: Scale): SVGElement | null {
   return picture;
 }
 
-/** A speedup as a bar from 1, what the runtime gave lighter than what the technique gave. */
+/**
+ * A speedup as a bar from 1, what the runtime gave lighter than what the technique gave. One that nothing bounds on one
+ * side has no bar: it would be seen as a speedup.
+ */
 export function bar(row: Row, scale: Scale): SVGElement | null {
   const { speedup: whole, speedup_runtime: runtime, speedup_low: low, speedup_high: high } = row.numbers;
-  if (whole === undefined || whole <= 0) {
+  if (whole === undefined || whole <= 0 || openSpeedup(row)) {
     return null;
   }
   const [start, end] = [scale.at(0), scale.at(Math.log(whole))];
