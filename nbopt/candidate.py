@@ -10,6 +10,7 @@ from nbopt.errors import ExportError, NbOptError, TrainingError
 from nbopt.fitting import train
 from nbopt.frameworks import Framework
 from nbopt.frameworks._weights import digest_of
+from nbopt.progress import Progress
 from nbopt.recipe import Recipe
 from nbopt.runs import CONTROL
 from nbopt.runtimes import Runtime
@@ -17,7 +18,7 @@ from nbopt.searching import Found, searched, trained_as_found
 from nbopt.stage import Stage
 from nbopt.studies import journal_file
 from nbopt.technique import Context, Draft, Technique
-from nbopt.training import Progress, TrainingPlan, TrainingRecord
+from nbopt.training import TrainingPlan, TrainingRecord
 
 
 @dataclass(frozen=True)

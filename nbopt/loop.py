@@ -32,6 +32,7 @@ from nbopt.frameworks import Exported
 from nbopt.measurement.audit import Audit, leftovers
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.subject import Subject
+from nbopt.progress import Progress, ProgressCallback, silent
 from nbopt.recipe import Recipe
 from nbopt.recording import Settings
 from nbopt.repeats import over_seeds
@@ -40,7 +41,7 @@ from nbopt.runtimes import Manifest, Runtime
 from nbopt.searching import Found
 from nbopt.stage import Stage, choose_runtimes
 from nbopt.technique import Draft, Technique
-from nbopt.training import Progress, ProgressCallback, TrainingRecord, silent
+from nbopt.training import TrainingRecord
 from nbopt.workload import Workload
 
 BUDGETS = ("quick", "full")

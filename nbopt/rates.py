@@ -13,7 +13,8 @@ import numpy as np
 from nbopt.data import Split, kept_randomness
 from nbopt.errors import DataError, OptionError, TrainingError
 from nbopt.frameworks import Fitting
-from nbopt.training import Progress, ProgressCallback, TrainingPlan, silent
+from nbopt.progress import Progress, ProgressCallback, silent
+from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 
 FALL = 0.02

@@ -17,9 +17,9 @@ from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.peak import peaks as machine_peaks
 from nbopt.measurement.subject import Measurement, Subject
+from nbopt.progress import ProgressCallback, silent
 from nbopt.runs import CONTROL, Run
 from nbopt.runtimes import Runtime
-from nbopt.training import ProgressCallback, silent
 from nbopt.workload import Workload
 
 

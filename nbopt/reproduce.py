@@ -12,10 +12,10 @@ from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
 from nbopt.errors import Interrupted, NbOptError, OptionError
 from nbopt.loop import BUDGETS, optimize
+from nbopt.progress import ProgressCallback, silent
 from nbopt.recipe import Recipe
 from nbopt.render import figures
 from nbopt.runs import CONTROL, Run, RunStore
-from nbopt.training import ProgressCallback, silent
 from nbopt.workload import Workload
 
 

@@ -23,11 +23,11 @@ from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.process import WorkerProcess
 from nbopt.measurement.subject import Measurement, Subject, measure_subject
+from nbopt.progress import Progress
 from nbopt.recording import Recorder, Settings
 from nbopt.runs import Run, RunStore, hold_model
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
 from nbopt.technique import Context, Deployed
-from nbopt.training import Progress
 from nbopt.workload import Workload
 
 

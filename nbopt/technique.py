@@ -18,9 +18,10 @@ from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import prepare
 from nbopt.options import check_value
+from nbopt.progress import ProgressCallback, silent
 from nbopt.runtimes import Runtime
 from nbopt.space import Dimension, Search
-from nbopt.training import ProgressCallback, TrainingPlan, TrainingRecord, silent
+from nbopt.training import TrainingPlan, TrainingRecord
 from nbopt.workload import Workload
 
 

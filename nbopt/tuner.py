@@ -13,6 +13,7 @@ from typing import Any
 
 from nbopt.errors import Interrupted, NbOptError, OptionError
 from nbopt.measurement.metrics import METRICS
+from nbopt.progress import Progress, ProgressCallback, silent
 from nbopt.studies.choosing import Running
 from nbopt.studies.ending import Budget
 from nbopt.studies.opening import DIRECTIONS, KEY, Opened, Storage, open_study
@@ -21,7 +22,6 @@ from nbopt.studies.repeating import Repeats, fresh_seeds, repeat_all
 from nbopt.studies.running import run_study
 from nbopt.studies.standings import FINALIST, FIRST, RANDOM, Candidate, Standing, standings_of
 from nbopt.studies.trials import Objective, best_of, feasible
-from nbopt.training import Progress, ProgressCallback, silent
 from nbopt.tuning import Standings, Tuning
 
 RIVALS = ("random",)

@@ -21,13 +21,13 @@ from nbopt.comparison import COLUMNS, Comparison
 from nbopt.errors import DataError, GateFailed, Interrupted, ModelError, NbOptWarning, OptionError
 from nbopt.loop import optimize
 from nbopt.measurement.metrics import metric_of
+from nbopt.progress import Progress
 from nbopt.recipe import Recipe
 from nbopt.runs import RunStore
 from nbopt.stage import choose_runtimes
 from nbopt.technique import Context, Draft, Technique
 from nbopt.techniques.prune import Prune
 from nbopt.techniques.quantize import Quantize
-from nbopt.training import Progress
 from nbopt.workload import Workload
 from tests import models
 from tests.conftest import Digits, Measured

@@ -13,9 +13,9 @@ import torch
 
 from nbopt.comparison import Comparison
 from nbopt.errors import Interrupted, OptionError
+from nbopt.progress import Progress
 from nbopt.reproduce import Reproduction, rerun
 from nbopt.runs import RunStore
-from nbopt.training import Progress
 from nbopt.workload import Workload
 from tests.conftest import Digits
 from tests.render.sample_runs import BASELINE, INT8, REFUSED

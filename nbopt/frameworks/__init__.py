@@ -17,7 +17,8 @@ from nbopt.data import Split
 from nbopt.errors import ModelError
 from nbopt.frameworks._losses import TrainingLoss
 from nbopt.frozen import Leaf
-from nbopt.training import ProgressCallback, TrainingPlan, TrainingRecord, silent
+from nbopt.progress import ProgressCallback, silent
+from nbopt.training import TrainingPlan, TrainingRecord
 
 OutputKind = Literal[
     "logits",

@@ -26,7 +26,8 @@ from nbopt.frameworks._mixing import Mixing
 from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._watching import Watch
 from nbopt.misfits import misfit
-from nbopt.training import Epoch, TrainingPlan, TrainingRecord, broken_loss
+from nbopt.progress import Epoch
+from nbopt.training import TrainingPlan, TrainingRecord, broken_loss
 
 
 def seed_layers(model: Any, seed: int) -> None:
@@ -143,7 +144,7 @@ class Loop:
     def epoch(self, epoch: int, rng: np.random.Generator) -> tuple[float, str]:
         """Train one pass; return the mean loss, and why it stopped early or ""."""
         fitting, plan = self.fitting, self.plan
-        reports = Epoch(fitting.progress, plan, epoch, self.steps)
+        reports = Epoch(fitting.progress, plan.epochs, epoch, self.steps)
         self.mixing = Mixing.of(plan, epoch)
         total = 0.0
         step = 0

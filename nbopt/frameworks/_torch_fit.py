@@ -25,7 +25,8 @@ from nbopt.frameworks._torch_precision import Precision
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._torch_teaching import taught
 from nbopt.misfits import NO_GRADIENT, ONE_ROW, misfit, remedy
-from nbopt.training import Epoch, TrainingPlan, TrainingRecord, broken_loss
+from nbopt.progress import Epoch
+from nbopt.training import TrainingPlan, TrainingRecord, broken_loss
 
 
 @contextmanager
@@ -114,7 +115,7 @@ def _epoch(
     crew: Crew,
 ) -> tuple[float, str, int]:
     """Train one pass; return the mean loss, why it stopped early or "", and how many batches of one row it left out."""
-    reports = Epoch(fitting.progress, plan, epoch, fitting.split.steps(plan.batch_size))
+    reports = Epoch(fitting.progress, plan.epochs, epoch, fitting.split.steps(plan.batch_size))
     mixing = Mixing.of(plan, epoch)
     total, step, alone = 0.0, 0, 0
     for batch in fitting.split.training_batches(plan.batch_size, rng):

@@ -52,7 +52,7 @@ def _train(payload: dict[str, Any], incoming: queue.Queue[Any], send: Any) -> An
     from nbopt.frameworks import Fitting
     from nbopt.frameworks._torch_crew import Fed, Member
     from nbopt.frameworks._torch_fit import fit
-    from nbopt.training import silent
+    from nbopt.progress import silent
 
     rank, cpu = int(os.environ["RANK"]), payload["cpu"]
     # Of processes on CPUs Accelerate tells torch the number of each, and torch takes it but once.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from nbopt.training import Progress
+from nbopt.progress import Progress
 
 MOST_POINTS = 200
 """Points that a curve keeps: where there would be more, every second one is left out, and those to come likewise."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nbopt.errors import Interrupted, NbOptError
-from nbopt.training import Progress, ProgressCallback
+from nbopt.progress import Progress, ProgressCallback
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 

@@ -22,8 +22,8 @@ from nbopt.jupyter.namespace import data_names, is_model, names_of
 from nbopt.jupyter.options import MetricName, Output, Running
 from nbopt.jupyter.results import Results
 from nbopt.jupyter.watching import Watch
+from nbopt.progress import Progress, ProgressCallback
 from nbopt.techniques import all_techniques
-from nbopt.training import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from nbopt.comparison import Comparison

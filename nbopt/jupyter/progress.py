@@ -14,7 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbopt.jupyter.curves import Curves
-from nbopt.training import Progress
+from nbopt.progress import Progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -22,10 +22,10 @@ from nbopt.jupyter.namespace import is_data, is_model, names_of
 from nbopt.jupyter.options import Output, Request, Running
 from nbopt.jupyter.progress import live_progress
 from nbopt.jupyter.underway import Underway, noted
+from nbopt.progress import Progress, ProgressCallback
 from nbopt.recipe.names import evaluate, is_name, variable
 from nbopt.reproduce import Reproduction
 from nbopt.runs import Run
-from nbopt.training import Progress, ProgressCallback
 from nbopt.workload import Workload
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import psutil
 
 from nbopt.errors import disk_error
 from nbopt.ledger import default_home
-from nbopt.training import Progress
+from nbopt.progress import Progress
 
 FOLDER = "underway"
 INTERVAL = 1.0

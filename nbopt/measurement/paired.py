@@ -11,8 +11,9 @@ from nbopt.errors import OptionError
 from nbopt.measurement.blocks import CallableSide
 from nbopt.measurement.budget import Budget
 from nbopt.measurement.intervals import Interval
-from nbopt.measurement.rounds import Latency, Rounds, run_rounds
+from nbopt.measurement.rounds import Latency, Rounds
 from nbopt.measurement.statistics import QUIET, RatioVerdict
+from nbopt.measurement.turns import run_rounds
 
 
 @dataclass(frozen=True)

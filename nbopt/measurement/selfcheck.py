@@ -14,8 +14,8 @@ from nbopt.measurement.budget import Budget
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.lock import measuring
 from nbopt.measurement.placement import Placement
-from nbopt.measurement.rounds import run_rounds
 from nbopt.measurement.statistics import RatioVerdict
+from nbopt.measurement.turns import run_rounds
 from nbopt.runtimes import Manifest
 
 LARGEST_REPEAT = 20

@@ -21,8 +21,9 @@ from nbopt.measurement.lock import measuring
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.placement import Placement
 from nbopt.measurement.quality import Quality, judge
-from nbopt.measurement.rounds import Latency, Rounds, run_rounds
+from nbopt.measurement.rounds import Latency, Rounds
 from nbopt.measurement.steps import Step
+from nbopt.measurement.turns import run_rounds
 
 BATCHES = {"quick": (8, 64), "full": (2, 4, 8, 16, 32, 64)}
 BATCH_SECONDS = {"quick": 0.05, "full": 0.5}

@@ -11,6 +11,7 @@ from typing import Any
 from nbopt.errors import DataError, StudyError, TrainingError
 from nbopt.fitting import train
 from nbopt.measurement.metrics import metric_of
+from nbopt.progress import Progress, silent
 from nbopt.searching.clashes import compatible
 from nbopt.searching.finalists import FINALIST, UNTOUCHED, Finalist, finalists_of, repeat, winner_of
 from nbopt.searching.objective import EPOCHS, OneTraining, Trained, untouched
@@ -20,7 +21,7 @@ from nbopt.studies import Budget, Opened, Running, best_of, defaults, distributi
 from nbopt.studies.repeating import fresh_seeds
 from nbopt.studies.trials import SEED
 from nbopt.technique import Context, Draft
-from nbopt.training import Progress, TrainingRecord, silent
+from nbopt.training import TrainingRecord
 
 
 @dataclass(frozen=True)

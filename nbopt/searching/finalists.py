@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from nbopt.errors import TrainingError
+from nbopt.progress import Progress, ProgressCallback
 from nbopt.searching.objective import OneTraining, Trained, untouched
 from nbopt.studies import best_of, values_of
-from nbopt.training import Progress, ProgressCallback
 
 UNTOUCHED, FINALIST, RANDOM = "untouched", "finalist", "random"
 

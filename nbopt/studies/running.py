@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbopt.errors import OptionError, StudyError
+from nbopt.progress import Progress, ProgressCallback, silent
 from nbopt.studies.choosing import Chooser, Running
 from nbopt.studies.ending import nothing_to_gain
 from nbopt.studies.extra import load, quiet
@@ -18,7 +19,6 @@ from nbopt.studies.samplers import changed
 from nbopt.studies.suggesting import contains
 from nbopt.studies.trials import Objective, Outcome, begin, best_of, run_trial
 from nbopt.studies.warm import earlier_best
-from nbopt.training import Progress, ProgressCallback, silent
 
 FAILURES = 3
 """The first trials that may all fail before the search is given up: it is the objective then, and not a setting."""

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 from nbopt.errors import TrainingError
 from nbopt.options import option
+from nbopt.progress import Progress
 from nbopt.space import Search
 from nbopt.technique import Context, Draft, Technique, Trained
 from nbopt.techniques._regularize.adding import deployed, with_dropout, with_norms
 from nbopt.techniques._regularize.cocktail import dimensions, mixing_refused
 from nbopt.techniques._regularize.diagnosis import Diagnosis, diagnose
-from nbopt.training import Progress, TrainingPlan
+from nbopt.training import TrainingPlan
 
 OFF = {"weight_decay": 0.0, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "averaging": "none"}
 """Fields of a plan that regularize, and what they are in the control."""

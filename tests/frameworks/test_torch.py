@@ -18,7 +18,8 @@ from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks._torch_module import plain, takes_whole
 from nbopt.frameworks.torch import FRAMEWORK
-from nbopt.training import Progress, TrainingPlan
+from nbopt.progress import Progress
+from nbopt.training import TrainingPlan
 from tests import models
 
 RNG = np.random.default_rng(0)

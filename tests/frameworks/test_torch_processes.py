@@ -19,8 +19,9 @@ from nbopt.errors import DataError, MissingExtra, ModelError, OptionError, Train
 from nbopt.frameworks import Fitting
 from nbopt.frameworks import _torch_processes as processes
 from nbopt.frameworks.torch import FRAMEWORK
+from nbopt.progress import Progress
 from nbopt.teaching import Teacher
-from nbopt.training import Progress, TrainingPlan
+from nbopt.training import TrainingPlan
 from tests import models
 from tests.processes import command_of
 

@@ -11,8 +11,8 @@ import pytest
 
 from nbopt.comparison import Comparison
 from nbopt.jupyter.underway import FOLDER, Underway, all_underway, noted
+from nbopt.progress import Progress
 from nbopt.sheet import Sheet
-from nbopt.training import Progress
 from tests.jupyter.conftest import MODEL, Shell
 
 FAST = "--runtimes onnxruntime,openvino --threads 1"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbopt.jupyter.curves import MOST_POINTS, Curve, Curves
-from nbopt.training import Progress
+from nbopt.progress import Progress
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=1500))

@@ -8,7 +8,7 @@ import time
 from nbopt.comparison import Comparison
 from nbopt.errors import Interrupted, NbOptError
 from nbopt.jupyter.jobs import Job, Jobs
-from nbopt.training import Progress, ProgressCallback
+from nbopt.progress import Progress, ProgressCallback
 
 LONG = 20.0
 

@@ -81,7 +81,7 @@ def test_the_time_goes_on_in_the_cell_while_nothing_is_reported(kernel: Kernel) 
     cell = """
 import time
 from nbopt.jupyter.progress import live_progress
-from nbopt.training import Progress
+from nbopt.progress import Progress
 with live_progress(get_ipython()) as live:
     live(Progress("exporting"))
     time.sleep(3.5)

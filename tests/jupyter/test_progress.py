@@ -11,7 +11,7 @@ import pytest
 
 from nbopt.jupyter import progress as module
 from nbopt.jupyter.progress import LiveProgress, Output, TerminalLine, live_progress
-from nbopt.training import Lap, Progress
+from nbopt.progress import Lap, Progress
 from tests.jupyter.conftest import Shell
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbopt.jupyter.curves import Curves
 from nbopt.jupyter.results import MOST_TRAININGS, Results
-from nbopt.training import Progress
+from nbopt.progress import Progress
 from tests.jupyter.conftest import Shell
 
 

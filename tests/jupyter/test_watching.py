@@ -8,7 +8,7 @@ import threading
 
 from nbopt.jupyter.jobs import Job, Jobs
 from nbopt.jupyter.watching import Watch
-from nbopt.training import Progress, ProgressCallback
+from nbopt.progress import Progress, ProgressCallback
 from tests.render.sample_runs import EVERYTHING
 
 

@@ -16,8 +16,8 @@ from nbopt.artifacts import read_sidecar
 from nbopt.data import Split
 from nbopt.frozen import freeze
 from nbopt.measurement.bench import Bench
-from nbopt.measurement.rounds import run_rounds
 from nbopt.measurement.statistics import QUIET
+from nbopt.measurement.turns import run_rounds
 from nbopt.runs import Run
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

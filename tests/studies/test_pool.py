@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 from nbopt.errors import StudyError
+from nbopt.progress import Progress
 from nbopt.studies import trials
 from nbopt.studies.choosing import Running
 from nbopt.studies.ending import Budget
 from nbopt.studies.opening import OWNER, REASON, Opened, open_study
 from nbopt.studies.running import run_study
-from nbopt.training import Progress
 
 
 def quick(trial: Any) -> float:

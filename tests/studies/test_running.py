@@ -10,11 +10,11 @@ import optuna
 import pytest
 
 from nbopt.errors import OptionError, StudyError
+from nbopt.progress import Progress
 from nbopt.studies.choosing import Running
 from nbopt.studies.ending import Budget
 from nbopt.studies.opening import open_study
 from nbopt.studies.running import run_study
-from nbopt.training import Progress
 
 
 def square(trial: Any) -> float:

@@ -20,6 +20,7 @@ from nbopt.architectures.family import Family
 from nbopt.errors import ModelError, OptionError
 from nbopt.fitting import train as train_draft
 from nbopt.measurement.intervals import Interval
+from nbopt.progress import silent
 from nbopt.recipe import Recipe
 from nbopt.studies import Budget
 from nbopt.technique import Context, Deployed, Draft
@@ -27,7 +28,7 @@ from nbopt.techniques._nas.choosing import Tried, best_place
 from nbopt.techniques._nas.hunting import TOLERANCE, Finalist, Hunt
 from nbopt.techniques._nas.purse import Purse, budget_of, price_of
 from nbopt.techniques.nas import Nas
-from nbopt.training import TrainingPlan, silent
+from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits
 from tests.models import train

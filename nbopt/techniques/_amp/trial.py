@@ -13,10 +13,11 @@ from nbopt.measurement.blocks import CallableSide
 from nbopt.measurement.budget import Budget
 from nbopt.measurement.lock import measuring
 from nbopt.measurement.paired import timing_of
-from nbopt.measurement.rounds import run_rounds
+from nbopt.measurement.turns import run_rounds
+from nbopt.progress import Progress
 from nbopt.technique import Context, Draft
 from nbopt.techniques._amp.choice import Tried
-from nbopt.training import Progress, TrainingPlan
+from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 
 SECONDS = 1.2

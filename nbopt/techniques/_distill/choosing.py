@@ -15,12 +15,13 @@ from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.predictions import prepare
 from nbopt.measurement.resampling import quality_interval
+from nbopt.progress import Progress
 from nbopt.teaching import family_of
 from nbopt.technique import Context
 from nbopt.techniques._distill.lowering import lowering_of
 from nbopt.techniques._distill.simple import Design, columns_of, designs
 from nbopt.techniques._distill.teachers import Panel
-from nbopt.training import Progress, TrainingPlan, TrainingRecord
+from nbopt.training import TrainingPlan, TrainingRecord
 
 Array = np.ndarray[Any, Any]
 

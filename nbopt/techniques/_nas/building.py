@@ -19,6 +19,7 @@ from nbopt.errors import DataError, ModelError, NbOptError, OptionError, StudyEr
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.quality import judge
+from nbopt.progress import Progress, silent
 from nbopt.studies import Budget, Opened, Running, best_of, open_study, run_study, seeded
 from nbopt.studies.extra import load
 from nbopt.studies.opening import REASON
@@ -27,7 +28,7 @@ from nbopt.studies.trials import SEED
 from nbopt.technique import Context
 from nbopt.techniques._nas.hunting import TOLERANCE
 from nbopt.techniques._nas.purse import BUILT, FINALISTS, RIVAL, Purse
-from nbopt.training import Progress, TrainingPlan, silent
+from nbopt.training import TrainingPlan
 
 LATENCY, SECONDS, EPOCHS = "latency_ms", "seconds", "epochs"
 """User attributes of a trial."""

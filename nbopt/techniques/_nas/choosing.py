@@ -18,10 +18,11 @@ from nbopt.errors import NbOptError
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.quality import judge
+from nbopt.progress import Progress
 from nbopt.technique import Context
 from nbopt.techniques._nas.hunting import Finalist, Hunt
 from nbopt.techniques._nas.purse import FINALISTS
-from nbopt.training import Progress, TrainingPlan
+from nbopt.training import TrainingPlan
 
 Array = np.ndarray[Any, Any]
 

@@ -22,10 +22,11 @@ from nbopt.architectures.lowering import whole_as_teacher
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.controllers import Settings
 from nbopt.errors import ModelError, NbOptError, OptionError
+from nbopt.progress import Progress
 from nbopt.technique import Context, Deployed
 from nbopt.techniques._nas.purse import FINALISTS, LOOKS, RIVAL, SHARED, TABLE, Purse
 from nbopt.techniques._nas.relaxing import relaxed_settings
-from nbopt.training import Progress, TrainingPlan
+from nbopt.training import TrainingPlan
 
 FEWEST_TIMED = 8
 """Candidates that must be timed before a table is worth anything."""

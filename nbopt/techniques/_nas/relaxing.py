@@ -13,8 +13,9 @@ from nbopt.architectures.latency import Latency
 from nbopt.controllers import Settings
 from nbopt.controllers.relaxed import Relaxed
 from nbopt.errors import DataError
+from nbopt.progress import Progress
 from nbopt.techniques._nas.purse import LOOKS, SHARED, Purse
-from nbopt.training import Progress, TrainingPlan
+from nbopt.training import TrainingPlan
 
 STEPS = 5
 """Steps on a batch for each candidate that is looked at afterwards: a step costs about as much as a look."""

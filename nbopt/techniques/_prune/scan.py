@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbopt.narrowing.subjects import Subject
+from nbopt.progress import Progress
 from nbopt.technique import Context
 from nbopt.techniques._prune.allocation import LEVELS, allocate
-from nbopt.training import Progress
 
 SCANNED_ROWS = 2000
 """Selection rows that each state of the scan is judged on."""

@@ -18,9 +18,9 @@ from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import prepare
 from nbopt.measurement.quality import classes_of
+from nbopt.progress import Progress
 from nbopt.runtimes import Manifest, Runtime
 from nbopt.technique import Context
-from nbopt.training import Progress
 
 Array = np.ndarray[Any, Any]
 SCANNED_ROWS = 256

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbopt.training import REPORT_SECONDS, Epoch, Lap, Progress, TrainingPlan
+from nbopt.progress import REPORT_SECONDS, Epoch, Lap, Progress
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_steps_are_told_as_often_as_is_of_use_and_the_last_of_an_epoch_is(
     steps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 0.0
-    monkeypatch.setattr("nbopt.training.time.monotonic", lambda: 100.0 + clock)
+    monkeypatch.setattr("nbopt.progress.time.monotonic", lambda: 100.0 + clock)
     told: list[Progress] = []
-    epoch = Epoch(told.append, TrainingPlan(epochs=3), 1, steps)
+    epoch = Epoch(told.append, 3, 1, steps)
     for step in range(1, 201):
         clock += REPORT_SECONDS / 8
         epoch.tell(step, 1 / step)
