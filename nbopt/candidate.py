@@ -163,7 +163,7 @@ def make_candidate(
     """
     workload, framework = stage.workload, stage.workload.framework
     context = stage.context(recipe.seed, runtimes)
-    draft = Draft(workload.model)
+    draft = Draft.of(workload)
     trained: list[Technique] = []
     lowered: list[str] = []
     for step in recipe.techniques:

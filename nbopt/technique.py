@@ -269,6 +269,11 @@ class Draft:
     tested: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
 
+    @classmethod
+    def of(cls, workload: Workload) -> Draft:
+        """Return the draft that a recipe begins with: the bound model, and steps that suit the rows of train."""
+        return cls(workload.model, TrainingPlan().suited(None if workload.train is None else workload.train.whole_rows))
+
     def with_(self, **changes: Any) -> Draft:
         """Return the draft with some fields changed."""
         return replace(self, **changes)

@@ -17,6 +17,9 @@ from nbopt.teaching import Teacher
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 AVERAGES = ("none", "ema", "swa")
 PRECISIONS = ("float32", "bfloat16", "float16")
+FEWEST_STEPS = 16
+"""Of an epoch over arrays: of 200 rows the usual 128 a step would make two, and a fine-tuning of three epochs six."""
+SMALLEST_BATCH = 16
 FRUITLESS = 50
 """Steps in a row whose gradients were not finite, after which a training in half precision has diverged: float16's
 loss scale has then been halved from 65,536 to almost nothing."""
@@ -32,7 +35,8 @@ class TrainingPlan:
         optimizer: One of "adamw", "adam", "sgd" (momentum 0.9), "rmsprop".
         weight_decay: Decoupled weight decay, 0 or more (Loshchilov & Hutter 2019, arXiv:1711.05101; torch's SGD and
             RMSprop add it to the gradient instead). Norms, biases and embeddings are spared.
-        batch_size: Rows a step where the data is arrays; a loader keeps its own batches.
+        batch_size: Rows a step where the data is arrays; a loader keeps its own batches. Techniques begin with fewer
+            where there are few rows: see `suited`.
         schedule: How the rate goes over all epochs, moved each step (each epoch where the data does not tell how many
             steps it has): "constant"; "step" drops it by `decay`, `drops` times; "exponential" goes to `decay` times
             the rate; "cosine" to 0 (Loshchilov & Hutter 2017, arXiv:1608.03983), `cycles` times; "one_cycle" rises from
@@ -168,6 +172,17 @@ class TrainingPlan:
     def watches_loss(self) -> bool:
         """Return whether the loss on validation is needed."""
         return self.watches and self.monitor != "metric"
+
+    def suited(self, rows: int | None) -> TrainingPlan:
+        """Return the plan with so few rows a step that an epoch has 16 steps, but no fewer than 16 rows.
+
+        Args:
+            rows: Of arrays to train on; None where the data brings its own batches.
+        """
+        if rows is None or rows >= FEWEST_STEPS * self.batch_size:
+            return self
+        size = 2 ** int(math.log2(max(rows / FEWEST_STEPS, 1)))
+        return self.adjusted(batch_size=min(self.batch_size, max(size, SMALLEST_BATCH)))
 
     def adjusted(self, **changes: Any) -> TrainingPlan:
         """Return the plan with some fields changed."""

@@ -48,7 +48,8 @@ class Amp(Technique):
     )  # fmt: skip
     batch_size: int = option(
         0,
-        "rows a step where train is arrays; 0 leaves what the recipe has, 128 at first; halves gain more with more",
+        "rows a step where train is arrays; 0 leaves what the recipe has, 128 at first or fewer where rows are few; "
+        "halves gain more with more",
         low=0,
         high=1_000_000,
         unit="rows",
@@ -127,7 +128,7 @@ class Amp(Technique):
         reason = " and ".join(each.told for each in results)
         if not results:
             reason = NO_BF16 if where == "cpu" else f"mixed precision is for CPUs and CUDA GPUs, not for {where}"
-        if self.devices == 1 and draft == self.apply(Draft(context.workload.model), context):
+        if self.devices == 1 and draft == self.apply(Draft.of(context.workload), context):
             wanted = f"steps at least {self.min_gain:g} times faster than in float32"
             raise TrainingError(wanted, f"mixed precision refused: {reason}", "leave amp out: train in float32")
         return draft.noted(f"mixed precision refused, trained in float32: {reason}")
