@@ -293,7 +293,7 @@ def test_two_processes_train_one_candidate_beside_a_control_in_one(workload: Wor
     # No half is faster, and so the training in two processes is in float32: there is something to do all the same.
     assert any(note.startswith("mixed precision refused, trained in float32: ") for note in run.notes)
     (told,) = (note for note in run.notes if note.startswith("trained in 2 processes"))
-    assert "a step is 64 rows as in one process, 32 or fewer in each" in told
+    assert "a step is 32 rows as in one process, 16 or fewer in each" in told
     assert not any("2 processes" in note for note in control.notes)
     assert any("in one process" in note for note in control.notes)
     assert run.epochs == control.epochs == 2
@@ -339,4 +339,4 @@ def test_a_fitting_without_batches_is_told(workload: Workload) -> None:
 def test_alone_and_not_faster_is_an_error_that_the_loop_turns_into_a_row(workload: Workload) -> None:
     step, context = Amp(min_gain=90), Context(workload)
     with pytest.raises(TrainingError, match="90 times faster"):
-        step.decide(step.apply(Draft(workload.model), context), context)
+        step.decide(step.apply(Draft.of(workload), context), context)
