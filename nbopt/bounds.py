@@ -47,9 +47,10 @@ def most_speedup(run: Run) -> float:
 
 
 def open_speedup(run: Run) -> bool:
-    """Tell whether nothing bounds a run's speedup on one side: the machine was too busy, or there were few rounds."""
-    return (
-        run.speedup is not None
-        and not (run.is_baseline and run.speedup_low is None)
-        and not (least_speedup(run) > 0 and math.isfinite(most_speedup(run)))
-    )
+    """Tell whether nothing supports a run's speedup, or slowdown: the bound towards 1 is open.
+
+    The machine was too busy to tell, or there were few rounds.
+    """
+    if run.speedup is None:
+        return False
+    return least_speedup(run) <= 0 if run.speedup >= 1 else math.isinf(most_speedup(run))

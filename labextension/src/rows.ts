@@ -38,10 +38,13 @@ export function lossBound(row: Row): number | null {
   return before > 0 ? lost / before : null;
 }
 
-/** Tell whether nothing bounds a row's speedup on one side, as nbopt's `open_speedup` does. */
+/** Tell whether nothing supports a row's speedup, or slowdown, as nbopt's `open_speedup` does: the bound towards 1 is open. */
 export function openSpeedup(row: Row): boolean {
-  const { speedup_low: low, speedup_high: high } = row.numbers;
-  return low !== undefined && (low <= 0 || high === undefined);
+  const { speedup: value, speedup_low: low, speedup_high: high } = row.numbers;
+  if (value === undefined || low === undefined) {
+    return false;
+  }
+  return value >= 1 ? low <= 0 : high === undefined;
 }
 
 /** Return how a row breaks the limits, in words; nothing where it keeps within them. */

@@ -95,7 +95,11 @@ def figure(
     lower, upper = finite(low), finite(high)
     if lower is None and upper is None:
         return Figure(write(estimate, decimals(estimate, 0, digits=digits), sign=sign))
-    reach = math.inf if lower is None or upper is None else (upper - lower) * scale / 2
+    reach = math.inf
+    if upper is not None and lower is not None:
+        reach = (upper - lower) * scale / 2
+    elif lower:  # 0 supports no digit
+        reach = estimate - lower * scale
     places = max(decimals(estimate, reach, digits=max(3, digits)), finest)
     if visible and estimate:
         places = max(places, -math.floor(math.log10(abs(estimate))))

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-from nbopt.bounds import open_speedup
+from nbopt.bounds import most_speedup, open_speedup
 from nbopt.render import figures
 from nbopt.render.figures import finite
 from nbopt.render.view import LOST, Tone, View
@@ -98,7 +98,7 @@ def whisker(view: View, run: Run, axis: Axis, tone: Tone) -> str:
 def bar(view: View, run: Run, axis: Axis) -> str:
     """Return a run's speedup as a bar from 1, what the runtime gave lighter than what the technique gave.
 
-    A speedup that nothing bounds on one side has none: it would be seen as one.
+    A speedup that nothing supports has none: it would be seen as one.
     """
     whole, runtime, own = (finite(v) for v in (run.speedup, run.speedup_runtime, run.speedup_technique))
     if whole is None or whole <= 0 or open_speedup(run):
@@ -111,8 +111,10 @@ def bar(view: View, run: Run, axis: Axis) -> str:
     back = (end - split) * (split - start) < 0
     parts += _stretch(split, end, _TECHNIQUE, 7 if back else 2, 5 if back else 10)
     low, high = finite(run.speedup_low), finite(run.speedup_high)
-    if low and high and 0 < low < high:
-        left, right = axis.at(math.log(low)), axis.at(math.log(high))
+    if low is not None and low < most_speedup(run):
+        # A side that is open reaches to the edge.
+        left = axis.at(math.log(low)) if low > 0 else 0
+        right = axis.width if high is None else axis.at(math.log(high))
         if right - left >= 2:
             parts += f'<path d="M{left} 7H{right}" stroke="{_TRACK}" stroke-width="1.5"/>'
     said = f"{figures.speedup(run).value}x {figures.speedup(run).bounds}".strip()

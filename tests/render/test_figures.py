@@ -74,7 +74,7 @@ def test_a_speedup_that_the_machine_left_open_is_told_with_one_digit_and_no_shar
     assert str(figures.speedup(run)) == "70 [0, ∞]"
     assert str(figures.slowdown(run)) == "0.01 [0.00, ∞]"
     assert figures.share_of_speedup(run, 1.9) == "-"
-    assert str(figures.speedup(dataclasses.replace(run, speedup=3.1, speedup_low=2.2))) == "3 [2, ∞]"
+    assert str(figures.speedup(dataclasses.replace(run, speedup=3.14, speedup_low=2.2))) == "3.1 [2.2, ∞]"
 
 
 def test_a_loss_that_rounds_to_nothing_has_no_sign() -> None:

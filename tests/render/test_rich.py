@@ -112,9 +112,12 @@ def test_what_a_reader_sees() -> None:
 
 def test_a_speedup_that_the_machine_left_open_has_no_bar() -> None:
     left_open = dataclasses.replace(INT8, speedup_low=0.0, speedup_high=None)
-    alts = [Page(render.html(Comparison([BASELINE, run]))).alts for run in (INT8, left_open)]
-    assert len(alts[1]) == len(alts[0]) - 1
-    assert not any("technique" in alt for alt in alts[1])
+    above = dataclasses.replace(INT8, speedup_high=None)
+    slower = dataclasses.replace(INT8, speedup=0.5, speedup_low=0.4, speedup_high=None)
+    alts = [Page(render.html(Comparison([BASELINE, run]))).alts for run in (INT8, left_open, above, slower)]
+    assert len(alts[1]) == len(alts[3]) == len(alts[0]) - 1
+    assert not any("technique" in alt for alt in alts[1] + alts[3])
+    assert any("3.1x [3.0, ∞]" in alt for alt in alts[2])
 
 
 def test_pictures_say_their_figures() -> None:

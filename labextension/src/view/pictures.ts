@@ -79,8 +79,8 @@ export function whisker(row: Row, scale: Scale): SVGElement | null {
 }
 
 /**
- * A speedup as a bar from 1, what the runtime gave lighter than what the technique gave. One that nothing bounds on one
- * side has no bar: it would be seen as a speedup.
+ * A speedup as a bar from 1, what the runtime gave lighter than what the technique gave. One that nothing supports has
+ * no bar: it would be seen as a speedup.
  */
 export function bar(row: Row, scale: Scale): SVGElement | null {
   const { speedup: whole, speedup_runtime: runtime, speedup_low: low, speedup_high: high } = row.numbers;
@@ -94,8 +94,10 @@ export function bar(row: Row, scale: Scale): SVGElement | null {
   // What takes back a part of the runtime's gain is drawn over it, in the lower half.
   const back = (end - split) * (split - start) < 0;
   picture.append(stretch(split, end, 'nbopt-OfTechnique', back ? 7 : 2, back ? 5 : 10));
-  if (low !== undefined && high !== undefined && low > 0 && high > low) {
-    const [left, right] = [scale.at(Math.log(low)), scale.at(Math.log(high))];
+  if (low !== undefined && (high === undefined || high > low)) {
+    // A side that is open reaches to the edge.
+    const left = low > 0 ? scale.at(Math.log(low)) : 0;
+    const right = high === undefined ? scale.width : scale.at(Math.log(high));
     if (right - left >= 2) {
       picture.append(s('path', { class: 'nbopt-Bounds', d: `M${left} ${HEIGHT / 2}H${right}` }));
     }
