@@ -38,6 +38,10 @@ of 0.5 ms took 40 to 100 ms at a contention of 2."""
 HOPELESSLY_TANGLED = 1.4
 """The same over all rounds, quiet or not: the kernel counts a wait when it is over, so that a block within which a
 thread was waited for may look quiet, and the next one pays."""
+ALONE = 0.05
+"""Up to this share of the processors used by others, threads waited for each other: two threads of a side on two
+processors wait for a quarter of their time on a machine of their own, and nothing hangs. Beside a process that was busy
+half of the time it was 0.15 to 0.2, and ratios were wrong by as much as 2."""
 RESOLUTION_NS = 500.0
 """Half a microsecond a call is the interpreter's, not the model's: two processes with one file of ten microseconds
 differed by that much through where their objects lie."""
@@ -252,6 +256,8 @@ class Rounds:
 
     def _tangled(self, name: str) -> bool:
         """Tell whether other load hit a side whose threads wait for each other."""
+        if self.foreign is not None and self.foreign <= ALONE:
+            return False
         threads = [block.parallel for block in self.blocks[name] if block.parallel is not None]
         if not threads or float(np.quantile(threads, _AT_WORK)) < PARALLEL:
             return False

@@ -114,6 +114,13 @@ def test_threads_that_wait_for_each_other_are_not_judged_beside_other_load(
     assert rounds.busy == (contention > 1.1)
 
 
+@pytest.mark.parametrize(("foreign", "verdict"), [(0.03, "better"), (0.15, "inconclusive"), (None, "inconclusive")])
+def test_threads_that_wait_for_each_other_alone_on_the_machine_do_not_hang(foreign: float | None, verdict: str) -> None:
+    rounds = threaded_rounds([1.3] * 20, [2.0] * 20)
+    rounds.foreign = foreign
+    assert rounds.verdict("f", "g") == verdict
+
+
 def test_quiet_rounds_do_not_clear_threads_that_hung_in_most_others() -> None:
     rounds = threaded_rounds([1.0] * 10 + [2.0] * 30, [2.0] * 40)
     assert rounds.distortion() == 1
