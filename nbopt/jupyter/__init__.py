@@ -5,6 +5,8 @@ Only what `%load_ext nbopt` needs is imported here; each verb imports the rest w
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from typing import TYPE_CHECKING
 
 from nbopt.jupyter.magics import OptimizeMagics
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _NAME = OptimizeMagics.__name__
+_IDLE_SECONDS = 0.5
 
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
@@ -22,6 +25,17 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
         ipython.register_magics(magics)
         ipython.Completer.custom_matchers.append(magics.matcher)
         ipython.configurables.append(magics.settings)
+        _load_the_rest_when_idle()
+
+
+def _load_the_rest_when_idle() -> None:
+    """Have the kernel import what the first Tab needs, once no cell runs: it takes 0.2 s, for which a person waits."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return  # a shell without a loop, such as IPython's in a terminal: the first Tab imports it
+    for module in ("completion", "arguments", "session"):
+        loop.call_later(_IDLE_SECONDS, importlib.import_module, f"{__name__}.{module}")
 
 
 def unload_ipython_extension(ipython: InteractiveShell) -> None:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from IPython.core.completer import provisionalcompleter
+from jupyter_client.manager import start_new_kernel
 
 from nbopt import jupyter
 from nbopt.jupyter.verbs import all_verbs
@@ -202,3 +203,43 @@ print(json.dumps([found, [name for name in heavy if name in sys.modules]]))
     found, heavy = json.loads(done.stdout.splitlines()[-1])
     assert "quantize" in found[0]
     assert heavy == []
+
+
+def test_tab_on_another_line_loads_nothing() -> None:
+    code = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "nbopt")
+seen = []
+for text in ("some_na", "%optimize qu"):
+    names = shell.Completer.complete(line_buffer=text, cursor_pos=len(text))[1]
+    seen.append("nbopt.jupyter.session" in sys.modules)
+print(seen, names)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip().splitlines()[-1] == "[False, True] ['quantize']"
+
+
+def test_a_kernel_loads_what_the_first_tab_needs_while_no_cell_runs() -> None:
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        said: list[str] = []
+
+        def run(code: str) -> str:
+            said.clear()
+            reply = client.execute_interactive(
+                code, output_hook=lambda message: said.append(message["content"].get("text", "")), timeout=60
+            )
+            assert reply["content"]["status"] == "ok"
+            return "".join(said).strip()
+
+        loaded = 'print("nbopt.jupyter.session" in sys.modules)'
+        assert run(f"import sys\n%load_ext nbopt\n{loaded}") == "False"
+        until = time.monotonic() + 60
+        while run(loaded) != "True":
+            assert time.monotonic() < until, "the kernel was idle and loaded nothing"
+            time.sleep(0.2)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
