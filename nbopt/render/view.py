@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from nbopt.bounds import allowed_drop, within
+from nbopt.bounds import allowed_drop, least_speedup, most_speedup, within
 from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
 from nbopt.errors import NbOptError
@@ -175,16 +175,13 @@ class View:
     def faster(self) -> list[Run]:
         """Return variants that are faster than the headline's and lose more than it allows."""
         best = self.best
-        floor = finite(best.speedup_high or best.speedup) if best is not None else None
         if best is None:
             return []
+        floor = most_speedup(best) or 1.0
         return [
             run
             for run in self.measured
-            if run is not best
-            and not run.collapsed
-            and not within(run, MAX_DROP)
-            and (finite(run.speedup_low) or 0.0) > (floor or 1.0)
+            if run is not best and not run.collapsed and not within(run, MAX_DROP) and least_speedup(run) > floor
         ]
 
     def words(self, run: Run) -> str:

@@ -262,3 +262,13 @@ def test_an_uncertain_speedup_is_not_taken_apart() -> None:
     assert "the runtime gives" in plain(
         top(BASELINE, dataclasses.replace(wide, speedup_low=5.5, speedup_high=6.5)).second
     )
+
+
+@pytest.mark.parametrize(("high", "still"), [(3.3, True), (None, False), (float("inf"), False)])
+def test_nothing_is_faster_still_than_what_the_machine_left_open(high: float | None, still: bool) -> None:
+    best = dataclasses.replace(INT8, speedup_high=high)
+    lossy = run_of("prune/openvino", speedup=(9.0, 8.0, 10.0), delta=(-0.05, -0.06, -0.04))
+    view = View(Comparison([BASELINE, best, lossy]).runs)
+    assert view.best is not None
+    assert view.best.id == best.id
+    assert bool(view.faster()) == still
