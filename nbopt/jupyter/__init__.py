@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import threading
 from typing import TYPE_CHECKING
 
 from nbopt.jupyter.magics import OptimizeMagics
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _NAME = OptimizeMagics.__name__
+LOADER = "nbopt loads completion"
+"""Name of the thread that imports what the first Tab needs, in a shell without a loop."""
+
 _IDLE_SECONDS = 0.5
+_THE_REST = tuple(f"{__name__}.{module}" for module in ("completion", "arguments", "session"))
 
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
@@ -25,17 +30,34 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
         ipython.register_magics(magics)
         ipython.Completer.custom_matchers.append(magics.matcher)
         ipython.configurables.append(magics.settings)
-        _load_the_rest_when_idle()
+        _load_the_rest_when_idle(ipython)
 
 
-def _load_the_rest_when_idle() -> None:
-    """Have the kernel import what the first Tab needs, once no cell runs: it takes 0.2 s, for which a person waits."""
+def _load_the_rest_when_idle(ipython: InteractiveShell) -> None:
+    """Import what the first Tab needs once no cell runs: it takes 0.2 s, for which a person would wait."""
     try:
         loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return  # a shell without a loop, such as IPython's in a terminal: the first Tab imports it
-    for module in ("completion", "arguments", "session"):
-        loop.call_later(_IDLE_SECONDS, importlib.import_module, f"{__name__}.{module}")
+    except RuntimeError:  # IPython in a terminal: its loop runs only while it waits for input
+        _load_the_rest_after_this_cell(ipython)
+        return
+    for module in _THE_REST:
+        loop.call_later(_IDLE_SECONDS, importlib.import_module, module)  # one by one: a message can come between
+
+
+def _load_the_rest() -> None:
+    for module in _THE_REST:
+        importlib.import_module(module)
+
+
+def _load_the_rest_after_this_cell(ipython: InteractiveShell) -> None:
+    """Import it in a thread while a person types the next line; not beside the imports of this cell."""
+
+    def start(_result: object) -> None:
+        ipython.events.unregister("post_run_cell", start)
+        # No daemon: one that is stopped at exit within the import of compiled code can take the process down.
+        threading.Thread(target=_load_the_rest, name=LOADER).start()
+
+    ipython.events.register("post_run_cell", start)
 
 
 def unload_ipython_extension(ipython: InteractiveShell) -> None:

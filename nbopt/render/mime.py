@@ -10,13 +10,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from nbopt.bounds import DEFAULT_DROP
 from nbopt.comparison import Comparison
 from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite
 from nbopt.render.plain import WIDTH, text
 from nbopt.render.rich import html, next_line, quality_tone
 from nbopt.render.sentences import headline, plain, run_sentence
-from nbopt.render.view import COMPARE_RATIOS, MAX_DROP, View, notes_of, runtime_title, views
+from nbopt.render.view import COMPARE_RATIOS, View, notes_of, runtime_title, views
 from nbopt.runs import Run
 
 VERSION = 1
@@ -60,7 +61,7 @@ def payload(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> dict[str,
     left_out: list[str] = []
     body: dict[str, Any] = {
         "version": VERSION,
-        "max_drop": MAX_DROP,
+        "max_drop": DEFAULT_DROP,
         "workloads": [_workload(view) for view in views(comparison)],
         "shared": shared,
         "runs": runs,

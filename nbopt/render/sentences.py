@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from nbopt.bounds import loss_bound, within
+from nbopt.bounds import DEFAULT_DROP, loss_bound, within
 from nbopt.measurement.statistics import EQUIVALENCE, QUIET
 from nbopt.render import figures
 from nbopt.render.conditions import conditions_of
 from nbopt.render.figures import NOTHING, finite, one_line
-from nbopt.render.view import MAX_DROP, View, label_of, runtime_title
+from nbopt.render.view import View, label_of, runtime_title
 from nbopt.runs import Run
 
 Kind = Literal["words", "aside", "name"]
@@ -298,7 +298,7 @@ def _shortfall(view: View, run: Run) -> tuple[str, str]:
         return "collapsed", "collapsed"
     if loss_bound(run) is None:
         return "has no measured quality", "have no measured quality"
-    if not within(run, MAX_DROP):
+    if not within(run, DEFAULT_DROP):
         return (f"may lose more than {_limit(run)}",) * 2
     if view.verdict(run, "latency") in {"inconclusive", "busy"}:
         return "is inconclusive", "are inconclusive"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from nbopt.bounds import allowed_drop, least_speedup, most_speedup, within
+from nbopt.bounds import DEFAULT_DROP, allowed_drop, least_speedup, most_speedup, within
 from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
 from nbopt.errors import NbOptError
@@ -20,9 +20,6 @@ from nbopt.runtimes import all_runtimes
 
 Axis = Literal["quality", "latency", "size", "memory"]
 Tone = Literal["good", "mixed", "bad", "plain", "muted"]
-
-MAX_DROP = 0.01
-"""Loss that the headline allows at the bound of the interval: one point."""
 
 LOST = 0.05
 """A loss beyond five points, or 5% of a metric that has no bounds, is shown in red whatever was gained."""
@@ -91,7 +88,7 @@ class View:
     def best(self) -> Run | None:
         """Return the headline's run: the baseline where nothing wins, None where nothing was measured."""
         try:
-            run: Run | None = self.comparison.choose(max_drop=MAX_DROP)[0]
+            run: Run | None = self.comparison.choose(max_drop=DEFAULT_DROP)[0]
         except (NbOptError, ValueError):
             # Bounds that contradict their estimate, from a damaged record, leave nothing to rank.
             run = self.baseline
@@ -145,7 +142,7 @@ class View:
             delta = _interval(run.quality_delta, run.quality_delta_low, run.quality_delta_high)
             if delta is None:
                 return ""
-            margin = allowed_drop(run, MAX_DROP)
+            margin = allowed_drop(run, DEFAULT_DROP)
             return of_quality(delta, margin=margin, greater_is_better=run.greater_is_better)
         if axis == "size":
             return self.size_verdict(run)
@@ -181,7 +178,7 @@ class View:
         return [
             run
             for run in self.measured
-            if run is not best and not run.collapsed and not within(run, MAX_DROP) and least_speedup(run) > floor
+            if run is not best and not run.collapsed and not within(run, DEFAULT_DROP) and least_speedup(run) > floor
         ]
 
     def words(self, run: Run) -> str:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 
+import pexpect
 import pytest
 from IPython.core.completer import provisionalcompleter
 from jupyter_client.manager import start_new_kernel
 
 from nbopt import jupyter
+from nbopt.jupyter import LOADER
 from nbopt.jupyter.verbs import all_verbs
 from nbopt.measurement.metrics import METRICS
 from nbopt.runs import Run, RunStore
@@ -243,3 +245,27 @@ def test_a_kernel_loads_what_the_first_tab_needs_while_no_cell_runs() -> None:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_ipython_in_a_terminal_loads_it_while_a_person_types() -> None:
+    terminal = pexpect.spawn(sys.executable, ["-m", "IPython", "--simple-prompt", "--no-banner"], timeout=60)
+    try:
+        terminal.expect(r"In \[1\]")
+        loaded = '"nbopt.jupyter.session" in sys.modules'
+        terminal.sendline(f"import sys; get_ipython().run_line_magic('load_ext', 'nbopt'); print('at once', {loaded})")
+        assert terminal.expect(["at once (True|False)\r"]) == 0
+        assert terminal.match[1] == b"False"
+        terminal.expect(r"In \[2\]")
+        terminal.sendline(
+            f"import threading; [each.join() for each in threading.enumerate() if each.name == '{LOADER}']"
+        )
+        terminal.expect(r"In \[3\]")
+        terminal.sendline(f"print('after it', {loaded})")
+        terminal.expect("after it (True|False)\r")
+        assert terminal.match[1] == b"True"
+        terminal.sendline("exit")
+        terminal.expect(pexpect.EOF)
+        terminal.wait()
+        assert terminal.exitstatus == 0
+    finally:
+        terminal.close(force=True)
