@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from IPython.core.completer import SimpleCompletion
@@ -22,7 +23,7 @@ from nbopt.techniques import all_techniques
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
 
-    from nbopt.jupyter.session import Session
+    from nbopt.runs import Run
     from nbopt.technique import Technique
 
 _LINE = re.compile(r"\s*(?:[^%=]+=\s*)?(%%?)optimize\s(.*)", re.DOTALL)
@@ -32,17 +33,30 @@ Found = Sequence[tuple[str, str]]
 """Words that fit, each with its kind as front ends show it."""
 
 
-def complete(context: CompletionContext, session: Session) -> SimpleMatcherResult:
+@dataclass(frozen=True)
+class Known:
+    """Hold what a notebook has that can stand in a line.
+
+    Args:
+        names: Its variables.
+        runs: Returns the kept runs; asked only where one can stand.
+    """
+
+    names: Mapping[str, Any]
+    runs: Callable[[], Sequence[Run]]
+
+
+def complete(context: CompletionContext, known: Known) -> SimpleMatcherResult:
     """Return what fits at the cursor of an `%optimize` line; nothing in any other line."""
     match = _LINE.match(context.text_until_cursor)
     if not match or (match[1] == "%%" and context.cursor_line != 0):
         return {"completions": []}
-    fragment, found = at_cursor(match[2], session)
+    fragment, found = at_cursor(match[2], known)
     fitting = [SimpleCompletion(text=text, type=kind) for text, kind in found if text.startswith(fragment)]
     return {"completions": fitting, "matched_fragment": fragment, "suppress": bool(fitting), "ordered": True}
 
 
-def at_cursor(line: str, session: Session) -> tuple[str, Found]:
+def at_cursor(line: str, known: Known) -> tuple[str, Found]:
     """Return the word being typed at the end of a line, and the words that can stand there."""
     words = words_of(line)
     fragment = ""
@@ -62,13 +76,13 @@ def at_cursor(line: str, session: Session) -> tuple[str, Found]:
     options = line_options(owner)
     asked = _awaiting(current, options)
     if asked is not None:
-        return _values(asked, fragment, session)
+        return _values(asked, fragment, known)
     name, equals, value = fragment.partition("=")
     if equals and name.startswith("-"):
         option = options.get(Word(name).name)
-        return _values(option, value, session) if option else ("", _NONE)
+        return _values(option, value, known) if option else ("", _NONE)
     if issubclass(owner, Verb) and not fragment.startswith("-") and owner.takes:
-        names = _positional(owner, current, options, session)
+        names = _positional(owner, current, options, known)
         if names:
             return fragment, names
     return fragment, _flags(options, segments)
@@ -97,7 +111,7 @@ def _flags(options: Mapping[str, Option], segments: Sequence[Sequence[Word]]) ->
     return [(flag, "param") for flag in found]
 
 
-def _values(option: Option, fragment: str, session: Session) -> tuple[str, Found]:
+def _values(option: Option, fragment: str, known: Known) -> tuple[str, Found]:
     """Return the value being typed (after the last comma), and what can stand there."""
     if option.name == "o":
         return fragment, _NONE
@@ -110,10 +124,10 @@ def _values(option: Option, fragment: str, session: Session) -> tuple[str, Found
         names = [*all_runtimes(), *([] if comma else [ALL])]
         return last, [(name, "keyword") for name in names if name not in chosen]
     if fixed or not _takes_variables(option):
-        return last, [*((word, "keyword") for word in fixed), *_functions(option, session)]
+        return last, [*((word, "keyword") for word in fixed), *_functions(option, known)]
     # `xv,yv` is one value of two arrays, which are variables of any kind.
     test = _TESTS.get(option.name, _is_any) if not comma else is_array
-    return last, [(name, "instance") for name in names_of(session.names, test)]
+    return last, [(name, "instance") for name in names_of(known.names, test)]
 
 
 def _takes_variables(option: Option) -> bool:
@@ -121,13 +135,13 @@ def _takes_variables(option: Option) -> bool:
     return any(kind not in plain and get_origin(kind) not in (Literal, tuple) for kind in kinds_of(option.hint))
 
 
-def _functions(option: Option, session: Session) -> Iterable[tuple[str, str]]:
+def _functions(option: Option, known: Known) -> Iterable[tuple[str, str]]:
     """Return the user's objects where one may stand beside fixed words: a metric of one's own, a student."""
     if not _takes_variables(option):
         return []
     if option.name in _TESTS:
-        return [(name, "instance") for name in names_of(session.names, _TESTS[option.name])]
-    names = names_of(session.names, lambda value: isinstance(value, types.FunctionType))
+        return [(name, "instance") for name in names_of(known.names, _TESTS[option.name])]
+    names = names_of(known.names, lambda value: isinstance(value, types.FunctionType))
     return [(name, "function") for name in names if name not in ("exit", "quit", "open", "get_ipython")]
 
 
@@ -146,7 +160,7 @@ _TESTS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _positional(verb: type[Verb], words: Sequence[Word], options: Mapping[str, Option], session: Session) -> Found:
+def _positional(verb: type[Verb], words: Sequence[Word], options: Mapping[str, Option], known: Known) -> Found:
     """Return what can stand at the next place of a verb that takes words without `--`."""
     given, skip = 0, False
     for word in words[1:]:
@@ -165,7 +179,7 @@ def _positional(verb: type[Verb], words: Sequence[Word], options: Mapping[str, O
     if fixed:
         return [(str(choice), "keyword") for choice in fixed]
     if place == "model":
-        return [(name, "instance") for name in names_of(session.names, is_model)]
+        return [(name, "instance") for name in names_of(known.names, is_model)]
     if place == "topic":
         return [(word, "keyword") for word in (*all_verbs(), *all_techniques())]
     if place in ("name", "names"):
@@ -174,9 +188,9 @@ def _positional(verb: type[Verb], words: Sequence[Word], options: Mapping[str, O
         from nbopt.runs import Run
 
         kinds = (Run, Comparison) if place == "names" else (Run,)
-        held = names_of(session.names, lambda value: isinstance(value, kinds))
+        held = names_of(known.names, lambda value: isinstance(value, kinds))
         try:
-            kept = Comparison(reversed(latest(session.runs()))).runs
+            kept = Comparison(reversed(latest(known.runs()))).runs
         except NbOptError:
             kept = ()  # a damaged store is told by the verb itself, not while typing
         return [*((name, "instance") for name in held), *((run.name, "run") for run in kept)]

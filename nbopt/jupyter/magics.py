@@ -10,10 +10,13 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from nbopt.jupyter.configurable import LazySettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
     from IPython.core.interactiveshell import InteractiveShell
 
     from nbopt.jupyter.session import Session
+    from nbopt.runs import Run
 
 
 def _new_panel(session: Session) -> Any:
@@ -50,12 +53,15 @@ class OptimizeMagics(Magics):
         @context_matcher(identifier="nbopt.optimize", priority=100)
         def matcher(context: CompletionContext) -> SimpleMatcherResult:
             if "%optimize" not in context.text_until_cursor:
-                return {"completions": []}  # what follows takes 0.2 s to import, and most lines are not ours
-            from nbopt.jupyter.completion import complete
+                return {"completions": []}  # what follows takes 0.1 s to import, and most lines are not ours
+            from nbopt.jupyter.completion import Known, complete
 
-            return complete(context, self.session)
+            return complete(context, Known(shell.user_ns, self._runs))
 
         self.matcher = matcher
+
+    def _runs(self) -> Sequence[Run]:
+        return self.session.runs()
 
     @property
     def session(self) -> Session:

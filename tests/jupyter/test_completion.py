@@ -216,7 +216,7 @@ shell.run_line_magic("load_ext", "nbopt")
 seen = []
 for text in ("some_na", "%optimize qu"):
     names = shell.Completer.complete(line_buffer=text, cursor_pos=len(text))[1]
-    seen.append("nbopt.jupyter.session" in sys.modules)
+    seen.append("nbopt.jupyter.completion" in sys.modules)
 print(seen, names)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
