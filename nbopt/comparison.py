@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nbopt.bounds import least_speedup, loss_bound, most_speedup, within
+from nbopt.bounds import least_speedup, loss_bound, most_speedup, open_speedup, within
 from nbopt.conditions import differing_words
 from nbopt.errors import ArtifactError, NbOptError, NbOptWarning, OptionError, disk_error, nearest
 from nbopt.measurement.verdicts import SIZE_TOLERANCE
@@ -254,7 +254,7 @@ class Comparison:
         return best, [run for run, _ in scored]
 
     def pareto(self, minimize: str = "latency") -> Comparison:
-        """Return the runs that no other beats on both quality and `minimize`."""
+        """Return the runs that no other beats on both quality and `minimize`; unknown speeds have no rank."""
         if minimize not in AXES:
             raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
         sign = 1 if all(r.greater_is_better for r in self.runs) else -1
@@ -263,6 +263,7 @@ class Comparison:
             for run in self.runs
             if not (run.failed or run.collapsed)
             and run.quality is not None
+            and not (minimize == "latency" and open_speedup(run))
             and (cost := AXES[minimize](run)) is not None
         ]
         front = [

@@ -170,6 +170,8 @@ def test_nothing_measured_is_told(comparison: Comparison) -> None:
 def test_the_front_has_what_no_other_run_beats() -> None:
     assert {r.name for r in ALL.pareto()} == {FAST.name, LOSSY.name}
     assert {r.name for r in ALL.pareto("size")} == {AS_FAST.name}
+    unknown = dataclasses.replace(FAST, name="unknown/openvino", speedup=300.0, speedup_low=0.0, speedup_high=None)
+    assert {r.name for r in Comparison([*ALL, unknown]).pareto()} == {FAST.name, LOSSY.name}
     assert [r.name for r in Comparison([FAST, dataclasses.replace(FAST, name="twin/openvino")]).pareto()] == [
         "quantize/openvino", "twin/openvino",
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 /** The Pareto front as nbopt's `Comparison.pareto` has it, for the axis that a reader picks. */
 
 import type { Row } from './payload';
+import { openSpeedup } from './rows';
 
 export interface Axis {
   readonly name: string;
@@ -13,8 +14,12 @@ export const AXES: readonly Axis[] = [
   {
     name: 'latency',
     title: 'latency, as a share of the baseline’s',
-    // Speedups are paired with one baseline, so they compare across rows where bare milliseconds may not.
-    cost: row => (row.numbers['speedup'] !== undefined && row.numbers['speedup'] > 0 ? 1 / row.numbers['speedup'] : null)
+    // Speedups are paired with one baseline, so they compare across rows where bare milliseconds may not. One that
+    // nothing supports has no place.
+    cost: row => {
+      const speedup = openSpeedup(row) ? null : positive(row.numbers['speedup']);
+      return speedup === null ? null : 1 / speedup;
+    }
   },
   { name: 'size', title: 'size', cost: row => positive(row.numbers['size_bytes']) },
   { name: 'memory', title: 'peak memory', cost: row => positive(row.numbers['peak_memory_bytes']) }

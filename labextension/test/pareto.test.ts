@@ -12,6 +12,12 @@ test('the front is what no other row beats on both, as in the kernel', () => {
   assert.deepEqual(front.sort(), ['baseline/onnxruntime', 'distill/onnxruntime', 'quantize/openvino']);
 });
 
+test('a speedup that nothing supports has no place', () => {
+  const numbers = { quality: 0.9, speedup: 300, speedup_low: 0 };
+  const found = points([row('baseline/torch'), { ...row('quantize/openvino'), numbers }], LATENCY);
+  assert.deepEqual(found.map(each => each.row.name), ['baseline/torch']);
+});
+
 test('the front agrees with its definition on many rows', () => {
   const some = Array.from({ length: 300 }, (_, index): Row => {
     const numbers = { quality: ((index * 37) % 101) / 101, speedup: 1 + ((index * 53) % 89) };

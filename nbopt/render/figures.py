@@ -37,6 +37,8 @@ class Figure:
 
 
 NOTHING = Figure("-")
+UNKNOWN = Figure("?", "[0, ∞]")
+"""A ratio of which the machine, or few rounds, left everything open: no digit of its estimate is supported."""
 
 
 def finite(value: float | None) -> float | None:
@@ -146,7 +148,8 @@ def step_change(run: Run, step: Mapping[str, Any]) -> str:
 def step_gains(run: Run, step: Mapping[str, Any]) -> str:
     """Return what a step of a run's pipeline gave on each axis."""
     speed = of_ratio(step, "speedup")
-    gains = [f"{speed.value}x faster {speed.bounds}", f"{times(step['size_ratio'])}x smaller", step_change(run, step)]
+    faster = "speed unknown" if speed is UNKNOWN else f"{speed.value}x faster {speed.bounds}"
+    gains = [faster, f"{times(step['size_ratio'])}x smaller", step_change(run, step)]
     return ", ".join(filter(None, gains))
 
 
@@ -162,12 +165,19 @@ def latency(run: Run) -> Figure:
 
 def speedup(run: Run) -> Figure:
     """Return how many times faster than the baseline a run is."""
-    return figure(run.speedup, run.speedup_low, run.speedup_high, visible=True)
+    return _ratio(run.speedup, run.speedup_low, run.speedup_high)
 
 
 def of_ratio(record: Mapping[str, Any], name: str) -> Figure:
     """Return a ratio with its bounds from plain data with the keys `name`, `name_low` and `name_high`."""
-    return figure(record[name], record[f"{name}_low"], record[f"{name}_high"], visible=True)
+    return _ratio(record[name], record[f"{name}_low"], record[f"{name}_high"])
+
+
+def _ratio(value: float | None, low: float | None, high: float | None) -> Figure:
+    """Return a ratio; one that is exact has no bounds, and a stored run has no infinity for one that is open above."""
+    if finite(value) is not None and low is not None and low <= 0 and finite(high) is None:
+        return UNKNOWN
+    return figure(value, low, high, visible=True)
 
 
 def slowdown(run: Run) -> Figure:
@@ -177,7 +187,7 @@ def slowdown(run: Run) -> Figure:
         return NOTHING
     if run.speedup_low is None:
         return figure(1 / value)
-    return figure(1 / value, 0.0 if high is None else 1 / high, 1 / low if low else math.inf, visible=True)
+    return _ratio(1 / value, 0.0 if high is None else 1 / high, 1 / low if low else math.inf)
 
 
 def share_of_speedup(run: Run, factor: float | None) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from nbopt.bounds import open_speedup
 from nbopt.charts import Figure
 from nbopt.comparison import Comparison, Limits
 from nbopt.errors import NbOptError, OptionError, nearest
@@ -211,7 +212,7 @@ def layers(run: Run) -> Figure:
 
 
 def _speed(run: Run) -> float | None:
-    if run.failed or run.is_control:
+    if run.failed or run.is_control or open_speedup(run):
         return None
     speed = finite(run.speedup) if run.speedup is not None else 1.0 if run.is_baseline else None
     return speed if speed and speed > 0 else None

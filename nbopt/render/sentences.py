@@ -144,7 +144,8 @@ def _speed(view: View, run: Run) -> Sentence:
     disturbed = verdict == "inconclusive" and (finite(run.contention) or 1.0) > QUIET
     busy = ", machine busy" if verdict == "busy" or disturbed else ""
     word = "same speed" if verdict == "same" else "speed inconclusive"
-    return Part(word), *_aside(f"{ratio.value}x {ratio.bounds}".strip()), *((Part(busy),) if busy else ())
+    known = () if ratio is figures.UNKNOWN else _aside(f"{ratio.value}x {ratio.bounds}".strip())
+    return Part(word), *known, *((Part(busy),) if busy else ())
 
 
 def _size(view: View, run: Run) -> Sentence:

@@ -69,10 +69,9 @@ def test_a_ratio_is_never_zero_however_wide_its_interval() -> None:
 
 
 @pytest.mark.parametrize("high", [None, math.inf])
-def test_a_speedup_that_the_machine_left_open_is_told_with_one_digit_and_no_share(high: float | None) -> None:
+def test_a_speedup_that_the_machine_left_open_has_no_digit_and_no_share(high: float | None) -> None:
     run = dataclasses.replace(INT8, speedup=73.2, speedup_low=0.0, speedup_high=high)
-    assert str(figures.speedup(run)) == "70 [0, ∞]"
-    assert str(figures.slowdown(run)) == "0.01 [0.00, ∞]"
+    assert str(figures.speedup(run)) == str(figures.slowdown(run)) == "? [0, ∞]"
     assert figures.share_of_speedup(run, 1.9) == "-"
     assert str(figures.speedup(dataclasses.replace(run, speedup=3.14, speedup_low=2.2))) == "3.1 [2.2, ∞]"
 

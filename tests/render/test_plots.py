@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import re
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -50,6 +51,9 @@ def test_the_front_is_what_no_run_beats_and_the_limits_are_said() -> None:
     assert "quantize int8 dynamic" not in front
     assert "of 6 are outside max_drop 0.01" in said
     assert "outside" not in pareto(sample_runs.EVERYTHING, Limits()).said
+    unknown = dataclasses.replace(sample_runs.INT8, name="unknown", speedup=300.0, speedup_low=0.0, speedup_high=None)
+    drawn = pareto(Comparison([*sample_runs.EVERYTHING, unknown]), Limits())
+    assert "300x" not in drawn.svg
 
 
 def test_a_control_that_beats_everything_leaves_a_front_of_the_others() -> None:

@@ -1,7 +1,7 @@
 /** The columns of a table: title, what it sorts by, and what a cell holds. */
 
 import type { Figure, Row, Workload } from '../payload';
-import { bytesText, significant, type Key } from '../rows';
+import { bytesText, openSpeedup, significant, type Key } from '../rows';
 import { h, hidden, typeset, type Child } from './dom';
 import { bar, changeScale, speedScale, whisker, type Scale } from './pictures';
 
@@ -47,7 +47,7 @@ export function columnsOf(workload: Workload): Column[] {
   columns.push(
     figure('size', `size, ${workload.sizeUnit}`, 70, false, row => row.numbers['size_bytes'], row => written(row.figures['size'])),
     figure('latency', 'latency, ms', 80, false, row => row.numbers['latency_ms'], row => written(row.figures['latency'])),
-    { ...figure('speedup', 'speedup', 180, true, row => row.numbers['speedup'], row => speedup(row, workload, speeds)), right: false, legend: HALVES },
+    { ...figure('speedup', 'speedup', 180, true, row => (openSpeedup(row) ? undefined : row.numbers['speedup']), row => speedup(row, workload, speeds)), right: false, legend: HALVES },
     words('verdict', 'verdict', 230, row => row.verdict, row => verdict(row)),
     more('memory', 'peak memory', false, 'peak_memory_bytes', bytesText),
     more('deflated', 'deflated', false, 'deflated_bytes', bytesText),
