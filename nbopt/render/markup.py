@@ -16,7 +16,7 @@ MUTED = "opacity:0.72"
 def typeset(text: str) -> str:
     """Return figures in ASCII with true signs for minus and times, escaped."""
     text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
-    return escape(re.sub(r"(?<=\d)x\b", "\N{MULTIPLICATION SIGN}", text), quote=True)
+    return escape(re.sub(r"(?<=[\d?])x\b", "\N{MULTIPLICATION SIGN}", text), quote=True)
 
 
 def safe(text: str, limit: int = 300) -> str:

@@ -162,11 +162,11 @@ class View:
         """Return how many times less memory than the baseline a run needs."""
         return ratio(self.baseline.peak_memory_bytes, run.peak_memory_bytes) if self.baseline else None
 
-    def wins(self, run: Run) -> bool:
-        """Tell whether a run is better than the baseline on some axis."""
-        axes: tuple[Axis, ...] = ("latency", "size", "quality", "memory")
+    def wins(self, run: Run, axes: tuple[Axis, ...] = ("latency", "size", "quality", "memory")) -> bool:
+        """Tell whether a run is better than the baseline on some axis; the runtime's speed alone does not count."""
         if run.verdicts.get("technique") in {"same", "worse"}:
-            axes = axes[1:]  # the speed is the runtime's, and a row of its own shows that
+            # The speed is the runtime's, and a row of its own shows that.
+            axes = tuple(axis for axis in axes if axis != "latency")
         return not (run.failed or run.collapsed) and any(self.verdict(run, axis) == "better" for axis in axes)
 
     def faster(self) -> list[Run]:
@@ -200,13 +200,14 @@ class View:
         if run is self.baseline:
             return "plain"
         quality, speed = self.verdict(run, "quality"), self.verdict(run, "latency")
+        wins = self.wins(run, ("latency", "size", "quality"))  # of memory the words beside the colour say nothing
         if self._lost(run) or speed == "worse":
             return "bad"
         if run.verdicts.get("technique") == "worse":
-            return "mixed" if self.wins(run) else "bad"
+            return "mixed" if wins else "bad"
         if quality in {"worse", "slightly worse"}:
-            return "mixed" if self.wins(run) else "bad"
-        if not self.wins(run):
+            return "mixed" if wins else "bad"
+        if not wins:
             return "plain"
         return "mixed" if quality == "inconclusive" or self.verdict(run, "size") == "worse" else "good"
 

@@ -81,6 +81,13 @@ def test_a_run_whose_outputs_cannot_be_trusted_is_red() -> None:
     assert body["workloads"][0]["rows"][1]["tone"] == "bad"
 
 
+def test_a_colour_says_nothing_that_the_words_beside_it_do_not() -> None:
+    words = {"latency": "busy", "size": "same", "quality": "same", "memory": "better"}
+    run = run_of("baseline/onnxruntime", verdicts=words, verdict="speed inconclusive, machine busy")
+    rows = render.payload(Comparison([BASELINE, run]))["workloads"][0]["rows"]
+    assert [row["tone"] for row in rows] == ["plain", "plain"]
+
+
 def test_no_runs() -> None:
     valid(render.payload(Comparison([])))
     assert Comparison([])._repr_mimebundle_()["text/plain"] == "No runs yet."

@@ -40,7 +40,7 @@ export function hidden(text: string): HTMLElement {
 
 /** Figures with true signs for minus and times. */
 export function typeset(text: string): string {
-  return text.replace(/(?<![\w.])-(?=\d)/g, '\u2212').replace(/(\d)x\b/g, '$1\u00d7');
+  return text.replace(/(?<![\w.])-(?=\d)/g, '\u2212').replace(/([\d?])x\b/g, '$1\u00d7');
 }
 
 let counted = 0;
