@@ -39,9 +39,9 @@ def sparse_word(model: nn.Module) -> str:
         # In turns: two medians, one after the other, once called the sparse kernel 43 times as fast. The process for
         # the next artifact was importing its runtime while the dense one ran, whose threads wait for each other.
         timing = measure(lambda: nn.functional.linear(row, weight), lambda: (packed @ row.T).T, budget=SECONDS)
-    verdict = {
-        "better": "faster in eager torch alone: layer.weight.to_sparse_csr()",
-        "inconclusive": "inconclusive here, so it stays dense",
-    }.get(timing.verdict, "not faster here, so it stays dense")
+    if timing.verdict == "inconclusive":
+        return f"as torch.sparse {part} ({zeros:.0%} zeros) may be faster or slower: inconclusive here, so it stays dense"
+    fast = "faster in eager torch alone: layer.weight.to_sparse_csr()"
+    verdict = fast if timing.verdict == "better" else "not faster here, so it stays dense"
     told = f"as torch.sparse {part} ({zeros:.0%} zeros) would be {timing.interval.text()} times as fast for a row"
     return f"{told}: {verdict}"
