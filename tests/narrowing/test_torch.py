@@ -235,7 +235,11 @@ def test_whether_zeros_are_worth_a_sparse_kernel_is_measured() -> None:
         model[2].weight[torch.rand(512, 512) < 0.5] = 0.0
     told = LOWERING.sparse_word(model)
     assert "torch.sparse 2 (50% zeros)" in told
-    ratio, low, high = map(float, re.findall(r"[\d.]+", told.split("would be ")[1])[:3])
+    if "may be faster or slower" in told:  # the machine was too busy to tell, and no figure is told
+        assert told.endswith("(50% zeros) may be faster or slower: inconclusive here, so it stays dense")
+        return
+    figures = re.findall(r"[\d.]+|inf", told.split("would be ")[1].replace("∞", "inf"))[:3]
+    ratio, low, high = map(float, figures)
     assert low <= ratio <= high
     assert ("faster in eager torch alone" in told) <= (low > 1)
     assert ("not faster here" in told) <= (high < 1.5)
