@@ -24,6 +24,7 @@ class Dimension:
         step: The number is a multiple of this above `low`; 1 makes whole numbers; None takes any.
         choices: The only values there are; then there is no `low` and no `high`.
         when: Name of another dimension and the values of it with which this one means something; None for always.
+        reshapes: Its values change the shapes of weights, so that it can't stand beside what holds some of them.
 
     Raises:
         OptionError: The range is empty, or the default lies outside it.
@@ -38,6 +39,7 @@ class Dimension:
     step: float | None = None
     choices: tuple[Any, ...] = ()
     when: tuple[str, tuple[Any, ...]] | None = None
+    reshapes: bool = False
 
     def __post_init__(self) -> None:
         if self.choices:
@@ -60,6 +62,10 @@ class Dimension:
         if self.choices:
             return f"{self.name} {', '.join(map(str, self.choices))}"
         return f"{self.name} {self.low:.3g} to {self.high:.3g}{' (log)' if self.log else ''}"
+
+    def extends(self, other: Dimension) -> bool:
+        """Tell whether it has all choices of another one with the same default, and more."""
+        return self.default == other.default and set(self.choices) > set(other.choices) > set()
 
     def size(self) -> float:
         """Return how many values it has, infinity for a continuous one."""

@@ -246,6 +246,7 @@ class Draft:
             is the untouched model, begun alike and trained by this.
         tested: What was measured before the training, as plain data of `Run.search`.
         interrupted: The user interrupted a search, and this is the best so far: it is measured, and nothing more done.
+        settled: Names of dimensions that a step was told the value of: no other step searches them.
     """
 
     model: Any
@@ -268,6 +269,7 @@ class Draft:
     control_plan: TrainingPlan | None = None
     tested: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    settled: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, workload: Workload) -> Draft:
@@ -285,9 +287,18 @@ class Draft:
         return replace(self, begin=(*self.begin, framework.initialise))
 
     def searching(self, *dimensions: Dimension) -> Draft:
-        """Return the draft with dimensions added; of one name, what is there already stays."""
-        there = {each.name for each in self.space}
-        return replace(self, space=(*self.space, *(each for each in dimensions if each.name not in there)))
+        """Return the draft with dimensions added; of one name the first stays, or one of all its choices and more."""
+        there = {each.name: each for each in self.space}
+        for each in dimensions:
+            if each.name not in self.settled:
+                known = there.get(each.name)
+                there[each.name] = each if known is None or each.extends(known) else known
+        return replace(self, space=tuple(there.values()))
+
+    def settling(self, name: str) -> Draft:
+        """Return the draft without the dimension of a name, before and after this step."""
+        space = tuple(each for each in self.space if each.name != name)
+        return replace(self, space=space, settled=self.settled | {name})
 
     def noted(self, *notes: str) -> Draft:
         """Return the draft with notes added."""

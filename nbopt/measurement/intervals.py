@@ -38,7 +38,9 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Return half of the distance between the bounds."""
+        """Return half of the distance between the bounds; where one is open, what lies on the other's side."""
+        if math.isinf(self.high) and self.low not in (0, -math.inf):  # a ratio's 0 says nothing
+            return self.value - self.low
         return (self.high - self.low) / 2
 
     @property
@@ -51,20 +53,26 @@ class Interval:
         """Tell whether the bounds coincide: nothing was estimated."""
         return self.low == self.high
 
+    @property
+    def unknown(self) -> bool:
+        """Tell whether nothing is known: of a ratio 0 to infinity, of a difference anything."""
+        return math.isinf(self.high) and (self.low == 0 or math.isinf(self.low))
+
     def scaled(self, factor: float) -> Interval:
         """Return the interval of `factor` times the quantity, such as 100 for percentage points."""
         low, high = sorted((self.low * factor, self.high * factor))
         return Interval(self.value * factor, low, high, self.level)
 
     def text(self, *, sign: bool = False, digits: int = 3) -> str:
-        """Write value and bounds with the digits that the interval supports: `3.1 [3.0, 3.3]`.
+        """Write value and bounds with the digits that the interval supports: `3.1 [3.0, 3.3]`, `? [0, ∞]`.
 
         Args:
             sign: Write a plus before what is above zero.
             digits: Significant digits of an exact value.
         """
         places = decimals(self.value, self.half_width, digits=digits)
-        value, low, high = (_fixed(x, places, sign) for x in (self.value, self.low, self.high))
+        value = math.nan if self.unknown else self.value
+        value, low, high = (_fixed(x, places, sign) for x in (value, self.low, self.high))
         return f"{value} [{low}, {high}]"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbopt.errors import ModelError
-from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Ranking, lowering_of, some_of_train
+from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Masks, Ranking, lowering_of, some_of_train
 from nbopt.narrowing.subjects import Units
 from nbopt.technique import Context
 
@@ -25,6 +25,25 @@ def narrowed(model: Any, context: Context, share: float) -> tuple[Any, list[str]
         ModelError: Nothing in the model can be made narrower, or so small a share of no layer is a unit.
     """
     lowering = lowering_of(context)
+    units, masks = _without(model, context, share)
+    lowering.put_zeros(units.model, masks, {})
+    narrow, notes = recalibrated(units.finished(units.model), context)
+    return narrow, [*units.notes, f"{units.counts()} were taken out", *notes]
+
+
+def thinner(model: Any, context: Context, share: float) -> Any:
+    """Return a copy of a model without a share of the units of each layer, to be trained anew.
+
+    Raises:
+        ModelError: As `narrowed` does.
+    """
+    units, _ = _without(model, context, share)
+    return units.finished(units.model)
+
+
+def _without(model: Any, context: Context, share: float) -> tuple[Units, Masks]:
+    """Return the units of a model and the masks that leave a share of each layer's out."""
+    lowering = lowering_of(context)
     traced = lowering.trace(model, context.workload.signature.example)
     units = Units(traced, Ranking("magnitude", lowering, context))
     masks = units.masks(units.model, dict.fromkeys(units.sizes, share))
@@ -35,9 +54,7 @@ def narrowed(model: Any, context: Context, share: float) -> tuple[Any, list[str]
             f"{share:.3g} of {units.sizes[largest]} units in {largest}, the layer with the most, which is none",
             "take a larger share out",
         )
-    lowering.put_zeros(units.model, masks, {})
-    narrow, notes = recalibrated(units.finished(units.model), context)
-    return narrow, [*units.notes, f"{units.counts()} were taken out", *notes]
+    return units, masks
 
 
 def recalibrated(model: Any, context: Context) -> tuple[Any, list[str]]:

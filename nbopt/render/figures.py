@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbopt.bounds import open_speedup
-from nbopt.measurement.statistics import decimals
+from nbopt.measurement.statistics import Interval, decimals
 from nbopt.runs import Run
 
 POINTS = 100.0
@@ -175,7 +175,9 @@ def of_ratio(record: Mapping[str, Any], name: str) -> Figure:
 
 def _ratio(value: float | None, low: float | None, high: float | None) -> Figure:
     """Return a ratio; one that is exact has no bounds, and a stored run has no infinity for one that is open above."""
-    if finite(value) is not None and low is not None and low <= 0 and finite(high) is None:
+    estimate, above = finite(value), finite(high)
+    bounds = None if estimate is None or low is None else Interval(estimate, low, math.inf if above is None else above)
+    if bounds is not None and bounds.unknown:
         return UNKNOWN
     return figure(value, low, high, visible=True)
 

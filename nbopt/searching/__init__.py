@@ -68,7 +68,8 @@ def searched(
         MissingExtra: Optuna is not installed.
     """
     workload = context.workload
-    fitting = compatible(draft.space, draft.search or Search(), draft.plan)
+    held = bool(draft.hold or draft.pace or draft.finish)
+    fitting = compatible(draft.space, draft.search or Search(), draft.plan, held=held)
     search, space = fitting.search, fitting.space
     draft = replace(draft, space=space, search=search).noted(*fitting.notes)
     if workload.select_rows.targets is None:
@@ -156,10 +157,13 @@ def _unfinished(name: str, directions: tuple[str, ...], storage: Path | None, ke
 
 def _running(search: Search, space: Sequence[Dimension], seed: int) -> Running:
     finals = search.repeats * (search.finalists + 1 + (search.vs == "random")) if search.finalists else 0
+    pruner = search.pruner
+    if pruner == "auto" and any(each.name == "schedule" for each in space):
+        pruner = "none"  # a rate that falls later is behind at first, and not worse for it
     return Running(
         Budget(search.trials, search.max_seconds),
         sampler=search.sampler,
-        pruner=search.pruner,
+        pruner=pruner,
         seed=seed,
         start=defaults(space),
         warm=search.warm,

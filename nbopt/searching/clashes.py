@@ -30,7 +30,7 @@ class Compatible:
     notes: tuple[str, ...] = ()
 
 
-def compatible(space: Sequence[Dimension], search: Search, plan: TrainingPlan) -> Compatible:
+def compatible(space: Sequence[Dimension], search: Search, plan: TrainingPlan, *, held: bool = False) -> Compatible:
     """Return a search without combinations that the plan itself refuses.
 
     Techniques don't know of each other's dimensions; which fields of a plan go together, the plan knows.
@@ -39,8 +39,14 @@ def compatible(space: Sequence[Dimension], search: Search, plan: TrainingPlan) -
         space: What the techniques of a recipe leave open.
         search: How it is searched.
         plan: The training that the dimensions change; a dimension of a field has that field's name.
+        held: Weights of the candidate are held, as by masks, so that their shapes must stay.
     """
-    notes: list[str] = []
+    notes = [
+        f"{each.name} was not searched: another step of the recipe holds weights as they are"
+        for each in space
+        if held and each.reshapes
+    ]
+    space = [each for each in space if not (held and each.reshapes)]
     kept: dict[str, Dimension] = {}
     for each in space:
         refused = {value: why for value in _tried(each) if (why := _refusal(plan, {each.name: value}))}

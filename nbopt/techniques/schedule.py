@@ -98,7 +98,7 @@ class Schedule(Technique):
         if not draft.control:
             draft = draft.with_(control=True, control_plan=constant)
         if self.schedule != "auto":
-            return draft.with_(plan=plan.adjusted(schedule=self.schedule))
+            return draft.with_(plan=plan.adjusted(schedule=self.schedule)).settling("schedule")
         return self._compared(draft.with_(plan=plan), context)
 
     def _plan(self, plan: TrainingPlan) -> TrainingPlan:

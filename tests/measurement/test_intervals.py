@@ -152,7 +152,17 @@ def test_no_more_digits_than_the_interval_supports(value: float, half_width: flo
 def test_an_interval_in_words() -> None:
     assert Interval(3.12, 2.97, 3.31).text() == "3.1 [3.0, 3.3]"
     assert Interval(-0.104, -0.31, 0.12).text(sign=True) == "-0.1 [-0.3, +0.1]"
-    assert Interval(1.04, 0.0, math.inf).text() == "1 [0, ∞]"
+    assert Interval(1.04, 0.5, math.inf).text() == "1.0 [0.5, ∞]"
+    assert Interval(70.4, 61.0, math.inf).text() == "70 [61, ∞]"
+    assert Interval(70.4, 0.0, 73.0).text() == "70 [0, 70]"
+
+
+def test_no_digit_of_what_is_wholly_open() -> None:
+    for unknown in (Interval(1.04, 0.0, math.inf), Interval(-0.2, -math.inf, math.inf)):
+        assert unknown.unknown
+        assert unknown.text().startswith("? [")
+    assert not Interval(1.04, 0.5, math.inf).unknown
+    assert not Interval(1.04, 0.0, 2.0).unknown
 
 
 @given(value=st.floats(-1e6, 1e6), half=st.floats(1e-6, 1e6))

@@ -11,9 +11,11 @@ from torch import nn
 
 import nbopt
 from nbopt.errors import DataError, OptionError
-from nbopt.space import Dimension
+from nbopt.searching.clashes import compatible
+from nbopt.space import Dimension, Search
 from nbopt.technique import Context, Draft
-from nbopt.techniques.tune import RATE_SPAN, Tune, space_of
+from nbopt.techniques.schedule import COMPARED
+from nbopt.techniques.tune import RATE_SPAN, Tune, repeats_of, space_of
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits
@@ -33,7 +35,7 @@ def test_the_space_is_around_the_plan_and_its_defaults_change_nothing(work: Work
     plan = TrainingPlan(epochs=3, learning_rate=2e-3, weight_decay=0.05, optimizer="adam", batch_size=100)
     draft = Tune().apply(Draft(work.model, plan), Context(work))
     found = space(draft)
-    assert set(found) == {"learning_rate", "weight_decay", "optimizer", "batch_size"}
+    assert set(found) == {"learning_rate", "schedule", "weight_decay", "optimizer", "batch_size"}
     rate = found["learning_rate"]
     assert (rate.low, rate.high, rate.log) == (2e-3 / RATE_SPAN, 2e-3 * RATE_SPAN, True)
     assert found["batch_size"].choices == (32, 64, 100, 128)
@@ -126,6 +128,69 @@ def test_what_is_open_in_another_step_is_searched_with_it(work: Workload) -> Non
         assert draft.search is not None
         assert draft.search.trials == 20
         assert draft.search.first
+        assert set(COMPARED) <= set(space(draft)["schedule"].choices)
+
+
+def test_a_schedule_that_a_step_was_told_is_not_searched(work: Workload) -> None:
+    for order in ("tune | schedule --schedule wsd", "schedule --schedule wsd | tune"):
+        draft = Draft(work.model)
+        for step in nbopt.Recipe.parse(order).techniques:
+            draft = step.apply(draft, Context(work))
+        assert "schedule" not in space(draft)
+        assert draft.plan.schedule == "wsd"
+
+
+def lstm() -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells = nn.LSTM(8, 16, batch_first=True)
+            self.head = nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            states, _ = self.cells(x.reshape(-1, 8, 8))
+            return self.head(states.mean(1))
+
+    return Net().eval()
+
+
+@pytest.mark.parametrize("kind", ["torch", "lstm", "keras"])
+def test_width_is_searched_where_weights_are_drawn_anew(kind: str, digits: Digits) -> None:
+    model = {"torch": mlp, "lstm": lstm, "keras": lambda: dropping("keras")}[kind]()
+    work = Workload(model, train=digits.train, valid=digits.valid)
+    draft = Tune(from_scratch=True).apply(Draft(model), Context(work))
+    width = space(draft)["width"]
+    assert width.default == 1
+    assert width.apply(draft, 1.0) is draft
+    framework, x = work.framework, digits.x[:3]
+    before = framework.predict(model, (x,))
+    sizes = [framework.count(width.apply(draft, share).model)[0] for share in sorted(width.choices)[:-1]]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] < framework.count(model)[0]
+    (begin,) = draft.begin
+    fresh = begin(framework.clone(width.apply(draft, 0.25).model), 1)
+    assert framework.predict(fresh, (x,)).shape == before.shape
+    np.testing.assert_array_equal(framework.predict(model, (x,)), before)  # the user's own stays as it is
+
+
+def test_what_is_trained_keeps_its_width_and_so_does_what_is_held(work: Workload, digits: Digits) -> None:
+    draft = Tune().apply(Draft(work.model), Context(work))
+    assert "width" not in space(draft)
+    assert any("--from-scratch" in note for note in draft.notes)
+    draft = Tune(from_scratch=True).apply(Draft(work.model), Context(work))
+    fitting = compatible(draft.space, Search(), draft.plan, held=True)
+    assert "width" not in {each.name for each in fitting.space}
+    assert any("holds weights" in note for note in fitting.notes)
+    linear = nn.Sequential(nn.Linear(64, 10)).eval()
+    alone = Workload(linear, train=digits.train, valid=digits.valid)
+    draft = Tune(from_scratch=True).apply(Draft(linear), Context(alone))
+    assert "width" not in space(draft)
+    assert any(note.startswith("width was not searched") for note in draft.notes)
+
+
+def test_the_more_trials_the_more_fresh_seeds() -> None:
+    assert [repeats_of(trials, 3) for trials in (1, 20, 60, 1000)] == [2, 2, 5, 8]
+    assert repeats_of(60, 1) == 8
 
 
 def test_from_scratch_begins_each_training_with_weights_of_its_seed(work: Workload) -> None:
@@ -141,7 +206,8 @@ def test_without_train_there_is_nothing_to_tune(digits: Digits) -> None:
     work = Workload(mlp(), valid=digits.valid)
     with pytest.raises(DataError, match="train"):
         Tune().apply(Draft(work.model), Context(work))
-    assert space_of(TrainingPlan(), work, work.model).keys() == {"learning_rate", "weight_decay", "optimizer"}
+    names = {"learning_rate", "schedule", "weight_decay", "optimizer"}
+    assert space_of(TrainingPlan(), work, work.model).keys() == names
 
 
 @pytest.mark.slow

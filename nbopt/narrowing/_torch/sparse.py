@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import torch
@@ -44,6 +43,6 @@ def sparse_word(model: nn.Module) -> str:
         "better": "faster in eager torch alone: layer.weight.to_sparse_csr()",
         "inconclusive": "inconclusive here, so it stays dense",
     }.get(timing.verdict, "not faster here, so it stays dense")
-    known = timing.low > 0 or math.isfinite(timing.high)  # other load may leave both ends open
-    told = f"would be {timing.interval.text()} times as fast for a row" if known else "may be faster or slower"
+    ratio = timing.interval
+    told = "may be faster or slower" if ratio.unknown else f"would be {ratio.text()} times as fast for a row"
     return f"as torch.sparse {part} ({zeros:.0%} zeros) {told}: {verdict}"
