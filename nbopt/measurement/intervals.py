@@ -71,8 +71,8 @@ class Interval:
             digits: Significant digits of an exact value.
         """
         places = decimals(self.value, self.half_width, digits=digits)
-        value = math.nan if self.unknown else self.value
-        value, low, high = (_fixed(x, places, sign) for x in (value, self.low, self.high))
+        value = "?" if self.unknown else _fixed(self.value, places, sign)
+        low, high = (_fixed(x, places, sign) for x in (self.low, self.high))
         return f"{value} [{low}, {high}]"
 
 
