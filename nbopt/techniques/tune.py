@@ -132,7 +132,7 @@ class Tune(Technique):
         try:
             thinner(draft.model, context, 1 - SHARES[-2])
         except (ModelError, MissingExtra) as error:
-            return draft.noted(f"width was not searched: {error.came}"), dimensions
+            return draft.noted(f"width was not searched, which takes {error.expected}; here: {error.came}"), dimensions
 
         # Other processes train too: what shows progress or measures here does not go there.
         data = Context(context.workload, context.seed)
