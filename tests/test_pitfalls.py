@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -176,8 +177,27 @@ def test_bfloat16_that_openvino_takes_by_itself_would_be_seen(
         assert half.reason == "bfloat16 asked: this CPU computes in float32"
 
 
+def times_as_fast(before: Path, after: Path, shape: tuple[int, ...], rounds: int = 60) -> float:
+    """Return how many times as fast one LiteRT file is as another, called by hand in turns."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    calls = [Interpreter(model_path=str(path), num_threads=1) for path in (before, after)]
+    for each in calls:
+        each.resize_tensor_input(each.get_input_details()[0]["index"], shape)
+        each.allocate_tensors()
+        each.set_tensor(each.get_input_details()[0]["index"], np.ones(shape, np.float32))
+        each.invoke()
+    seconds: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for each, times in zip(calls, seconds, strict=True):
+            began = time.perf_counter()
+            each.invoke()
+            times.append(time.perf_counter() - began)
+    return float(np.median(seconds[0]) / np.median(seconds[1]))
+
+
 @pytest.mark.slow
-def test_dynamic_int8_that_is_slower_on_litert_is_called_slower(digits: Digits, store: RunStore) -> None:
+def test_dynamic_int8_on_litert_is_called_what_the_clock_says(digits: Digits, store: RunStore) -> None:
     import keras
 
     layers = keras.layers
@@ -196,9 +216,16 @@ def test_dynamic_int8_that_is_slower_on_litert_is_called_slower(digits: Digits, 
     )
     rng = np.random.default_rng(0)
     work = Workload(model, test=(rng.random((64, 32, 32, 16), np.float32), rng.integers(0, 10, 64)))
-    run = optimize(work, Quantize(method="dynamic"), runtimes=["litert"], threads=1, store=store)["quantize/litert"]
+    found = optimize(work, Quantize(method="dynamic"), runtimes=["litert"], threads=1, store=store)
+    run, base = found["quantize/litert"], found["baseline/litert"]
     assert run.verdicts["size"] == "better"
-    assert run.verdicts["technique"] in {"worse", *QUIET}
-    assert run.speedup_technique < 1
+    # On Intel's CPUs it is slower, on AMD's with AVX-VNNI it was seen to be faster: the same files by hand tell.
+    ratio = times_as_fast(store.home / base.artifact, store.home / run.artifact, (1, 32, 32, 16))
+    if ratio < 0.9:
+        assert run.verdicts["technique"] in {"worse", *QUIET}
+        assert run.speedup_technique < 1
+    if ratio > 1.1:
+        assert run.verdicts["technique"] in {"better", *QUIET}
+        assert run.speedup_technique > 1
     if run.verdicts["technique"] == "worse":
         assert "slower" in run.verdict
