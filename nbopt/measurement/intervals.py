@@ -38,7 +38,7 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Return half of the distance between the bounds; where one is open, what lies on the other's side."""
+        """Return half of the distance between the bounds; where the upper one is open, that to the lower one."""
         if math.isinf(self.high) and self.low not in (0, -math.inf):  # a ratio's 0 says nothing
             return self.value - self.low
         return (self.high - self.low) / 2

@@ -97,11 +97,10 @@ def figure(
     lower, upper = finite(low), finite(high)
     if lower is None and upper is None:
         return Figure(write(estimate, decimals(estimate, 0, digits=digits), sign=sign))
-    reach = math.inf
-    if upper is not None and lower is not None:
-        reach = (upper - lower) * scale / 2
-    elif lower:  # 0 supports no digit
-        reach = estimate - lower * scale
+    known = Interval(
+        estimate, -math.inf if lower is None else lower * scale, math.inf if upper is None else upper * scale
+    )
+    reach = known.half_width
     places = max(decimals(estimate, reach, digits=max(3, digits)), finest)
     if visible and estimate:
         places = max(places, -math.floor(math.log10(abs(estimate))))

@@ -125,7 +125,8 @@ class Tune(Technique):
 
     def _dimensions(self, draft: Draft, context: Context) -> tuple[Draft, dict[str, Dimension]]:
         """Return what can be searched, by name, and the draft with notes on what can't."""
-        dimensions = space_of(draft.plan, context.workload, draft.model)
+        found = space_of(draft.plan, context.workload, draft.model)
+        dimensions = {name: each for name, each in found.items() if name not in draft.settled}
         if context.workload.framework.initialise not in draft.begin:
             told = "what is trained keeps its units, which prune --structured takes out"
             return draft.noted(f"width is searched --from-scratch alone: {told}"), dimensions

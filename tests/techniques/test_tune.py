@@ -14,12 +14,12 @@ from nbopt.errors import DataError, OptionError
 from nbopt.searching.clashes import compatible
 from nbopt.space import Dimension, Search
 from nbopt.technique import Context, Draft
-from nbopt.techniques.schedule import COMPARED
+from nbopt.techniques.schedule import COMPARED, Schedule
 from nbopt.techniques.tune import RATE_SPAN, Tune, repeats_of, space_of
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits
-from tests.models import mlp
+from tests.models import Lstm, mlp
 
 
 @pytest.fixture
@@ -132,6 +132,9 @@ def test_what_is_open_in_another_step_is_searched_with_it(work: Workload) -> Non
 
 
 def test_a_schedule_that_a_step_was_told_is_not_searched(work: Workload) -> None:
+    draft = Schedule(schedule="wsd").apply(Draft(work.model), Context(work))
+    with pytest.raises(OptionError, match="--only"):
+        Tune(only=("schedule",)).apply(draft, Context(work))
     for order in ("tune | schedule --schedule wsd", "schedule --schedule wsd | tune"):
         draft = Draft(work.model)
         for step in nbopt.Recipe.parse(order).techniques:
@@ -140,29 +143,17 @@ def test_a_schedule_that_a_step_was_told_is_not_searched(work: Workload) -> None
         assert draft.plan.schedule == "wsd"
 
 
-def lstm() -> nn.Module:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.cells = nn.LSTM(8, 16, batch_first=True)
-            self.head = nn.Linear(16, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            states, _ = self.cells(x.reshape(-1, 8, 8))
-            return self.head(states.mean(1))
-
-    return Net().eval()
-
-
 @pytest.mark.parametrize("kind", ["torch", "lstm", "keras"])
 def test_width_is_searched_where_weights_are_drawn_anew(kind: str, digits: Digits) -> None:
-    model = {"torch": mlp, "lstm": lstm, "keras": lambda: dropping("keras")}[kind]()
-    work = Workload(model, train=digits.train, valid=digits.valid)
+    model = {"torch": mlp, "lstm": lambda: Lstm().eval(), "keras": lambda: dropping("keras")}[kind]()
+    shape = (-1, 8, 8) if kind == "lstm" else (-1, 64)
+    (xt, yt), (xv, yv) = digits.train, digits.valid
+    work = Workload(model, train=(xt.reshape(shape), yt), valid=(xv.reshape(shape), yv))
     draft = Tune(from_scratch=True).apply(Draft(model), Context(work))
     width = space(draft)["width"]
     assert width.default == 1
     assert width.apply(draft, 1.0) is draft
-    framework, x = work.framework, digits.x[:3]
+    framework, x = work.framework, digits.x[:3].reshape(shape)
     before = framework.predict(model, (x,))
     sizes = [framework.count(width.apply(draft, share).model)[0] for share in sorted(width.choices)[:-1]]
     assert sizes == sorted(set(sizes))
