@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import ExportError, NbOptError, TrainingError
 from nbopt.fitting import train
 from nbopt.frameworks import Framework
@@ -17,7 +18,7 @@ from nbopt.runtimes import Runtime
 from nbopt.searching import Found, searched, trained_as_found
 from nbopt.stage import Stage
 from nbopt.studies import journal_file
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.training import TrainingPlan, TrainingRecord
 
 

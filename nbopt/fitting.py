@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import TrainingError
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import not_finite
-from nbopt.technique import Context, Draft
 from nbopt.training import TrainingPlan, TrainingRecord, remedy
 
 Judge = Callable[[int, float], None]

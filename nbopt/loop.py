@@ -16,6 +16,7 @@ from nbopt.artifacts import size_of
 from nbopt.candidate import Candidate, Control, how_of, make_candidate, make_control
 from nbopt.comparison import Comparison, Limits, without_repeats
 from nbopt.data import kept_randomness
+from nbopt.draft import Draft
 from nbopt.errors import (
     FULL,
     ExportError,
@@ -40,7 +41,7 @@ from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Manifest, Runtime
 from nbopt.searching import Found
 from nbopt.stage import Stage, choose_runtimes
-from nbopt.technique import Draft, Technique
+from nbopt.technique import Technique
 from nbopt.training import TrainingRecord
 from nbopt.workload import Workload
 

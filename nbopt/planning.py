@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import OptionError
 from nbopt.rates import lr_range
-from nbopt.technique import Context, Draft
 from nbopt.training import TrainingPlan
 
 EPOCHS = 5

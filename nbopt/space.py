@@ -16,7 +16,7 @@ class Dimension:
 
     Args:
         name: Its name in the study, such as "learning_rate".
-        apply: Returns a draft with a value in it; `draft` is a `nbopt.technique.Draft`, and is not changed.
+        apply: Returns a draft with a value in it; `draft` is a `nbopt.draft.Draft`, and is not changed.
         default: The value of the candidate as it stands ("off" for what can be left out): always tried first.
         low: Smallest value of a number.
         high: Largest value of a number.

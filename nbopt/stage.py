@@ -15,6 +15,7 @@ import numpy as np
 
 from nbopt.artifacts import size_of
 from nbopt.bounds import DEFAULT_DROP, allowed_drop
+from nbopt.draft import Context, Deployed
 from nbopt.errors import NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement.bench import Bench
@@ -27,7 +28,6 @@ from nbopt.progress import Progress
 from nbopt.recording import Recorder, Settings
 from nbopt.runs import Run, RunStore, hold_model
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
-from nbopt.technique import Context, Deployed
 from nbopt.workload import Workload
 
 

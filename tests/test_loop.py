@@ -18,6 +18,7 @@ from torch import nn
 
 from nbopt.bounds import within
 from nbopt.comparison import COLUMNS, Comparison
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, GateFailed, Interrupted, ModelError, NbOptWarning, OptionError
 from nbopt.loop import optimize
 from nbopt.measurement.metrics import metric_of
@@ -25,7 +26,7 @@ from nbopt.progress import Progress
 from nbopt.recipe import Recipe
 from nbopt.runs import RunStore
 from nbopt.stage import choose_runtimes
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.techniques.prune import Prune
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from nbopt.draft import Context, Draft, Lowered
 from nbopt.errors import DataError
 from nbopt.frameworks import Exported, Signature
 from nbopt.loop import optimize
@@ -20,7 +21,7 @@ from nbopt.measurement import measure
 from nbopt.render import run_sentence
 from nbopt.runs import Run, RunStore
 from nbopt.runtimes import Runtime
-from nbopt.technique import Context, Draft, Lowered, Technique
+from nbopt.technique import Technique
 from nbopt.techniques.prune import Prune
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbopt.technique import Draft
+from nbopt.draft import Draft
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 

@@ -14,11 +14,11 @@ from nbopt.architectures.parts import Parts
 from nbopt.architectures.space import KINDS, SHARES, Space, space_of
 from nbopt.batches import Inputs, map_leaves
 from nbopt.controllers import Settings
+from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Ranking, Traced, some_of_train
 from nbopt.narrowing.lowering import lowering_of as narrowing_of
 from nbopt.narrowing.widths import importance
-from nbopt.technique import Context
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from nbopt.architectures.factors import Factors
 from nbopt.architectures.parts import Block, Kernel
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.batches import Batch, Inputs
+from nbopt.draft import Context, lowering_module
 from nbopt.teaching import Teacher
-from nbopt.technique import Context, lowering_module
 
 Array = np.ndarray[Any, Any]
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Masks, Ranking, lowering_of, some_of_train
 from nbopt.narrowing.subjects import Units
-from nbopt.technique import Context
 
 
 def narrowed(model: Any, context: Context, share: float) -> tuple[Any, list[str]]:

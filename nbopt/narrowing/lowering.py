@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from nbopt.batches import Batch, Inputs
+from nbopt.draft import Context
 from nbopt.narrowing.widths import Width
-from nbopt.technique import Context
 
 Array = np.ndarray[Any, Any]
 Masks = Mapping[str, Array]

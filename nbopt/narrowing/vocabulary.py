@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from nbopt.draft import Context
 from nbopt.errors import DataError
 from nbopt.narrowing.lowering import Lowering
-from nbopt.technique import Context
 
 Array = np.ndarray[Any, Any]
 WORTH = 0.9

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, StudyError, TrainingError
 from nbopt.fitting import train
 from nbopt.measurement.metrics import metric_of
@@ -20,7 +21,6 @@ from nbopt.space import Dimension, Search
 from nbopt.studies import Budget, Opened, Running, best_of, defaults, distributions, open_study, run_study, values_of
 from nbopt.studies.repeating import fresh_seeds
 from nbopt.studies.trials import SEED
-from nbopt.technique import Context, Draft
 from nbopt.training import TrainingRecord
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nbopt.draft import Context, Draft
 from nbopt.fitting import Judge, train
 from nbopt.progress import silent
 from nbopt.space import Dimension
 from nbopt.studies import defaults, draw, values_of
 from nbopt.studies.extra import load
 from nbopt.studies.trials import SEED
-from nbopt.technique import Context, Draft
 from nbopt.training import TrainingRecord
 
 EPOCHS, SECONDS = "epochs", "seconds"

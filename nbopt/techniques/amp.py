@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import TrainingError
 from nbopt.measurement.environment import has_bfloat16
 from nbopt.options import option
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.techniques._amp.choice import HALVES, NO_BF16, candidates, chosen
 from nbopt.techniques._amp.trial import tried
 

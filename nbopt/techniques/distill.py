@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from nbopt.data import Split
+from nbopt.draft import Context, Draft
 from nbopt.errors import ModelError, OptionError, nearest
 from nbopt.narrowing import narrowed
 from nbopt.options import option
 from nbopt.planning import lengthened
 from nbopt.teaching import METHODS, Teacher, family_of
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.techniques._distill.choosing import Choice, chosen
 from nbopt.techniques._distill.lowering import lowering_of
 from nbopt.techniques._distill.teachers import Panel, checked_pairs, refuse_other_shape, unlabelled

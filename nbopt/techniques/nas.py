@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal
 from nbopt.architectures.family import Family
 from nbopt.architectures.space import KINDS
 from nbopt.controllers import CONTROLLERS
+from nbopt.draft import Context, Draft
 from nbopt.errors import ModelError, OptionError
 from nbopt.options import option
 from nbopt.planning import lengthened, refuse_quantized
 from nbopt.studies.asking import TPE
 from nbopt.studies.extra import load
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.techniques._nas.building import Building, Picked, source_of
 from nbopt.techniques._nas.choosing import settled
 from nbopt.techniques._nas.hunting import RELAXED, Finalist, Hunt

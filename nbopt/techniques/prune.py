@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import OptionError
 from nbopt.narrowing import recalibrated
 from nbopt.narrowing.lowering import InLayers, Ranking, in_layers, lowering_of
@@ -14,7 +15,7 @@ from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.narrowing.vocabulary import with_shared_rows
 from nbopt.options import option
 from nbopt.planning import refuse_quantized
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques._prune.scan import Scan, scan
 from nbopt.techniques._prune.schedules import RAMP, SCHEDULES, default_rounds

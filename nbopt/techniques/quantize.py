@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nbopt.draft import Context, Draft, Lowered
 from nbopt.errors import DataError, ExportError, ModelError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.options import option
 from nbopt.runtimes import Runtime
-from nbopt.technique import Context, Draft, Lowered, Technique
+from nbopt.technique import Technique
 from nbopt.workload import Workload
 
 LEAST_SHARE = 0.005

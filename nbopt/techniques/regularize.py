@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from nbopt.draft import Context, Draft, Trained
 from nbopt.errors import TrainingError
 from nbopt.options import option
 from nbopt.progress import Progress
 from nbopt.space import Search
-from nbopt.technique import Context, Draft, Technique, Trained
+from nbopt.technique import Technique
 from nbopt.techniques._regularize.adding import deployed, with_dropout, with_norms
 from nbopt.techniques._regularize.cocktail import dimensions, mixing_refused
 from nbopt.techniques._regularize.diagnosis import Diagnosis, diagnose

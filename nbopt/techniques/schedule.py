@@ -6,12 +6,13 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import OptionError
 from nbopt.options import option
 from nbopt.planning import check_range_test, lengthened, range_tested
 from nbopt.schedules import MONITORS, SCHEDULES
 from nbopt.space import Dimension, Search, most_starts
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 

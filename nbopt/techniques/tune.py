@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import MissingExtra, ModelError, OptionError, nearest
 from nbopt.narrowing import thinner
 from nbopt.options import option
 from nbopt.planning import check_range_test, lengthened, range_tested
 from nbopt.space import Dimension, Search, most_starts
 from nbopt.studies import PRUNERS, SAMPLERS
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.training import OPTIMIZERS, TrainingPlan
 from nbopt.workload import Workload
 

@@ -16,9 +16,9 @@ from nbopt.architectures.lowering import whole_as_teacher
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.batches import Batch
 from nbopt.controllers.relaxed import softmax
+from nbopt.draft import Context
 from nbopt.frameworks._keras_copy import copy_model
 from nbopt.narrowing._keras.weights import put_zeros
-from nbopt.technique import Context
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits

@@ -17,9 +17,9 @@ from nbopt.architectures.lowering import whole_as_teacher
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.batches import Batch
 from nbopt.controllers.relaxed import softmax
+from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.narrowing._torch.weights import put_zeros
-from nbopt.technique import Context
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from nbopt.artifacts import load, size_of, write_sidecar
+from nbopt.draft import Context, Draft
 from nbopt.loop import optimize
 from nbopt.runtimes import Manifest, runtime_named
 from nbopt.runtimes.inductor import COMPILERS
-from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize.mixed import relative_error
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from nbopt.batches import Inputs, rows_of, take_rows
+from nbopt.draft import Context, Draft
 from nbopt.measurement.audit import Audit, audit_of, shortfall
 from nbopt.measurement.environment import machine
 from nbopt.runtimes import Layer, Manifest, runtime_named
-from nbopt.technique import Context, Draft
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload
 from tests.conftest import Digits

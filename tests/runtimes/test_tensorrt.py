@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from nbopt.draft import Context, Draft
 from nbopt.loop import optimize
 from nbopt.runtimes import runtime_named
-from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize.onnx_static import OnnxParts
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbopt.draft import Draft
 from nbopt.loop import optimize
 from nbopt.recipe import Recipe
 from nbopt.searching.clashes import compatible
 from nbopt.space import Dimension, Search
 from nbopt.studies import draw
-from nbopt.technique import Draft
 from nbopt.training import OPTIMIZERS, TrainingPlan
 from nbopt.workload import Workload
 

@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from nbopt.candidate import make_candidate
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, TrainingError
 from nbopt.measurement.metrics import metric_of
 from nbopt.recipe import Recipe
@@ -21,7 +22,6 @@ from nbopt.searching.finalists import Finalist, winner_of
 from nbopt.space import Dimension, Search
 from nbopt.stage import Stage
 from nbopt.studies.opening import KEY, journal_file, storage_of
-from nbopt.technique import Context, Draft
 from nbopt.techniques.distill import Distill
 from nbopt.techniques.tune import Tune
 from nbopt.training import TrainingPlan

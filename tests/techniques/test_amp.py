@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from nbopt.children import cores
 from nbopt.data import Split
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, ModelError, OptionError, TrainingError
 from nbopt.frameworks import Fitting
 from nbopt.loop import optimize
 from nbopt.measurement.environment import has_bfloat16
 from nbopt.measurement.intervals import Interval
 from nbopt.recipe import Recipe
-from nbopt.technique import Context, Draft
 from nbopt.techniques import amp
 from nbopt.techniques._amp.choice import HALVES, Tried, candidates, chosen
 from nbopt.techniques._amp.trial import tried

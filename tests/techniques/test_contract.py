@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import nbopt
+from nbopt.draft import Context, Draft
 from nbopt.errors import NbOptError, OptionError
 from nbopt.recipe import Recipe
-from nbopt.technique import Context, Draft, Technique
+from nbopt.technique import Technique
 from nbopt.techniques import all_techniques, technique_named
 from nbopt.workload import Workload
 from tests.conftest import Digits, belongings

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import nbopt
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import framework_of
 from nbopt.frozen import Leaf
 from nbopt.teaching import family_of
-from nbopt.technique import Context, Draft
 from nbopt.techniques._distill.simple import columns_of, designs
 from nbopt.techniques._distill_keras.students import build
 from nbopt.workload import Workload

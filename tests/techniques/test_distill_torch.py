@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import nbopt
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import framework_of
 from nbopt.frozen import Leaf
 from nbopt.teaching import family_of
-from nbopt.technique import Context, Draft
 from nbopt.techniques._distill import choosing
 from nbopt.techniques._distill.simple import columns_of, designs
 from nbopt.techniques._distill_torch.students import build

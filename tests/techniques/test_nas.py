@@ -17,13 +17,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from nbopt.architectures.family import Family
+from nbopt.draft import Context, Deployed, Draft
 from nbopt.errors import ModelError, OptionError
 from nbopt.fitting import train as train_draft
 from nbopt.measurement.intervals import Interval
 from nbopt.progress import silent
 from nbopt.recipe import Recipe
 from nbopt.studies import Budget
-from nbopt.technique import Context, Deployed, Draft
 from nbopt.techniques._nas.choosing import Tried, best_place
 from nbopt.techniques._nas.hunting import TOLERANCE, Finalist, Hunt
 from nbopt.techniques._nas.purse import Purse, budget_of, price_of

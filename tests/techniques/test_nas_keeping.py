@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from nbopt.technique import Context, Deployed, Draft
+from nbopt.draft import Context, Deployed, Draft
 from nbopt.techniques.nas import Nas
 from nbopt.workload import Workload
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 from nbopt.recipe import Recipe
-from nbopt.technique import Context, Draft
+from nbopt.draft import Context, Draft
 from nbopt.workload import Workload
 
 page = os.sysconf("SC_PAGE_SIZE")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from torch import nn
 
+from nbopt.draft import Context, Deployed, Draft
 from nbopt.errors import ModelError, OptionError
 from nbopt.loop import optimize
 from nbopt.narrowing.lowering import Ranking, lowering_of
 from nbopt.narrowing.subjects import Units, Weights
 from nbopt.reproduce import rerun
 from nbopt.runs import RunStore
-from nbopt.technique import Context, Deployed, Draft
 from nbopt.techniques._prune.scan import scan
 from nbopt.techniques.prune import Prune
 from nbopt.workload import Workload

@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 from nbopt.data import Split
+from nbopt.draft import Context, Draft
 from nbopt.errors import OptionError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.torch import FRAMEWORK
@@ -16,7 +17,6 @@ from nbopt.narrowing._torch import LOWERING
 from nbopt.narrowing._torch.weights import prunable_weights
 from nbopt.narrowing._torch.widths import TracedModule
 from nbopt.narrowing.subjects import Units, Weights
-from nbopt.technique import Context, Draft
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques.prune import Prune, magnitude_masks
 from nbopt.training import TrainingPlan

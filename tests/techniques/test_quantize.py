@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from nbopt.artifacts import size_of
+from nbopt.draft import Context, Draft, Lowered
 from nbopt.errors import ExportError, OptionError
 from nbopt.frameworks import Exported
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
-from nbopt.technique import Context, Draft, Lowered
 from nbopt.techniques._quantize.onnx_static import alike
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from nbopt.batches import leaves
+from nbopt.draft import Context, Draft
 from nbopt.errors import ExportError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.measurement.bench import Bench
 from nbopt.runtimes import Manifest, runtime_named
-from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize.litert import lower
 from nbopt.techniques.quantize import Quantize
 from nbopt.training import TrainingPlan

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from nbopt.draft import Context, Draft, Lowered
 from nbopt.errors import ExportError
 from nbopt.loop import optimize
 from nbopt.runtimes import runtime_named
-from nbopt.technique import Context, Draft, Lowered
 from nbopt.techniques._quantize.mixed import fewest, named_layers, relative_error
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import Fitting
 from nbopt.loop import optimize
 from nbopt.recipe import Recipe
-from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize import rounding
 from nbopt.techniques.quantize import Quantize
 from nbopt.training import TrainingPlan

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, ExportError, OptionError
 from nbopt.runtimes import runtime_named
-from nbopt.technique import Context, Draft
 from nbopt.techniques._quantize.mixed import manifest_for, relative_error
 from nbopt.techniques._quantize.weights import bits_of, block_of, told
 from nbopt.techniques.quantize import GROUPS, Quantize

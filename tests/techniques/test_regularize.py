@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import nbopt
 from nbopt.comparison import Comparison
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, ModelError
 from nbopt.measurement.predictions import Scored
 from nbopt.runs import RunStore
-from nbopt.technique import Context, Draft
 from nbopt.techniques._regularize.calibrating import Moments, change_of
 from nbopt.techniques._regularize.diagnosis import diagnose, no_better_than_a_constant
 from nbopt.techniques._regularize.places import Place, Site, dropout_sites, norm_places

@@ -213,7 +213,7 @@ def test_a_users_own_batchnorm_folds_where_it_alone_hears_the_layer() -> None:
 
 def test_a_fold_that_would_change_outputs_is_not_kept() -> None:
     import nbopt
-    from nbopt.technique import Context, Draft
+    from nbopt.draft import Context, Draft
     from nbopt.techniques._regularize.adding import deployed
 
     torch.manual_seed(0)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import nbopt
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, OptionError
 from nbopt.recipe import Recipe
-from nbopt.technique import Context, Draft
 from nbopt.techniques.schedule import FACTORS, Schedule, usable_schedules
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload

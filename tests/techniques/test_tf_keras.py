@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import nbopt
+from nbopt.draft import Context, Draft
 from nbopt.errors import ModelError, OptionError
 from nbopt.fitting import train
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.tf_keras import FRAMEWORK
 from nbopt.recipe import Recipe
 from nbopt.runtimes import Layer, Manifest, runtime_named
-from nbopt.technique import Context, Draft
 from nbopt.training import TrainingPlan
 from tests.tf_keras_models import cnn, halves, lstm, nested, subclassed
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import nbopt
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, OptionError
 from nbopt.searching.clashes import compatible
 from nbopt.space import Dimension, Search
-from nbopt.technique import Context, Draft
 from nbopt.techniques.schedule import COMPARED, Schedule
 from nbopt.techniques.tune import RATE_SPAN, Tune, repeats_of, space_of
 from nbopt.training import TrainingPlan

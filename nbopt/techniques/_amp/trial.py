@@ -7,6 +7,7 @@ from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from nbopt.data import kept_randomness
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, ModelError
 from nbopt.frameworks import Fitting
 from nbopt.measurement.blocks import CallableSide
@@ -15,7 +16,6 @@ from nbopt.measurement.lock import measuring
 from nbopt.measurement.paired import timing_of
 from nbopt.measurement.turns import run_rounds
 from nbopt.progress import Progress
-from nbopt.technique import Context, Draft
 from nbopt.techniques._amp.choice import Tried
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload

@@ -10,6 +10,7 @@ import numpy as np
 from nbopt.arrays import to_numpy
 from nbopt.batches import Batch, Inputs, leaves, map_leaves, take_rows
 from nbopt.data import Split
+from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, TrainingError
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric, metric_of
@@ -17,7 +18,6 @@ from nbopt.measurement.predictions import prepare
 from nbopt.measurement.resampling import quality_interval
 from nbopt.progress import Progress
 from nbopt.teaching import family_of
-from nbopt.technique import Context
 from nbopt.techniques._distill.lowering import lowering_of
 from nbopt.techniques._distill.simple import Design, columns_of, designs
 from nbopt.techniques._distill.teachers import Panel

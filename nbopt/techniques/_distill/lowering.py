@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from nbopt.technique import Context, lowering_module
+from nbopt.draft import Context, lowering_module
 from nbopt.techniques._distill.simple import Design
 
 

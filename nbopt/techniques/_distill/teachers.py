@@ -11,12 +11,12 @@ import numpy as np
 
 from nbopt.batches import Inputs, classes_second, leaves
 from nbopt.data import Split
+from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, OptionError, nearest
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.outputs import infer_output
 from nbopt.teaching import Remembered, family_of, in_kind, mean_of, normal_form, pairs_of
-from nbopt.technique import Context
 from nbopt.techniques._distill.lowering import lowering_of
 
 Array = np.ndarray[Any, Any]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_teaching import layer_names
-from nbopt.technique import Context
 from nbopt.techniques._distill.simple import Design
 from nbopt.techniques._distill_keras.students import build
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from nbopt.draft import Context
 from nbopt.frameworks._torch_teaching import layer_names
-from nbopt.technique import Context
 from nbopt.techniques._distill.simple import Design
 from nbopt.techniques._distill_torch.blocks import shallower, two_rows
 from nbopt.techniques._distill_torch.students import build

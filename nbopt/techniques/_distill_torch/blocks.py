@@ -9,9 +9,9 @@ import numpy as np
 from torch import nn
 
 from nbopt.batches import Inputs, map_leaves
+from nbopt.draft import Context
 from nbopt.errors import ModelError, NbOptError, OptionError
 from nbopt.frameworks._primary import primary_output
-from nbopt.technique import Context
 from nbopt.techniques._distill.blocks import kept_blocks
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.architectures.family import two_rows
+from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, NbOptError, OptionError, StudyError
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import metric_of
@@ -25,7 +26,6 @@ from nbopt.studies.extra import load
 from nbopt.studies.opening import REASON
 from nbopt.studies.repeating import fresh_seeds
 from nbopt.studies.trials import SEED
-from nbopt.technique import Context
 from nbopt.techniques._nas.hunting import TOLERANCE
 from nbopt.techniques._nas.purse import BUILT, FINALISTS, RIVAL, Purse
 from nbopt.training import TrainingPlan

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from nbopt.draft import Context
 from nbopt.errors import NbOptError
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.quality import judge
 from nbopt.progress import Progress
-from nbopt.technique import Context
 from nbopt.techniques._nas.hunting import Finalist, Hunt
 from nbopt.techniques._nas.purse import FINALISTS
 from nbopt.training import TrainingPlan

@@ -21,9 +21,9 @@ from nbopt.architectures.latency import Latency, fitted, parts_of, to_measure, w
 from nbopt.architectures.lowering import whole_as_teacher
 from nbopt.architectures.sandwich import Sandwich
 from nbopt.controllers import Settings
+from nbopt.draft import Context, Deployed
 from nbopt.errors import ModelError, NbOptError, OptionError
 from nbopt.progress import Progress
-from nbopt.technique import Context, Deployed
 from nbopt.techniques._nas.purse import FINALISTS, LOOKS, RIVAL, SHARED, TABLE, Purse
 from nbopt.techniques._nas.relaxing import relaxed_settings
 from nbopt.training import TrainingPlan

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.technique import Context
+from nbopt.draft import Context
 from nbopt.techniques._nas.building import Picked
 from nbopt.techniques._nas.hunting import Finalist, Hunt
 from nbopt.techniques._nas.purse import Purse

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbopt.draft import Context
 from nbopt.narrowing.subjects import Subject
 from nbopt.progress import Progress
-from nbopt.technique import Context
 from nbopt.techniques._prune.allocation import LEVELS, allocate
 
 SCANNED_ROWS = 2000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nbopt.draft import Context, Draft, Lowered
 from nbopt.errors import ExportError, MissingExtra, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
-from nbopt.technique import Context, Draft, Lowered
 
 
 class SparseFile:

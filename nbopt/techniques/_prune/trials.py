@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nbopt.draft import Context
 from nbopt.errors import OptionError
 from nbopt.narrowing import recalibrated
 from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.progress import Progress
-from nbopt.technique import Context
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques._prune.search import AIM, Tried, least_within, most_within, no_limits
 from nbopt.training import TrainingPlan

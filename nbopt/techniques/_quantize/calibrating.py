@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbopt.batches import Inputs
+from nbopt.draft import Context
 from nbopt.errors import DataError
 from nbopt.frameworks import Signature
-from nbopt.technique import Context
 
 if TYPE_CHECKING:
     from nbopt.techniques.quantize import Quantize

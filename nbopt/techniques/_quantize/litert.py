@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbopt.draft import Context, Lowered
 from nbopt.errors import ExportError
 from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
-from nbopt.technique import Context, Lowered
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
 from nbopt.techniques._quantize.refusals import of_groups

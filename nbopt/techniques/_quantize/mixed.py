@@ -12,6 +12,7 @@ import numpy as np
 
 from nbopt.artifacts import available_threads
 from nbopt.batches import Inputs, rows_of, take_rows
+from nbopt.draft import Context
 from nbopt.errors import ExportError, nearest
 from nbopt.frameworks import Exported, Signature
 from nbopt.frozen import join_ragged
@@ -20,7 +21,6 @@ from nbopt.measurement.predictions import prepare
 from nbopt.measurement.quality import classes_of
 from nbopt.progress import Progress
 from nbopt.runtimes import Manifest, Runtime
-from nbopt.technique import Context
 
 Array = np.ndarray[Any, Any]
 SCANNED_ROWS = 256

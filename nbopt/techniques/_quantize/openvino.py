@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbopt.draft import Context, Lowered
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.measurement.environment import has_bfloat16, has_exact_int8, machine
 from nbopt.runtimes import Runtime
 from nbopt.runtimes._layer_parts import owner_of
-from nbopt.technique import Context, Lowered
 from nbopt.techniques._quantize.calibrating import calibration_rows, stacked
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
 from nbopt.techniques._quantize.refusals import of_groups, of_whole_numbers

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_dialect import layers_of
 from nbopt.frameworks.keras import retrace
-from nbopt.technique import Context
 from nbopt.techniques._quantize.calibrating import calibration_batches
 from nbopt.techniques._quantize.rounding import FOLLOWING, TINY, revived, weight_levels
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import copy_model
@@ -21,7 +22,6 @@ from nbopt.frameworks._keras_dialect import is_graph, name_of, source_of
 from nbopt.frameworks._quiet import quiet
 from nbopt.frameworks._tf_keras_copy import known_classes, twin
 from nbopt.frameworks._tf_keras_tfmot import tfmot
-from nbopt.technique import Context
 from nbopt.techniques._quantize.calibrating import calibration_batches
 from nbopt.techniques._quantize.rounding import range_of_zero
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.frameworks._torch_module import call, tensors
-from nbopt.technique import Context
 from nbopt.techniques._quantize.calibrating import calibration_batches
 from nbopt.techniques._quantize.rounding import FOLLOWING, TINY, range_of_zero, revived, weight_levels
 

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbopt.draft import Context, Lowered
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
-from nbopt.technique import Context, Lowered
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.refusals import of_whole_numbers
 

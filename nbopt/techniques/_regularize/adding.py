@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from nbopt.batches import take_rows
+from nbopt.draft import Context, Draft
 from nbopt.errors import ModelError
-from nbopt.technique import Context, Draft
 from nbopt.techniques._regularize.calibrating import CALIBRATED_ROWS, TOLERANCE, change_of
 from nbopt.techniques._regularize.lowering import lowering_of
 from nbopt.techniques._regularize.places import Place, Site, dropout_sites, norm_places

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
+from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, NbOptError
 from nbopt.frameworks._mixing import not_mixable
 from nbopt.space import Dimension
-from nbopt.technique import Context, Draft
 from nbopt.techniques._regularize.adding import with_dropout, with_norms
 
 OFF = "off"

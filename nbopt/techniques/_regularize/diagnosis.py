@@ -9,6 +9,7 @@ import numpy as np
 
 from nbopt.arrays import to_numpy
 from nbopt.batches import numeric_inputs
+from nbopt.draft import Context
 from nbopt.errors import DataError
 from nbopt.frozen import join_ragged
 from nbopt.measurement.intervals import Interval, difference_of
@@ -16,7 +17,6 @@ from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.predictions import Scored, prepare
 from nbopt.measurement.resampling import quality_interval
 from nbopt.measurement.weighted import cross_entropy, squared_error
-from nbopt.technique import Context
 
 MOST_ROWS = 5000
 """Rows of either split that are looked at: of accuracy they tell a gap of 1.5 points."""

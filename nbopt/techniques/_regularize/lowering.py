@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from nbopt.batches import Batch, Inputs
-from nbopt.technique import Context, lowering_module
+from nbopt.draft import Context, lowering_module
 from nbopt.techniques._regularize.places import Place, Site
 
 
