@@ -9,7 +9,7 @@ import papermill
 import pytest
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "benchmarks" / "distillation.ipynb"
-PARAMETERS = {"models": "vowels", "seeds": 1, "vowel_epochs": 40, "simple_epochs": 10}
+PARAMETERS = {"models": "vowels", "seeds": 2, "vowel_epochs": 20, "simple_epochs": 5}
 
 
 @pytest.mark.slow

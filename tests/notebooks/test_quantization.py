@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "qat_epochs": 4,
     "calibration": 64,
     "measure": "quick",
+    "loads": 2,
     "by_hand_pt2e": False,
 }
 
