@@ -170,8 +170,9 @@ class Comparison:
 
         Where nothing wins the baseline is returned. Runs whose intervals of speed reach the highest lower bound are
         not ranked by speed; among them the smaller file wins, and of files of one size the untouched model. A run
-        whose outputs collapsed is never taken. Where the runs were measured under different conditions, a warning
-        says so, and a note of the run that is returned.
+        whose speed the machine was too busy to tell is taken by speed only where no other's is known, and one whose
+        outputs collapsed never. Where the runs were measured under different conditions, a warning says so, and a
+        note of the run that is returned.
 
         Args:
             max_drop: Quality that may be lost, 0 or more: absolute for metrics in [0, 1] (0.01 is one point),
@@ -243,11 +244,13 @@ class Comparison:
             raise NbOptError(
                 "a run within the limits", f"none of {len(self.runs)} is", "allow a larger max_drop, size or latency"
             )
-        best, _ = min(scored, key=lambda pair: pair[1])
+        # A speed that a busy machine left open would tie with all others: it counts only where all are.
+        ranked = [pair for pair in scored if not (minimize == "latency" and open_speedup(pair[0]))] or scored
+        best, _ = min(ranked, key=lambda pair: pair[1])
         if minimize == "latency" and best.speedup_low is not None:
-            # By the surest speedup, not the largest: one that a busy machine left open would tie with all others.
-            floor = max(least_speedup(run) for run, _ in scored)
-            ties = [run for run, _ in scored if most_speedup(run) >= floor]
+            # By the surest speedup, not the largest.
+            floor = max(least_speedup(run) for run, _ in ranked)
+            ties = [run for run, _ in ranked if most_speedup(run) >= floor]
             smallest = min(run.size_bytes or 0 for run in ties)
             small = [run for run in ties if (run.size_bytes or 0) <= smallest * (1 + SIZE_TOLERANCE)]
             best = min(small, key=lambda run: (not run.is_baseline, run.latency_ms or 0.0))

@@ -113,6 +113,13 @@ def test_a_speed_that_a_busy_machine_left_open_ties_with_what_it_reaches_and_not
     assert Comparison([BASELINE, open_]).best() == BASELINE
 
 
+def test_a_speed_that_nothing_supports_wins_only_on_other_axes_and_where_no_speed_is_known() -> None:
+    unknown = run("prune/openvino", speedup=5.0, speedup_low=0.0, speedup_high=None, latency_ms=0.4, size_bytes=500)
+    assert Comparison([BASELINE, FAST, unknown]).best() == FAST
+    assert Comparison([BASELINE, FAST, unknown]).best(minimize="size") == unknown
+    assert Comparison([unknown]).best() == unknown
+
+
 def test_best_on_other_axes_and_under_limits() -> None:
     assert ALL.best(max_drop=0.01, minimize="size") == AS_FAST
     assert ALL.best(max_drop=0.1, minimize="latency", runtime="openvino", max_size=1100) == LOSSY
