@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nbopt.frameworks._quiet import quiet
 SAVED_MODEL_SUFFIX = ".savedmodel.zip"
 OUTPUT = "output"
 ONNX_OPSET = 18
+ELSEWHERE = "try another runtime: --runtime keras runs all"
 
 
 def export(framework: Framework, model: Any, signature: Signature, path: Path, form: str) -> Exported:
@@ -185,12 +186,12 @@ def _litert(model: Any, signature: Signature, path: Path) -> Exported:
         try:
             content = convert_litert(model, signature, batch)
         except Exception as error:  # noqa: BLE001 - the converter's own exception types are not public
-            reasons.append(_reason(error))
+            reasons.append(_reason(error, model, signature))
             continue
         path.write_bytes(content)
         notes = (f"exported for batch 1 only: {reasons[0]}",) if reasons else ()
         return Exported(path, batch=batch, notes=notes)
-    raise ExportError("operations that LiteRT has", reasons[-1], "try --runtime openvino or onnxruntime")
+    raise ExportError("operations that LiteRT has", reasons[-1], ELSEWHERE)
 
 
 def _onnx(model: Any, signature: Signature, path: Path) -> Exported:
@@ -211,7 +212,7 @@ def _onnx(model: Any, signature: Signature, path: Path) -> Exported:
             onnx.checker.check_model(proto)
     except Exception as error:
         # tf2onnx raises what its rewriters happen to raise: KeyError, ValueError, AttributeError.
-        raise ExportError("operations that tf2onnx converts", _reason(error), "try --runtime litert") from error
+        raise ExportError("operations that tf2onnx converts", _reason(error, model, signature), ELSEWHERE) from error
     onnx.save(proto, path)
     return Exported(path)
 
@@ -260,7 +261,7 @@ def _openvino(model: Any, signature: Signature, path: Path) -> Exported:
             function, _ = serving_function(model, signature, None)
             converted = openvino.convert_model(function, share_weights=False)
     except Exception as error:  # noqa: BLE001 - frontends raise RuntimeError's children that have no public name
-        first = _reason(error)
+        first = _reason(error, model, signature)
         with tempfile.TemporaryDirectory() as folder:
             between = Path(folder) / "model.onnx"
             _onnx(model, signature, between)
@@ -268,7 +269,8 @@ def _openvino(model: Any, signature: Signature, path: Path) -> Exported:
                 with quiet():
                     converted = openvino.convert_model(between, share_weights=False)
             except Exception as second:
-                raise ExportError("operations that OpenVINO has", _reason(second), "try --runtime litert") from second
+                reason = _reason(second, model, signature)
+                raise ExportError("operations that OpenVINO has", reason, ELSEWHERE) from second
         notes = (f"converted by way of ONNX: {first}",)
     openvino.save_model(_ordered(converted, signature), path, compress_to_fp16=False)
     return Exported(path, notes=notes)
@@ -292,18 +294,28 @@ def _ordered(converted: Any, signature: Signature) -> Any:
     return openvino.Model([output], parameters, "model")
 
 
-def _reason(error: BaseException) -> str:
-    """Return what failed in a few words: the operations by name where the converter gives them."""
+def _reason(error: BaseException, model: Any, signature: Signature) -> str:
+    """Return what failed in a few words: the operations where the converter gives them, and the layers they are in."""
     text = str(error)
-    operations = sorted(set(re.findall(r"'tf\.(\w+)' op", text)))
-    if operations:
-        return f"no conversion for {', '.join(operations[:4])}"
+    found = re.findall(r"'tf\.(\w+)' op|No Op registered for (\w+)", text)
+    operations = sorted({name for pair in found for name in pair if name})
     unconverted = re.search(r"No conversion rule found for operations: ([^\n]+)", text)
     if unconverted:
-        return f"no conversion for {unconverted.group(1).strip()}"
+        operations = [name.strip() for name in unconverted.group(1).split(",")]
+    if operations:
+        traced = serving_function(model, signature, None)[0].get_concrete_function()
+        told = ", ".join(operations[:4])
+        layers = _layers_with(traced.graph.get_operations(), operations)
+        return f"no conversion for {told}{f' (in {layers})' if layers else ''}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Check '", "FrontEnd API", "Exception from", "Model"))]
     return f"{type(error).__name__}: {(telling or lines or ['no message'])[0][:200]}"
+
+
+def _layers_with(graph: Iterable[Any], kinds: Sequence[str]) -> str:
+    """Return the scopes of a graph's operations of some kinds, which are paths of layers, a few of them."""
+    scopes = {operation.name.rpartition("/")[0] for operation in graph if operation.type in kinds}
+    return ", ".join(sorted(filter(None, scopes))[:2])
 
 
 __all__ = ["OUTPUT", "SAVED_MODEL_SUFFIX", "convert_litert", "export", "in_float32", "serving_function"]

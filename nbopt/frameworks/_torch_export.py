@@ -21,7 +21,7 @@ from nbopt.frameworks import Exported, Signature
 from nbopt.frameworks._torch_module import clone, folded, plain
 from nbopt.frameworks._torch_pickle import dump, without_watchers
 from nbopt.frameworks._torch_recurrent import exported_for_any_length
-from nbopt.frameworks._torch_trace import quiet, reason_of, trace
+from nbopt.frameworks._torch_trace import place_of, quiet, reason_of, trace
 
 PROTOBUF_BYTES = 1 << 30  # protobuf holds 2 GiB at most
 KEEP_BYTES = 256 << 20
@@ -105,7 +105,9 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
         try:
             result = torch.onnx.export(program, (), input_names=signature.names, output_names=["output"], dynamo=True)
         except Exception as error:
-            raise ExportError("operations that ONNX has", reason_of(error), "try --runtime torch") from error
+            reason = reason_of(error)
+            reason += place_of(program, reason)
+            raise ExportError("operations that ONNX has", reason, "try --runtime torch") from error
     if result is None:
         raise ExportError("an ONNX program", "none: the exporter gave up", "try --runtime torch")
     _free_names(result.model, {*signature.names, "output"})

@@ -185,6 +185,30 @@ def reason_of(error: BaseException, limit: int = 300) -> str:
     failed = re.search(r"Conversion is failed for: ([^\n]+)", text)
     if failed:
         return f"no conversion for {failed.group(1).strip()}"[:limit]
+    unknown = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    if unknown:
+        return f"no ONNX function for {unknown.group(1)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Check '", "FrontEnd API", "Exception from"))]
     return f"{type(error).__name__}: {(telling or lines or [''])[0]}"[:limit]
+
+
+def place_of(program: torch.export.ExportedProgram, reason: str) -> str:
+    """Return the layer in which an operation stands that a refusal names, as an addition to it; "" where none does."""
+    named = re.search(r"no ONNX function for \w+\.(\w+)", reason)
+    if named is None:
+        return ""
+    # The exporter's name can be a part of the program's: aten.special_bessel_j0 becomes prims.bessel_j0, and
+    # aten.linalg_eigvals aten.linalg_eig. The nearest is meant.
+    calls = [node for node in program.graph.nodes if node.op == "call_function" and named[1] in str(node.target)]
+    layers = [list(node.meta.get("nn_module_stack", {}).values()) for node in sorted(calls, key=_length_of_name)]
+    if not layers or not layers[0]:
+        return ""
+    path, kind = layers[0][-1]
+    name = re.sub(r"^(?:L\['self'\]\.)?model\.?", "", path)  # below what gives all models one form of call
+    kind = str(kind).rpartition(".")[2].removesuffix("'>")
+    return f" (in layer {name}, a {kind})" if name else f" (in {kind}.forward)"
+
+
+def _length_of_name(node: torch.fx.Node) -> int:
+    return len(str(node.target))

@@ -12,6 +12,9 @@ from nbopt.errors import ModelError
 from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Masks, Ranking, lowering_of, some_of_train
 from nbopt.narrowing.subjects import Units
 
+CHECKED_ROWS = 4096
+"""Selection rows on which a model must run once units are out of it, at most."""
+
 
 def narrowed(model: Any, context: Context, share: float) -> tuple[Any, list[str]]:
     """Return a copy of a model without the least important units of each layer, and what was done in words.
@@ -27,7 +30,7 @@ def narrowed(model: Any, context: Context, share: float) -> tuple[Any, list[str]
     lowering = lowering_of(context)
     units, masks = _without(model, context, share)
     lowering.put_zeros(units.model, masks, {})
-    narrow, notes = recalibrated(units.finished(units.model), context)
+    narrow, notes = recalibrated(checked(units.finished(units.model), context), context)
     return narrow, [*units.notes, f"{units.counts()} were taken out", *notes]
 
 
@@ -38,7 +41,7 @@ def thinner(model: Any, context: Context, share: float) -> Any:
         ModelError: As `narrowed` does.
     """
     units, _ = _without(model, context, share)
-    return units.finished(units.model)
+    return checked(units.finished(units.model), context)
 
 
 def _without(model: Any, context: Context, share: float) -> tuple[Units, Masks]:
@@ -55,6 +58,23 @@ def _without(model: Any, context: Context, share: float) -> tuple[Units, Masks]:
             "take a larger share out",
         )
     return units, masks
+
+
+def checked(model: Any, context: Context) -> Any:
+    """Return a model that units were taken out of, once it has run on the selection rows, or many of them.
+
+    Raises:
+        ModelError: It does not: what belongs together was read off one row, and `forward` goes another way for others.
+    """
+    try:
+        context.outputs(model, CHECKED_ROWS)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ModelError(
+            "layers that belong together in one way for all rows",
+            f"{type(error).__name__} on some, with units taken out: {str(error).splitlines()[0]}",
+            "torch.where in place of an `if` that depends on values, --exclude its layers, or no --structured",
+        ) from error
+    return model
 
 
 def recalibrated(model: Any, context: Context) -> tuple[Any, list[str]]:

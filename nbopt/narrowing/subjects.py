@@ -25,6 +25,8 @@ class Subject(Protocol):
     sizes: dict[str, int]
     notes: list[str]
     ranking: Ranking
+    short: str
+    """Why the last masks take less than was asked for, "" where they don't."""
 
     def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
         """Return which single weights of `model` stay, ranked anew where no scores are given."""
@@ -65,6 +67,7 @@ class Weights:
                 f"--include {next(iter(weights))}",
             )
         self.sizes = {name: weights[name].size for name in names}
+        self.short = ""
         self.notes: list[str] = []
         if pattern is not None:
             axes, width = self.lowering.input_axes(model), pattern[1]
@@ -81,9 +84,11 @@ class Weights:
             n, m = self.pattern
             share = shares if isinstance(shares, float) else max(shares.values(), default=0.0)
             return pattern_masks(known, m - round(share * m) if share < 1 - n / m else n, m, self._axes(model))
-        if isinstance(shares, Mapping):
-            return smallest_go(known, {name: shares.get(name, 0.0) for name in known})
-        return smallest_go(known, shares)
+        own = {name: shares.get(name, 0.0) for name in known} if isinstance(shares, Mapping) else shares
+        masks = smallest_go(known, own)
+        gone = sum(mask.size - int(np.count_nonzero(mask)) for mask in masks.values())
+        self.short = _short(own, {name: mask.size for name, mask in masks.items()}, gone, "weights")
+        return masks
 
     def finished(self, model: Any) -> Any:
         """Return the model itself: its zeros are in its weights."""
@@ -134,6 +139,7 @@ class Units:
             )
         self.sizes = {width.name: width.size for width in self.widths}
         self.going: dict[str, Array] = {}
+        self.short = ""
 
     def _without_streams(self, widths: list[of_widths.Width]) -> list[of_widths.Width]:
         """Leave out what LayerNorm looks at as a whole, as long as anything else is left."""
@@ -155,6 +161,7 @@ class Units:
     def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
         """Return which weights stay, and remember the units that go."""
         self.going = self.choose(model, shares, scores)
+        self.short = _short(shares, self.sizes, sum(map(len, self.going.values())), "units")
         return of_widths.unit_masks(self.widths, self.going, self.shapes)
 
     def finished(self, model: Any) -> Any:
@@ -175,6 +182,15 @@ def _with_layer(weight: str) -> list[str]:
     if len(parts) > 1:
         return [plain, "/".join(parts[:-1]), *parts[:-1]]
     return [plain, plain.rpartition(".")[0]] if "." in plain else [plain]
+
+
+def _short(shares: Shares, sizes: Mapping[str, int], gone: int, what: str) -> str:
+    """Return in words that each layer keeps one, where more were to go; "" elsewhere."""
+    if isinstance(shares, Mapping):
+        asked = sum(round(shares.get(name, 0.0) * size) for name, size in sizes.items())
+    else:
+        asked = round(shares * sum(sizes.values()))
+    return f"{asked:,} {what} were to go: each layer keeps at least one, so that none is empty" if gone < asked else ""
 
 
 def _listed(names: Sequence[str]) -> str:

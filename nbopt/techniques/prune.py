@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from nbopt.draft import Context, Draft
 from nbopt.errors import OptionError
-from nbopt.narrowing import recalibrated
+from nbopt.narrowing import checked, recalibrated
 from nbopt.narrowing.lowering import InLayers, Ranking, in_layers, lowering_of
 from nbopt.narrowing.masks import magnitude_masks, read_pattern
 from nbopt.narrowing.subjects import Shares, Units, Weights
@@ -148,12 +148,17 @@ class Prune(Technique):
                 holding, model = wrapped, wrapped.model
             draft = draft.noted(*filter(None, [wrapped.note if wrapped is not None else why]))
         if self.schedule != "one-shot":
+            if isinstance(subject, Units):
+                at_once, twin = Holding(subject, subject.lowering, target), context.workload.framework.clone(model)
+                at_once.pace(twin, 0.0)
+                checked(at_once.finish(twin), context)  # told before the training, not after it
             draft = draft.with_(pace=(*draft.pace, holding.pace))
         else:
             holding.pace(model, 0.0)
+            draft = draft.noted(*filter(None, [subject.short]))
             if isinstance(subject, Units):
                 # Gone before the training, which is then as fast as the smaller model.
-                model, notes = recalibrated(holding.finish(model), context)
+                model, notes = recalibrated(checked(holding.finish(model), context), context)
                 return draft.with_(model=model).noted(f"{subject.counts()} were taken out", *notes)
             draft = draft.noted(*filter(None, [subject.lowering.sparse_word(model)]))
         return draft.with_(model=model, hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))

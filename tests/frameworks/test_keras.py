@@ -286,6 +286,18 @@ def test_python_in_call_predicts_but_does_not_export(tmp_path):
             FRAMEWORK.export(model, signature((rows(8),)), Path(tmp_path / "m"), form)
 
 
+@pytest.mark.parametrize("form", ["litert", "onnx", "openvino"])
+def test_an_operation_that_a_form_lacks_is_named_with_its_layer(form, tmp_path):
+    class Waves(L.Layer):
+        def call(self, x):
+            return tf.math.special.bessel_j0(x)
+
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, L.Dense(3)(Waves(name="waves")(L.Dense(4)(inputs))))
+    with pytest.raises(ExportError, match=r"no conversion for BesselJ0 \(in \S*waves"):
+        FRAMEWORK.export(model, signature((rows(8),)), tmp_path / "m", form)
+
+
 def test_a_training_that_diverges_says_what_to_try():
     model = keras.Sequential([keras.Input((6,)), L.Dense(16, "elu"), L.Dense(3)])
     x, y = rows(6).repeat(40, 0), np.arange(200) % 3

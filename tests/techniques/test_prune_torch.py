@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from nbopt.data import Split
 from nbopt.draft import Context, Draft
-from nbopt.errors import OptionError
+from nbopt.errors import ModelError, OptionError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.narrowing._torch import LOWERING
@@ -111,6 +112,40 @@ def test_every_importance_leaves_a_model_that_works(importance: str, trained_cnn
     draft = step.apply(Draft(work.model), Context(work))
     assert FRAMEWORK.count(draft.model)[0] < 0.7 * FRAMEWORK.count(trained_cnn)[0]
     assert Context(work).score(draft.model) > 0.3
+
+
+class TwoWays(nn.Module):
+    """Goes through one of two layers, by the values of its rows: those of one row say nothing of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dark, self.bright, self.head = nn.Linear(64, 32), nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1)
+        hidden = self.bright(flat) if len(x) > 1 else self.dark(flat)
+        return self.head(torch.relu(hidden))
+
+
+@pytest.mark.parametrize("schedule", ["one-shot", "cubic"])
+def test_a_model_that_goes_another_way_for_other_rows_is_refused_before_it_is_trained(
+    schedule: str, digits: Digits
+) -> None:
+    work = work_of(TwoWays().eval(), digits)
+    step = Prune(structured=True, schedule=schedule, epochs=2)
+    with pytest.raises(ModelError, match=r"shapes cannot be multiplied[\s\S]*torch.where"):
+        step.apply(Draft(work.model), Context(work))
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_sparsity_that_would_empty_layers_leaves_one_of_each_and_says_so(
+    structured: bool, trained_cnn: nn.Module, digits: Digits
+) -> None:
+    work = work_of(trained_cnn, digits)
+    draft = Prune(sparsity=0.99999, structured=structured, epochs=0).apply(Draft(work.model), Context(work))
+    assert any("each layer keeps at least one" in note for note in draft.notes)
+    usual = Prune(sparsity=0.5, structured=structured, epochs=0).apply(Draft(work.model), Context(work))
+    assert not any("at least one" in note for note in usual.notes)
 
 
 def test_layers_are_named_in_and_out(trained_cnn: nn.Module, digits: Digits) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbopt.draft import Context
 from nbopt.errors import OptionError
-from nbopt.narrowing import recalibrated
+from nbopt.narrowing import checked, recalibrated
 from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.progress import Progress
 from nbopt.techniques._prune.holding import Holding
@@ -79,7 +79,7 @@ class Trials:
         if context.deploy is None:
             raise OptionError("a run that measures, for --sparsity auto", "a technique applied by itself")
         model, holding = self._state(share)
-        there = context.deploy(holding.finish(model))
+        there = context.deploy(checked(holding.finish(model), context))
         within = context.max_size is None or there.size_bytes <= context.max_size
         if context.max_latency is not None:
             within = within and there.latency_ms <= AIM * context.max_latency
@@ -93,7 +93,7 @@ class Trials:
         model, holding = self._state(share)
         hold: tuple[Callable[[Any], None], ...] = (holding.hold,)
         if isinstance(self.subject, Units):
-            model, _ = recalibrated(holding.finish(model), context)
+            model, _ = recalibrated(checked(holding.finish(model), context), context)
             hold = ()
         if self.plan.epochs and workload.train is not None:
             workload.framework.fit(model, self.plan.adjusted(seed=context.seed), context.fitting(hold=hold))
