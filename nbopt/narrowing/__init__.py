@@ -69,9 +69,10 @@ def checked(model: Any, context: Context) -> Any:
     try:
         context.outputs(model, CHECKED_ROWS)
     except (RuntimeError, ValueError, IndexError) as error:
+        first_line = str(error).partition("\n")[0]
         raise ModelError(
             "layers that belong together in one way for all rows",
-            f"{type(error).__name__} on some, with units taken out: {str(error).splitlines()[0]}",
+            f"{type(error).__name__} on some, with units taken out: {first_line}",
             "torch.where in place of an `if` that depends on values, --exclude its layers, or no --structured",
         ) from error
     return model

@@ -37,6 +37,7 @@ def test_a_reload_during_the_panels_work(open_page: OpenPage, lab: Lab) -> None:
     expect(attached.get_by_text("ONNX Runtime").first).to_be_visible()
     attached.get_by_role("button", name="Cancel", exact=True).click()
     expect(attached.get_by_text(re.compile(r"prune .*: cancelled"))).to_be_visible()
+    assert len(lab.ask("kernels")) == 1  # the one that went on working while the page was away
 
 
 def test_a_restart_in_the_middle_of_a_cell(page: Page, lab: Lab) -> None:
@@ -58,3 +59,4 @@ def test_a_restart_in_the_middle_of_a_cell(page: Page, lab: Lab) -> None:
     expect(attached.get_by_text("goes on now", exact=False)).to_be_visible()
     expect(attached.get_by_text(re.compile("prune")).first).to_be_visible()
     expect(attached.locator("table").last).to_contain_text("prune")
+    assert [each["id"] for each in lab.ask("kernels")] == [kernel]
