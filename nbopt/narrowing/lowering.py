@@ -45,6 +45,10 @@ class Lowering(Protocol):
         """Return the weights of linear, convolution, recurrent and attention layers by name, as float32."""
         ...
 
+    def tables(self, model: Any) -> list[str]:
+        """Return the names of the weights of embedding tables, tied ones once."""
+        ...
+
     def input_axes(self, model: Any) -> dict[str, int]:
         """Return, for each prunable weight, the axis along which the layer's inputs lie."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -38,12 +39,13 @@ class Subject(Protocol):
 
 
 class Weights:
-    """Single weights of linear, convolution, recurrent and attention layers.
+    """Single weights of linear, convolution, recurrent and attention layers, and of embedding tables that are named.
 
     Args:
         model: A copy that may be changed.
         ranking: What makes a weight important.
-        include: Layers to take, by name or glob; none means all.
+        include: Layers to take, by name or glob; none means all but embedding tables, which are looked up: few of
+            their weights are read for a row, and those of a rare token matter as much there as those of a common one.
         exclude: Layers to leave.
         pattern: N and M where N of every M neighbours stay; None where any may go.
     """
@@ -58,23 +60,36 @@ class Weights:
     ) -> None:
         self.model, self.ranking, self.pattern = model, ranking, pattern
         self.lowering: Lowering = ranking.lowering
+        self.notes: list[str] = []
         weights = self.lowering.prunable_weights(model)
-        names = selected(list(weights), _with_layer, include, exclude, self.lowering.layers(model))
+        # A pattern runs along what is multiplied; nothing is multiplied with a table.
+        tables = [] if pattern is not None else self.lowering.tables(model)
+        names = selected([*weights, *tables], _with_layer, include, exclude, self.lowering.layers(model))
+        if not include:
+            names = self._without_tables(names, tables)
         if weights and not names:
             raise ModelError(
                 "layers with weights to prune (linear, convolution, recurrent)",
                 "none among those of --include that --exclude leaves",
                 f"--include {next(iter(weights))}",
             )
-        self.sizes = {name: weights[name].size for name in names}
+        shapes = self.lowering.shapes(model)
+        self.sizes = {name: math.prod(shapes[name]) for name in names}
         self.short = ""
-        self.notes: list[str] = []
         if pattern is not None:
             axes, width = self.lowering.input_axes(model), pattern[1]
-            odd = [name for name in names if weights[name].shape[axes[name]] % width]
+            odd = [name for name in names if shapes[name][axes[name]] % width]
             if odd:
                 more = f" and {len(odd) - 1} more" if odd[1:] else ""
                 self.notes.append(f"{odd[0]}{more}: what {width} does not divide stays whole at the end of its inputs")
+
+    def _without_tables(self, names: list[str], tables: Sequence[str]) -> list[str]:
+        """Leave out embedding tables, and say so."""
+        left = [name for name in names if name in tables]
+        if left:
+            told = _listed([_with_layer(name)[1] for name in left])
+            self.notes.append(f"{told}: embedding tables, whose weights all stay; --include takes them in")
+        return [name for name in names if name not in left]
 
     def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
         """Return which weights stay. With a pattern, shares of less than the whole give whole patterns of fewer."""

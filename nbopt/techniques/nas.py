@@ -9,7 +9,7 @@ from nbopt.architectures.family import Family
 from nbopt.architectures.space import KINDS
 from nbopt.controllers import CONTROLLERS
 from nbopt.draft import Context, Draft
-from nbopt.errors import ModelError, OptionError
+from nbopt.errors import OptionError
 from nbopt.options import option
 from nbopt.planning import lengthened, refuse_quantized
 from nbopt.studies.asking import TPE
@@ -206,9 +206,6 @@ class Nas(Technique):
             assert start is not None
             limit = 0.5 * hunt.there(hunt.family.model, start).latency_ms
         chosen = hunt.uniform(limit) if self.controller == UNIFORM else hunt.at_random(limit)
-        if chosen is None:
-            how = "scaled alike throughout" if self.controller == UNIFORM else "drawn at random"
-            raise ModelError(f"a candidate {how} within {limit:.3g} ms", "none that runs", "a higher --max-latency")
         draft = draft.noted(*hunt.notes, f"within {limit:.3g} ms")
         share = RIVAL_CHOSEN if self.controller == RANDOM else 1.0
         return self._put(draft, hunt, chosen, self._plan(draft.plan, EPOCHS), share)

@@ -83,7 +83,11 @@ class Prune(Technique):
         "vocabulary, Abdaoui et al. 2020, arXiv:2010.05609); 0 keeps every row",
         low=0,
     )
-    include: tuple[str, ...] = option((), "only these layers: names or globs, by commas; none means all that can be")
+    include: tuple[str, ...] = option(
+        (),
+        "only these layers: names or globs, by commas; none means all that can be, but embedding tables when single "
+        "weights go, and what a LayerNorm looks at as a whole when units do: --include takes those in",
+    )
     exclude: tuple[str, ...] = option((), "layers to leave as they are: names or globs, by commas")
     sparse_file: bool = option(
         False,

@@ -15,7 +15,7 @@ from nbopt.frameworks._torch_module import call, tensors
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.narrowing._torch import LOWERING
 from nbopt.narrowing._torch.attention import SlimAttention, with_slim_attention
-from nbopt.narrowing._torch.weights import prunable_weights
+from nbopt.narrowing._torch.weights import prunable_weights, tables
 from nbopt.narrowing._torch.widths import TracedModule
 from nbopt.narrowing.widths import unit_masks
 from tests import models
@@ -47,8 +47,10 @@ def test_a_narrower_model_equals_the_one_with_zeros(case: str) -> None:
 def test_embeddings_biases_and_norms_are_left_alone_and_tied_weights_taken_once() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(20, 8), "out": nn.Linear(8, 20, bias=False), "norm": nn.LayerNorm(8)})
     assert set(prunable_weights(model)) == {"out.weight"}
+    assert tables(model) == ["embed.weight"]
     model["out"].weight = model["embed"].weight  # type: ignore[assignment]
     assert prunable_weights(model) == {}
+    assert tables(nn.ModuleDict({"out": model["out"], "embed": model["embed"]})) == ["out.weight"]
     twice = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)})
     twice["b"].weight = twice["a"].weight  # type: ignore[assignment]
     assert set(prunable_weights(twice)) == {"a.weight"}

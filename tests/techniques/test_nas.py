@@ -114,9 +114,22 @@ def test_a_hunt_finds_candidates_that_are_faster_and_its_rivals_are_no_slower(di
     assert [each.there.latency_ms for each in found] == sorted(each.there.latency_ms for each in found)
     assert max(each.quality for each in found) > 0.5
     for rival in (hunt.uniform(found[-1].there.latency_ms), hunt.at_random(found[-1].there.latency_ms)):
-        assert rival is not None
         assert rival.there.latency_ms <= 1.1 * TOLERANCE * found[-1].there.latency_ms
     assert any("learned together for 10 epochs" in note for note in hunt.notes)
+
+
+def test_a_rival_that_is_not_as_fast_says_what_is(digits: Digits) -> None:
+    hunt = hunt_of(digits, Budget())
+    hunt.plan = TrainingPlan(epochs=0)
+    with pytest.raises(ModelError, match=r"narrowest takes [\d.]+ ms") as told:
+        hunt.uniform(0.001)
+    assert "scaled alike throughout within 0.001 ms" in str(told.value)
+    assert "--max-latency" not in str(told.value)  # beside a search it is none of the user's
+    with pytest.raises(ModelError, match="none is as fast by the table"):
+        hunt.at_random(0.001)
+    hunt.family = replace(hunt.family, context=replace(hunt.context, max_latency=0.001))
+    with pytest.raises(ModelError, match="a higher --max-latency"):
+        hunt.uniform(0.001)
 
 
 def test_finalists_that_are_no_faster_than_the_model_are_left_out(digits: Digits) -> None:
@@ -316,6 +329,23 @@ def test_a_space_of_the_users_own_is_trained_within_its_latency(digits: Digits) 
     assert all((p == q).all() for p, q in zip(before, context.workload.model.parameters(), strict=True))
     trained, _ = train_draft(draft, context, 0)
     assert context.score(trained.model) > 0.7
+
+
+def some_fail(trial: Any) -> nn.Module:
+    hidden = trial.suggest_categorical("hidden", [16, 24, 32, 48])
+    if hidden in (24, 48):
+        raise ValueError("no 24 here" if hidden == 24 else "neither this")
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+
+def test_candidates_that_fail_are_told_beside_the_choice_with_each_reason_once(digits: Digits) -> None:
+    context = hunt_of(digits, Budget()).context
+    draft = Nas(build=some_fail, trials=8, epochs=1).apply(Draft(context.workload.model), context)
+    failed = {row["number"]: row["reason"] for row in draft.tested["trials"] if row["state"] == "failed"}
+    (note,) = [note for note in draft.notes if "failed (" in note]
+    assert note.startswith(f"{len(failed)} candidates failed (")
+    assert {reason for reason in failed.values() if note.count(reason) == 1} == set(failed.values())
+    assert failed
 
 
 def test_a_body_that_builds_no_candidate_is_told(digits: Digits) -> None:

@@ -10,7 +10,7 @@ from nbopt.frameworks import Fitting
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.narrowing._keras import LOWERING
 from nbopt.narrowing._keras.rebuild import TracedModel
-from nbopt.narrowing._keras.weights import prunable_weights
+from nbopt.narrowing._keras.weights import prunable_weights, tables
 from nbopt.narrowing.lowering import Ranking
 from nbopt.narrowing.subjects import Units, Weights
 from nbopt.techniques._prune.holding import Holding
@@ -42,6 +42,22 @@ def test_masks_hold_while_training(name):
         assert not np.signbit(finished[key][~mask]).any()
     assert sum(int((v == 0).sum()) for v in finished.values()) >= round(0.6 * sum(v.size for v in weights.values()))
     assert any((finished[key] != weights[key] * masks[key]).any() for key in masks)
+
+
+def test_embedding_tables_keep_their_weights_unless_they_are_named():
+    model, inputs = ALL["embedding"]()
+    (table,) = tables(model)
+    plain = Weights(model, ranking())
+    assert table not in plain.sizes
+    assert any("embedding tables" in note and "--include" in note for note in plain.notes)
+    every = Weights(model, ranking(), ("*",))
+    assert set(every.sizes) == {table, *prunable_weights(model)}
+    holding = Holding(every, LOWERING, dict.fromkeys(every.sizes, 0.5))
+    assert holding.pace(model, 0.0)
+    finished = holding.finish(model)
+    value = finished.variables[int(table.partition(":")[0])].numpy()
+    assert np.mean(value == 0) == pytest.approx(0.5, abs=0.01)
+    assert not np.array_equal(FRAMEWORK.predict(finished, inputs), FRAMEWORK.predict(ALL["embedding"]()[0], inputs))
 
 
 @pytest.mark.parametrize("structured", [False, True])

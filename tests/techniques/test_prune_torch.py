@@ -15,7 +15,7 @@ from nbopt.errors import ModelError, OptionError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.narrowing._torch import LOWERING
-from nbopt.narrowing._torch.weights import prunable_weights
+from nbopt.narrowing._torch.weights import prunable_weights, tables
 from nbopt.narrowing._torch.widths import TracedModule
 from nbopt.narrowing.subjects import Units, Weights
 from nbopt.techniques._prune.holding import Holding
@@ -49,6 +49,23 @@ def test_zeros_hold_through_training_and_masks_do_not_stay(case: str) -> None:
     assert moved
     assert not any(module._forward_pre_hooks for module in finished.modules())
     assert FRAMEWORK.predict(FRAMEWORK.clone(finished), inputs).shape[0] == 32
+
+
+def test_embedding_tables_keep_their_weights_unless_they_are_named() -> None:
+    model, _ = made("transformer")
+    own = tables(model)
+    plain = Weights(model, ranking(model))
+    assert not set(own) & set(plain.sizes)
+    assert any(own[0].removesuffix(".weight") in note and "--include" in note for note in plain.notes)
+    every = Weights(model, ranking(model), ("*",))
+    assert set(every.sizes) == {*own, *prunable_weights(model)}
+    assert every.notes == []
+    holding = Holding(every, LOWERING, dict.fromkeys(every.sizes, 0.5))
+    assert holding.pace(model, 0.0)
+    table = dict(holding.finish(model).named_parameters())[own[0]]
+    assert float((table == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
+    assert set(Weights(model, ranking(model), (own[0],)).sizes) == {own[0]}
+    assert not set(own) & set(Weights(model, ranking(model), ("*",), pattern=(2, 4)).sizes)
 
 
 @pytest.mark.parametrize("structured", [False, True])

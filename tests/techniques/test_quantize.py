@@ -95,22 +95,36 @@ def scales(path: Path) -> list[int]:
     ]
 
 
-def test_linear_layers_have_one_scale_where_their_channels_are_alike(lower: Lower) -> None:
+def test_layers_have_one_scale_where_their_channels_are_alike(lower: Lower) -> None:
     assert scales(lower(Quantize(), "onnxruntime")[1].exported.path) == [1, 1, 1]
 
 
-def test_a_channel_that_stands_out_gives_each_its_scale() -> None:
-    weight = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
-    for factor, expected in ((1.0, ["w"]), (50.0, [])):
-        weight[3] *= factor
-        graph = onnx.helper.make_graph(
-            [onnx.helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
-            "one",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 32])],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 64])],
-            [onnx.numpy_helper.from_array(weight, "w")],
-        )
-        assert alike(graph) == expected
+KINDS = {
+    # operator: attributes, shape of 64 channels of 36 weights, axis of the channels
+    "linear": ("Gemm", {"transB": 1}, (64, 36), 0),
+    "linear, stored the other way": ("Gemm", {}, (36, 64), 1),
+    "product": ("MatMul", {}, (36, 64), 1),
+    "convolution": ("Conv", {}, (64, 4, 3, 3), 0),
+    "transposed convolution": ("ConvTranspose", {}, (4, 64, 3, 3), 1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, ["w"]), (50.0, []), (0.02, []), (0.0, ["w"])])
+def test_a_channel_that_stands_out_or_would_vanish_gives_each_its_scale(
+    kind: str, factor: float, expected: list[str]
+) -> None:
+    operator, attributes, shape, axis = KINDS[kind]
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    np.moveaxis(weight, axis, 0)[3] *= factor  # none of it left is no channel that rounding could spoil
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operator, ["x", "w"], ["y"], **attributes)],
+        "one",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, None)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    assert alike(graph) == expected
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -16,6 +16,7 @@ class KerasLowering:
     """Do for a Keras model what pruning asks of a framework; see `nbopt.narrowing.lowering.Lowering`."""
 
     prunable_weights = staticmethod(weights.prunable_weights)
+    tables = staticmethod(weights.tables)
     input_axes = staticmethod(weights.input_axes)
     put_zeros = staticmethod(weights.put_zeros)
     magnitudes = staticmethod(weights.magnitudes)

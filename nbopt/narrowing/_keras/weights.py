@@ -43,6 +43,14 @@ def prunable_weights(model: Any) -> dict[str, Array]:
     return {name: variable.numpy().astype(np.float32) for name, variable in prunable(model).items()}
 
 
+def tables(model: Any) -> list[str]:
+    """Return the names of the weights of embedding tables, shared ones once."""
+    names = names_of(model)
+    layers = [layer for layer in (model, *layers_of(model)) if isinstance(layer, kinds("layers.Embedding"))]
+    own = [variable for layer in layers for variable in own_variables(layer)]
+    return list(dict.fromkeys(names[id(v)] for v in own if _is_weight(v) and id(v) in names))
+
+
 def input_axes(model: Any) -> dict[str, int]:
     """Return, for each prunable weight, the axis along which the layer's inputs lie: the last but one.
 

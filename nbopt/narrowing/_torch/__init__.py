@@ -17,6 +17,7 @@ class TorchLowering:
     """Do for a torch module what pruning asks of a framework; see `nbopt.narrowing.lowering.Lowering`."""
 
     prunable_weights = staticmethod(weights.prunable_weights)
+    tables = staticmethod(weights.tables)
     input_axes = staticmethod(weights.input_axes)
     put_zeros = staticmethod(weights.put_zeros)
     magnitudes = staticmethod(weights.magnitudes)

@@ -17,15 +17,13 @@ from nbopt.frameworks._torch_norms import NORMS
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2  # vectors are biases and norms: few, and each of them matters
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 def prunable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Return module and attribute of every weight matrix, tied ones once; embeddings are look-ups, not products."""
     found: dict[str, tuple[nn.Module, str]] = {}
-    seen: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            seen.update(id(p) for p in module.parameters(recurse=False))
+    seen = _in_tables(model)
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim < LEAST_DIMENSIONS or not parameter.dtype.is_floating_point or id(parameter) in seen:
@@ -38,6 +36,17 @@ def prunable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
 def prunable_weights(model: nn.Module) -> dict[str, Array]:
     """Return the weights of linear, convolution, recurrent and attention layers by name, as float32."""
     return {full: _array(getattr(module, name)) for full, (module, name) in prunable(model).items()}
+
+
+def tables(model: nn.Module) -> list[str]:
+    """Return the names of the weights of embedding tables, tied ones once."""
+    own = _in_tables(model)
+    return [name for name, p in model.named_parameters() if id(p) in own and p.dtype.is_floating_point]
+
+
+def _in_tables(model: nn.Module) -> set[int]:
+    tables = [module for module in model.modules() if isinstance(module, TABLES)]
+    return {id(parameter) for table in tables for parameter in table.parameters(recurse=False)}
 
 
 def input_axes(model: nn.Module) -> dict[str, int]:

@@ -120,7 +120,8 @@ class Building:
         if not best:
             raise self._none(opened)
         scores, at = self._again(best, greater=greater) if len(best) > 1 else ([], 0)
-        self.notes += filter(None, [*opened.notes, ended, interrupted, self._told(opened, best[at])])
+        said = [*opened.notes, ended, interrupted, self._told(opened, best[at]), _failures(opened)]
+        self.notes += filter(None, said)
         params = dict(best[at].params)
 
         def again() -> Any:
@@ -288,6 +289,21 @@ def _final(trial: Any, scores: Sequence[float | None]) -> dict[str, Any]:
         "scores": list(scores),
         "mean": mean,
     }
+
+
+def _failures(opened: Opened) -> str:
+    """Return in words which candidates failed and why, each reason once; "" where none did."""
+    trials = [trial for trial in opened.study.get_trials(deepcopy=False) if trial.state.name == "FAIL"]
+    by_reason: dict[str, list[int]] = {}
+    for trial in trials:
+        by_reason.setdefault(str(trial.user_attrs.get(REASON, "cut off")), []).append(trial.number)
+    reasons = [
+        f"{', '.join(map(str, numbers[:3]))}{', ...' if numbers[3:] else ''}: {reason}"
+        for reason, numbers in list(by_reason.items())[:3]
+    ]
+    more = f"; {len(by_reason) - 3} more reasons" if len(by_reason) > 3 else ""
+    of = "1 candidate" if len(trials) == 1 else f"{len(trials)} candidates"
+    return f"{of} failed ({'; '.join(reasons)}{more})" if trials else ""
 
 
 def _ended(opened: Opened) -> int:

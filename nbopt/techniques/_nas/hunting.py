@@ -252,18 +252,34 @@ class Hunt:
                 self.notes.append(f"a finalist failed: {error.one_line}")
         return sorted(found, key=lambda each: each.there.latency_ms)
 
-    def uniform(self, limit_ms: float) -> Finalist | None:
-        """Return the widest model scaled alike throughout that is measured to be as fast, None where none is."""
-        self.share()
-        within = uniform_within(
-            self.family.space,
-            lambda each: self.there(self.family.built(each), each.tolist()).latency_ms,
-            limit_ms * TOLERANCE,
-        )
-        return None if within is None else next(iter(self.built([within[0].tolist()])), None)
+    def uniform(self, limit_ms: float) -> Finalist:
+        """Return the widest model scaled alike throughout that is measured to be as fast.
 
-    def at_random(self, limit_ms: float) -> Finalist | None:
-        """Return the best of as many candidates at random, as fast by the table and as measured, None where none is."""
+        Raises:
+            ModelError: None is, or it does not run.
+        """
+        self.share()
+        taken: list[float] = []
+
+        def measured(setting: Settings) -> float:
+            taken.append(self.there(self.family.built(setting), setting.tolist()).latency_ms)
+            return taken[-1]
+
+        within = uniform_within(self.family.space, measured, limit_ms * TOLERANCE)
+        if within is None:
+            narrowest = f"the narrowest takes {min(taken):.3g} ms" if taken else "no width in it can change"
+            raise self._none("scaled alike throughout", limit_ms, narrowest)
+        found = self.built([within[0].tolist()])
+        if not found:
+            raise self._none("scaled alike throughout", limit_ms, self.notes[-1])
+        return found[0]
+
+    def at_random(self, limit_ms: float) -> Finalist:
+        """Return the best of as many candidates at random, as fast by the table and as measured.
+
+        Raises:
+            ModelError: None is.
+        """
         latency = self.timed_table()
         self.share()
         seen = replace(self, controller="chance", seen=None, looks_until=RIVAL, keep=None)
@@ -272,8 +288,16 @@ class Hunt:
             (look for look in found.looks if np.isfinite(look.quality) and look.latency_ms <= limit_ms),
             key=lambda look: -look.quality,
         )
+        taken = []
         for look in ranked[:RIVALS_BUILT]:
             finalist = next(iter(self.built([look.setting])), None)
             if finalist is not None and finalist.there.latency_ms <= limit_ms * TOLERANCE:
                 return finalist
-        return None
+            taken += [] if finalist is None else [finalist.there.latency_ms]
+        fastest = f"the fastest of {len(taken)} takes {min(taken):.3g} ms" if taken else "none is as fast by the table"
+        raise self._none("drawn at random", limit_ms, fastest)
+
+    def _none(self, how: str, limit_ms: float, came: str) -> ModelError:
+        # Beside a search the limit is what that reached: nothing that the user has set.
+        todo = "" if self.context.max_latency is None else "a higher --max-latency"
+        return ModelError(f"a candidate {how} within {limit_ms:.3g} ms", came, todo)
