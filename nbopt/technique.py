@@ -10,7 +10,7 @@ import numpy as np
 
 from nbopt.draft import Context, Draft
 from nbopt.errors import DataError
-from nbopt.options import check_value
+from nbopt.options import check_value, described
 from nbopt.workload import Workload
 
 
@@ -94,7 +94,7 @@ def _same(value: Any, default: Any) -> bool:
 
 def _plain(value: Any) -> str:
     """Return a value as a table writes it: of a model or an array its type, whose own text would fill the table."""
-    return str(value) if isinstance(value, _PLAIN) or value is None else f"{{{type(value).__name__}}}"
+    return str(value) if isinstance(value, _PLAIN) or value is None else described(value)
 
 
 _PLAIN = (str, int, float, np.number)

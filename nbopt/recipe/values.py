@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 
 from nbopt.errors import OptionError, nearest
+from nbopt.options import described
 from nbopt.recipe.names import UNDEFINED, Namespace, evaluate, is_name, lookup, variable
 
 _SHARE = {"%": Fraction(1, 100), "pt": Fraction(1, 100)}
@@ -283,7 +284,7 @@ def quoted(text: str) -> str:
 
 
 def write_value(value: Any, hint: Any, *, unit: str = "", choices: Sequence[Any] = ()) -> str:
-    """Return the text that `read_value` turns into `value`; `{Type}` for objects that have none."""
+    """Return the text that `read_value` turns into `value`; for objects that have none see `described`."""
     for text in _candidates(value):
         try:
             again = read_value(text, hint, unit=unit, choices=choices)
@@ -291,7 +292,7 @@ def write_value(value: Any, hint: Any, *, unit: str = "", choices: Sequence[Any]
             continue
         if _same(again, value):
             return text
-    return f"{{{type(value).__name__}}}"
+    return described(value)
 
 
 def _candidates(value: Any) -> Iterable[str]:

@@ -9,7 +9,7 @@ from nbopt.data import Split
 from nbopt.draft import Context, Draft
 from nbopt.errors import ModelError, OptionError, nearest
 from nbopt.narrowing import narrowed
-from nbopt.options import option
+from nbopt.options import described, option
 from nbopt.planning import lengthened
 from nbopt.teaching import METHODS, Teacher, family_of
 from nbopt.technique import Technique
@@ -147,7 +147,7 @@ class Distill(Technique):
     @property
     def label(self) -> str:
         """Return "distill", who learns, and what differs from the default beside that."""
-        who = self.student if isinstance(self.student, str) else type(self.student).__name__
+        who = self.student if isinstance(self.student, str) else described(self.student)[1:-1]
         rest = replace(self, student="auto", alpha=self.alpha or 0.5).options_text()
         words = [word.removeprefix("--") for word in rest]
         alone = [] if self.alpha else ["on labels alone"]

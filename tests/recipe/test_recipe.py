@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from nbopt.errors import NbOptError, OptionError
 from nbopt.options import option
@@ -216,8 +217,27 @@ def test_a_function_may_resolve() -> None:
     assert one("shrink --steps {a} --teacher b", {"a": 4, "b": "B"}.__getitem__) == Shrink(steps=4, teacher="B")
 
 
-def test_an_object_without_text_is_written_by_its_type() -> None:
-    assert technique_text(Shrink(teacher=object())) == "shrink --teacher {object}"
+def body(source: str) -> object:
+    return SimpleNamespace(source=source)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "text"),
+    [
+        (object(), object(), "{object}"),
+        (np.zeros((3, 4)), np.zeros((3, 5)), "{ndarray of 3 x 4}"),
+        (nn.Linear(100, 20), nn.Linear(100, 21), "{Linear of 2,020 weights}"),
+        (nn.LazyLinear(3), nn.LazyLinear(4), "{LazyLinear}"),
+        (len, sum, "{builtin_function_or_method len}"),
+        (body("a = 1"), body("a = 2"), "{SimpleNamespace 575af5}"),
+    ],
+)
+def test_an_object_without_text_is_written_by_its_type_and_what_tells_it_from_others(
+    one: object, other: object, text: str
+) -> None:
+    assert technique_text(Shrink(teacher=one)) == f"shrink --teacher {text}"
+    plain = text.count(" ") == 0
+    assert (technique_text(Shrink(teacher=other)) == technique_text(Shrink(teacher=one))) == plain
 
 
 def values_for(item: Option) -> st.SearchStrategy[Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from nbopt.errors import ModelError, OptionError
 from nbopt.frozen import Leaf
@@ -28,7 +29,14 @@ def test_the_same_student_on_labels_alone_stands_beside() -> None:
     assert "on labels alone" in other.label
 
 
-def test_models_as_values_are_written_by_their_type() -> None:
+def test_two_students_of_one_class_are_two_recipes() -> None:
+    small, smaller = (Recipe.of(Distill(student=nn.Linear(64, width))) for width in (12, 10))
+    assert small.text() == "distill --student {Linear of 780 weights}"
+    assert small.label == "distill Linear of 780 weights"
+    assert smaller.text() != small.text()
+
+
+def test_models_as_values_are_written_by_their_type_and_size() -> None:
     class Big:
         pass
 
@@ -36,8 +44,8 @@ def test_models_as_values_are_written_by_their_type() -> None:
         pass
 
     step = Distill(teacher=Big(), student=Small(), extra=np.zeros((2, 2)))
-    assert step.label == "distill Small teacher {Big} extra {ndarray}"
-    assert Recipe.of(step).text() == "distill --teacher {Big} --student {Small} --extra {ndarray}"
+    assert step.label == "distill Small teacher {Big} extra {ndarray of 2 x 2}"
+    assert Recipe.of(step).text() == "distill --teacher {Big} --student {Small} --extra {ndarray of 2 x 2}"
     models = {"big": Big(), "small": Small(), "x": np.zeros(3)}
     (read,) = Recipe.parse("distill --teacher big --student small --extra x", models).techniques
     assert (read.teacher, read.student) == (models["big"], models["small"])  # type: ignore[attr-defined]
