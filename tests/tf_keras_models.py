@@ -30,6 +30,10 @@ def lstm() -> Any:
     return tf_keras.Sequential([L.Input((12, 6)), L.LSTM(16), L.Dense(3, "softmax")])
 
 
+def embedding() -> Any:
+    return tf_keras.Sequential([L.Input((6,), dtype="int32"), L.Embedding(50, 8), L.Flatten(), L.Dense(2, "softmax")])
+
+
 def nested() -> Any:
     inner = tf_keras.Sequential([L.Input((20,)), L.Dense(64, "relu"), L.Dense(32, "relu")])
     entry = L.Input((20,))

@@ -18,7 +18,7 @@ from nbopt.frameworks.tf_keras import FRAMEWORK
 from nbopt.recipe import Recipe
 from nbopt.runtimes import Layer, Manifest, runtime_named
 from nbopt.training import TrainingPlan
-from tests.tf_keras_models import cnn, halves, lstm, nested, subclassed
+from tests.tf_keras_models import cnn, embedding, halves, lstm, nested, subclassed
 
 
 @dataclass
@@ -98,6 +98,23 @@ def test_tf_mot_prunes_each_layer_alike_and_leaves_no_wrapper(
     assert done.leftovers == ()
     # Beside negative zeros, zeros deflate worse.
     assert not any(np.signbit(v.numpy()[v.numpy() == 0]).any() for v in done.model.trainable_variables)
+
+
+@pytest.mark.parametrize("options", ["", "--scope global"])
+def test_an_embedding_table_is_pruned_where_it_is_named(options: str, tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 50, (200, 6)).astype(np.int32)
+    data = (ids[:100], ids[:100, 0] % 2), (ids[100:], ids[100:, 0] % 2)
+    work = nbopt.Workload(embedding(), train=data[0], valid=data[1])
+    plain = carried_out(work, f"prune {options}", tmp_path)
+    assert "embedding" in plain.notes
+    assert "--include takes them in" in plain.notes
+    (tmp_path / "named").mkdir()
+    every = carried_out(work, f"prune --include * {options}", tmp_path / "named")
+    assert "--include" not in every.notes
+    shares = [float((done.model.weights[0].numpy() == 0).mean()) for done in (plain, every)]
+    assert shares[0] == 0
+    assert shares[1] > 0.3
+    assert ("prune_low_magnitude" in every.notes) == (not options)
 
 
 @pytest.mark.parametrize("options", ["--scope global", "--importance taylor", "--pattern 2:4"])
