@@ -344,6 +344,8 @@ def test_candidates_that_fail_are_told_beside_the_choice_with_each_reason_once(d
     failed = {row["number"]: row["reason"] for row in draft.tested["trials"] if row["state"] == "failed"}
     (note,) = [note for note in draft.notes if "failed (" in note]
     assert note.startswith(f"{len(failed)} candidates failed (")
+    assert "line" in note
+    assert "raise ValueError(" in note  # the line of the function, not one of what calls it
     assert {reason for reason in failed.values() if note.count(reason) == 1} == set(failed.values())
     assert failed
 

@@ -105,7 +105,7 @@ class Building:
         )
         interrupted = ended = ""
         try:
-            ended = run_study(opened, self.score, running, progress=context.progress, what="candidates").reason
+            ended = run_study(opened, self, running, progress=context.progress, what="candidates").reason
         except StudyError as error:
             raise ModelError(
                 "a body that builds a model from `trial` which takes the workload's inputs and trains",
@@ -131,7 +131,13 @@ class Building:
         table = self._table(opened, best, scores, best[at], ended or interrupted)
         return Picked(again, best[at].user_attrs.get(LATENCY), table, tuple(self.notes), bool(interrupted))
 
-    def score(self, trial: Any) -> float:
+    @property
+    def file(self) -> str | None:
+        """Return where the body or function stands: an error of a candidate is told with the line there."""
+        own = getattr(self.build, "file", None)
+        return own or getattr(getattr(self.build, "__code__", None), "co_filename", None)
+
+    def __call__(self, trial: Any) -> float:
         """Return the quality of one candidate after a training; an error of it is a failed trial with its reason."""
         model = self.made(trial)
         if self.context.deploy is not None:
