@@ -21,7 +21,7 @@ help: ## show this list
 demo: $(VENV)/.installed-demo ## run the quickstart on real data and print its table
 	$(BIN)/nbopt demo
 
-test: lint $(VENV)/.installed-litert-torch $(LAB) ## everything that CI checks
+test: lint $(VENV)/.installed-litert-torch $(VENV)/.installed-torchdistill $(LAB) ## everything that CI checks
 	cd labextension && npm test
 	@# Set-up ends here: with the data in its cache, no test needs a network.
 	$(BIN)/python -m nbopt.datasets fetch
@@ -46,10 +46,10 @@ format: $(VENV)/.installed-test ## rewrite the sources in the house style
 
 install: $(VENV)/.installed-test ## the environment of a developer, and nothing else
 
-# Packages whose declared needs exclude newer versions of what others need, and which run with those all the same.
-$(VENV)/.installed-litert-torch: constraints/litert-torch.txt $(VENV)/.installed-test
+# Packages whose declared needs exclude what others need, and which run with that all the same: each in its own folder.
+$(VENV)/.installed-%: constraints/%.txt $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-	  --target $(VENV)/litert-torch -r constraints/litert-torch.txt
+	  --target $(VENV)/$* -r $<
 	@touch $@
 
 $(LAB): labextension/node_modules/.package-lock.json $(LAB_SOURCES) $(VENV)/.installed-test

@@ -140,9 +140,12 @@ class Teacher:
         method: "kl", the divergence of the student from the teacher; "decoupled", its part on the label's class and,
             times `beta`, its part among the other classes (Zhao et al. 2022, https://arxiv.org/abs/2203.08679).
         beta: Weight of the other classes in "decoupled", 0 or more.
+        loss: What stands in place of the method: called with what goes into layers of the student and comes out of
+            them, the same of the teacher, and labels or None; None for the method.
+        reads: The layers of the student and of the teacher that it reads.
         hints: Pairs of layers, the teacher's and the student's, whose outputs shall agree.
         hint_weight: Weight of the hints beside the rest, 0 or more.
-        model: The teacher that has the hint layers; None where there are no hints.
+        model: The teacher that has those layers; None where there are none.
         extra: Rows without labels, learned from the teacher alone: a batch of them with each labelled one.
 
     Raises:
@@ -156,6 +159,8 @@ class Teacher:
     alpha: float = 0.5
     method: str = "kl"
     beta: float = 8.0
+    loss: Any = None
+    reads: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     hints: tuple[tuple[str, str], ...] = ()
     hint_weight: float = 1.0
     model: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from nbopt.batches import Inputs, rows_of
 from nbopt.errors import ModelError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._primary import primary_output
+from nbopt.frameworks._torch_layer_io import WHOLE, watched_io
 from nbopt.frameworks._torch_losses import IGNORED, TINY
 from nbopt.frameworks._torch_module import call, clone, device_of, plain, tensors
 from nbopt.teaching import Teacher
@@ -60,9 +62,14 @@ class Lessons:
         self.teacher, self.device = teacher, device_of(model)
         self.own = _watched(model, [student for _, student in teacher.hints], stack)
         self.theirs: dict[str, torch.Tensor] = {}
-        if teacher.hints:
+        if teacher.model is not None:
             self.model = plain(teacher.model)  # what torch.compile wraps has other names, and calls no hooks
             self.theirs = _watched(self.model, [name for name, _ in teacher.hints], stack)
+            self.io = [
+                watched_io(each, paths, stack, self.device)
+                for each, paths in zip((model, self.model), teacher.reads, strict=True)
+            ]
+        self.loss = None if teacher.loss is None else loss_on(teacher.loss, self.device)
         self.extra = None if teacher.extra is None else _without_end(teacher, plan)
 
     def __call__(
@@ -100,7 +107,18 @@ class Lessons:
         self, output: torch.Tensor, inputs: Inputs, target: torch.Tensor | None, weight: torch.Tensor | None
     ) -> torch.Tensor:
         taught_now = torch.from_numpy(np.ascontiguousarray(self.teacher.outputs(inputs))).to(self.device)
-        return soft_loss(self.teacher, output, taught_now, target, weight)
+        if self.loss is None:
+            return soft_loss(self.teacher, output, taught_now, target, weight)
+        if self.teacher.reads[1]:
+            with torch.no_grad():
+                call(self.model, tensors(self.model, inputs))
+        student = normal_output(output.float(), self.teacher)
+        own, theirs = (
+            {**io, WHOLE: {"output": whole}}
+            for io, whole in zip(self.io, (student, taught_now.reshape(student.shape)), strict=True)
+        )
+        value: torch.Tensor = self.loss(own, theirs, target)
+        return value
 
     def _hints(self, inputs: Inputs) -> torch.Tensor:
         teacher = self.teacher
@@ -108,6 +126,11 @@ class Lessons:
             call(self.model, tensors(self.model, inputs))
         losses = [hint_loss(self.own[own], self.theirs[theirs].to(self.device)) for theirs, own in teacher.hints]
         return torch.stack(losses).mean()
+
+
+def loss_on(loss: Any, device: torch.device) -> Any:
+    """Return a copy of a loss on a device; one that is no module has nothing to move."""
+    return deepcopy(loss).to(device) if isinstance(loss, torch.nn.Module) else loss
 
 
 def soft_loss(

@@ -15,7 +15,7 @@ from nbopt.teaching import METHODS, Teacher, family_of
 from nbopt.technique import Technique
 from nbopt.techniques._distill.choosing import Choice, chosen
 from nbopt.techniques._distill.lowering import lowering_of
-from nbopt.techniques._distill.teachers import Panel, checked_pairs, refuse_other_shape, unlabelled
+from nbopt.techniques._distill.teachers import Panel, checked_pairs, layers_read, refuse_other_shape, unlabelled
 from nbopt.training import TrainingPlan
 
 STUDENTS = ("auto", "narrow", "simple")
@@ -78,6 +78,12 @@ class Distill(Technique):
         choices=METHODS,
     )
     beta: float = option(8.0, "weight of the other classes in --method decoupled", low=0.0, high=100.0)
+    loss: Any = option(
+        None,
+        "a loss of torchdistill in place of --method's: DISTLoss('.', 'output', '.', 'output') of "
+        "torchdistill.losses.mid_level, for one (Matsubara 2021, arXiv:2011.12913), or a function like it; it reads "
+        "layers of student and (first) teacher by their paths, '.' is the output; PyTorch only",
+    )
     hints: tuple[str, ...] = option(
         (),
         "layers of the (first) teacher whose outputs the student imitates, by commas: NAME, or TEACHER=STUDENT where "
@@ -105,6 +111,8 @@ class Distill(Technique):
             )
         if isinstance(self.teacher, str):
             raise OptionError("distill --teacher as a model, or several", repr(self.teacher), "--teacher big_model")
+        if self.loss is not None and not callable(self.loss):
+            raise OptionError("distill --loss as a loss of torchdistill, or a function of its form", repr(self.loss))
 
     def apply(self, draft: Draft, context: Context) -> Draft:
         """Return the draft with a student in place of the model, and with its teacher in the plan of the one training.
@@ -130,6 +138,9 @@ class Distill(Technique):
         if self.hints:
             pairs = checked_pairs(self.hints, panel.models[0], draft.model, context)
             teacher = replace(teacher, hints=pairs, hint_weight=self.hint_weight, model=panel.models[0])
+        if self.loss is not None:
+            reads = layers_read(self.loss, draft.model, panel, context)
+            teacher = replace(teacher, loss=self.loss, reads=reads, model=panel.models[0])
         # A simple student starts from nothing: that its teacher is better is no news.
         before = None if self.student == "simple" else draft.model
         draft = draft.noted(*panel.notes(before, context), *told)
@@ -141,7 +152,7 @@ class Distill(Technique):
         if not self.alpha:
             return ()
         plain = type(self)()
-        taught = ("teacher", "temperature", "method", "beta", "hints", "hint_weight", "extra")
+        taught = ("teacher", "temperature", "method", "beta", "loss", "hints", "hint_weight", "extra")
         return (replace(self, alpha=0.0, **{name: getattr(plain, name) for name in taught}),)
 
     @property
@@ -157,7 +168,7 @@ class Distill(Technique):
         """Refuse options that would not do what they say."""
         changed = draft.model is not context.workload.model
         decoupled, output = self.method == "decoupled", context.workload.output
-        family, plain = family_of(output), not self.alpha
+        family, plain, own = family_of(output), not self.alpha, self.loss is not None
         taught = self.teacher is not None or decoupled or self.temperature != 4.0
         derived = self.student == "narrow" or (self.student == "auto" and not changed)
         refused = (
@@ -169,6 +180,10 @@ class Distill(Technique):
             (not decoupled and self.beta != 8.0, "--beta with --method decoupled", f"--method {self.method}"),
             (decoupled and family != "classes", "--method kl", f"outputs that are {output.replace('_', ' ')}"),
             (family == "values" and self.temperature != 4.0, "--temperature for classes", "outputs that are values"),
+            (own and decoupled, "--loss or --method decoupled", "both"),
+            (own and self.temperature != 4.0, "the temperature in --loss itself", "--temperature"),
+            (own and self.student == "simple", "--loss with one student", "--student simple, which tries several"),
+            (plain and own, "a teacher for --loss", "--alpha 0"),
             (not self.hints and self.hint_weight != 1.0, "--hints for --hint-weight to weigh", "none"),
             (plain and bool(self.hints), "a teacher for --hints", "--alpha 0"),
             (plain and self.extra is not None, "a teacher for --extra", "--alpha 0"),

@@ -60,6 +60,8 @@ def test_the_best_simple_student_is_chosen(work: Workload) -> None:
 def test_what_keras_can_not_do_is_said(work: Workload) -> None:
     with pytest.raises(ModelError, match="PyTorch model for --depth"):
         applied(nbopt.Distill(depth=0.5), work)
+    with pytest.raises(ModelError, match="PyTorch model for --loss"):
+        applied(nbopt.Distill(loss=lambda student, teacher, target: 0.0), work)
     with pytest.raises(OptionError, match="hints") as caught:
         applied(nbopt.Distill(hints=("iner",)), work)
     assert "did you mean 'inner'" in caught.value.do

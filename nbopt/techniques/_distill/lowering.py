@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+
+from nbopt.batches import Batch
 from nbopt.draft import Context, lowering_module
 from nbopt.techniques._distill.simple import Design
+
+Array = np.ndarray[Any, Any]
 
 
 class Lowering(Protocol):
@@ -32,6 +37,23 @@ class Lowering(Protocol):
 
         Raises:
             ModelError: What layers of such a model give can't be had.
+        """
+        ...
+
+    def layers_read(
+        self, loss: Any, models: tuple[Any, Any], outputs: tuple[Array, Array], batch: Batch
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the layers of student and teacher that a loss reads, by trying it on rows.
+
+        Args:
+            loss: It is not changed.
+            models: Student and teacher.
+            outputs: Theirs for the batch, in normal form.
+            batch: Labelled rows.
+
+        Raises:
+            ModelError: It does not run on what these models give, or the framework takes no such loss.
+            OptionError: It reads a layer that is not there, or has weights that nothing would train.
         """
         ...
 

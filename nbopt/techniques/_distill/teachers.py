@@ -21,6 +21,9 @@ from nbopt.techniques._distill.lowering import lowering_of
 
 Array = np.ndarray[Any, Any]
 
+TRIED_ROWS = 8
+"""Rows that a loss is tried on: those that compare rows with each other need several."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -195,6 +198,21 @@ def _refuse_shape(role: str, model: Any, raw: Array, context: Context) -> None:
 
 def _text(shape: Sequence[int]) -> str:
     return f"({', '.join(['rows', *map(str, shape[1:])])})"
+
+
+def layers_read(loss: Any, student: Any, panel: Panel, context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the layers of the student and of the first teacher that a loss reads, by trying it on rows of train.
+
+    Raises:
+        ModelError: It does not run on what these models give, or the framework takes no such loss.
+        OptionError: It reads a layer that is not there, or has weights that nothing would train.
+    """
+    train = context.workload.train
+    assert train is not None  # what needs it was refused before
+    batch = next(train.some(TRIED_ROWS, TRIED_ROWS, context.rng()))
+    raw = context.workload.framework.predict(student, batch.inputs)
+    said, taught = normal_form(raw, panel.kind, panel.axis), panel.outputs(batch.inputs)
+    return lowering_of(context).layers_read(loss, (student, panel.models[0]), (said, taught.reshape(said.shape)), batch)
 
 
 def checked_pairs(hints: Sequence[str], teacher: Any, student: Any, context: Context) -> tuple[tuple[str, str], ...]:

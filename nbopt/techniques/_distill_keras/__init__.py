@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from nbopt.batches import Batch
 from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_teaching import layer_names
+from nbopt.techniques._distill.lowering import Array
 from nbopt.techniques._distill.simple import Design
 from nbopt.techniques._distill_keras.students import build
 
@@ -40,6 +42,21 @@ class KerasLowering:
         """Return the layers whose outputs can be hints."""
         del context
         return layer_names(model)
+
+    def layers_read(
+        self, loss: Any, models: tuple[Any, Any], outputs: tuple[Array, Array], batch: Batch
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Refuse: such losses are torch's.
+
+        Raises:
+            ModelError: Always.
+        """
+        del loss, outputs, batch
+        raise ModelError(
+            "a PyTorch model for --loss, which is a loss of torchdistill or of its form",
+            f"{type(models[0]).__name__} of Keras",
+            "leave --loss out (--method decoupled is another loss)",
+        )
 
 
 LOWERING = KerasLowering()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from nbopt.batches import Batch
 from nbopt.draft import Context
 from nbopt.frameworks._torch_teaching import layer_names
 from nbopt.techniques._distill.simple import Design
 from nbopt.techniques._distill_torch.blocks import shallower, two_rows
+from nbopt.techniques._distill_torch.losses import Array, layers_read
 from nbopt.techniques._distill_torch.students import build
 
 
@@ -34,6 +38,12 @@ class TorchLowering:
     def layer_names(self, model: nn.Module, context: Context) -> list[str]:
         """Return the layers whose outputs can be hints."""
         return layer_names(model, two_rows(context))
+
+    def layers_read(
+        self, loss: Any, models: tuple[nn.Module, nn.Module], outputs: tuple[Array, Array], batch: Batch
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the layers of student and teacher that a loss reads."""
+        return layers_read(loss, models, outputs, batch)
 
 
 LOWERING = TorchLowering()
