@@ -23,7 +23,7 @@ from nbopt.runtimes import Manifest, Session, all_runtimes, runtime_named
 SIDECAR = ".nbopt.json"
 VERSION = 1
 CHUNK = 1 << 20
-LARGE = 64 << 20
+LARGE = 512 << 20
 
 
 def sidecar_of(path: Path) -> Path:
@@ -47,7 +47,11 @@ def size_of(path: Path) -> int:
 
 
 def deflated_size(path: Path) -> int:
-    """Return the bytes of the same files deflated: zlib level 6, above 64 MB level 1, which is five times as fast."""
+    """Return the bytes of the same files deflated: zlib level 6, as archives do, and above 512 MB level 1.
+
+    Dense weights take as long at either (40 MB/s). Half zeros take twice as long at level 6 and are 1.73 times smaller
+    by it, 1.63 times by level 1: of a file that is looked at for its zeros the quicker level tells too little.
+    """
     level = 6 if size_of(path) <= LARGE else 1
     deflated = 0
     for file in files_of(path):
