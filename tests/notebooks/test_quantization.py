@@ -28,7 +28,8 @@ SMALL: dict[str, Any] = {
 NAMES = (
     "fashion_cnn: int8 smaller in onnxruntime",
     "fashion_cnn: int8 smaller in openvino",
-    "fashion_cnn: int8 change pt",
+    "fashion_cnn: int8 lost pt in onnxruntime",
+    "fashion_cnn: int8 lost pt in openvino",
     "fashion_cnn: faster than onnxruntime by hand",
     "fashion_cnn: faster than openvino by hand",
     "depthwise: lost pt post-training",
