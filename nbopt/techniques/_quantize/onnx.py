@@ -85,7 +85,8 @@ def lower(
         parts = OnnxParts(prepared, rows, options, scratch, symmetric=runtime.symmetric_int8)
         manifest = manifest_for(runtime, signature, source)
         mixed = write_mixed(parts, target, options.keep_float, source.path, manifest, runtime, context)
-    return Lowered(Exported(target, source.batch), "int8", (*notes, *mixed.notes), mixed.to_dict())
+    notes = tuple(filter(None, (*notes, parts.reach.note, *mixed.notes)))
+    return Lowered(Exported(target, source.batch), "int8", notes, mixed.to_dict())
 
 
 def _dynamic_ops(path: Path) -> list[str]:

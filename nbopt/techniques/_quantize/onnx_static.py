@@ -13,6 +13,7 @@ import numpy as np
 from nbopt.errors import ExportError
 from nbopt.measurement.environment import has_exact_int8
 from nbopt.runtimes._layer_parts import owner_of
+from nbopt.techniques._quantize.onnx_reach import Reach, reach_of
 
 if TYPE_CHECKING:
     import onnx
@@ -72,6 +73,7 @@ class OnnxParts:
         self._alike = alike(graph.graph) if options.per_channel and options.how == "static" else []
         self._cache = scratch / "ranges.json"
         ranges_of(graph.graph, prepared, rows, options, self._masking, self._cache)
+        self.reach = reach_of(prepared, rows, self._write_within, scratch)
 
     @property
     def layers(self) -> Sequence[str]:
@@ -80,6 +82,9 @@ class OnnxParts:
 
     def write(self, target: Path, kept: Collection[str]) -> None:
         """Write a QDQ graph with some layers in float."""
+        self._write_within(target, self.reach, kept)
+
+    def _write_within(self, target: Path, reach: Reach, kept: Collection[str] = ()) -> None:
         from onnxruntime import quantization
 
         excluded = [node for layer in kept for node in self._groups[layer]]
@@ -96,11 +101,13 @@ class OnnxParts:
             # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").
             reduce_range=not self._symmetric and not has_exact_int8(),
             calibrate_method=_method(self._options),
-            extra_options={
+            extra_options=reach.extra_options()
+            | {
                 "ActivationSymmetric": self._symmetric,
                 "TensorQuantOverrides": {name: [{"symmetric": True}] for name in self._alike},
             },
             calibration_cache_path=self._cache,
+            **reach.options(),
         )
 
 
