@@ -35,8 +35,6 @@ def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
     """Return why the options have no way here, "" where they have."""
     if options.dtype == "bfloat16":
         return "no bfloat16 kernels on CPU: --dtype float16, or --runtime openvino"
-    if options.equalize:
-        return "its SmoothQuant needs neural-compressor, which is no longer kept up: --runtime openvino"
     if options.bias_correction:
         return "its quantizer corrects no biases: --runtime openvino"
     if runtime.symmetric_int8 and options.how in ("dynamic", "weight_only"):
@@ -85,7 +83,7 @@ def lower(
         parts = OnnxParts(prepared, rows, options, scratch, symmetric=runtime.symmetric_int8)
         manifest = manifest_for(runtime, signature, source)
         mixed = write_mixed(parts, target, options.keep_float, source.path, manifest, runtime, context)
-    notes = tuple(filter(None, (*notes, parts.reach.note, *mixed.notes)))
+    notes = tuple(filter(None, (*notes, parts.note, *mixed.notes)))
     return Lowered(Exported(target, source.batch), "int8", notes, mixed.to_dict())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import numpy as np
 from nbopt.errors import ExportError
 from nbopt.measurement.environment import has_exact_int8
 from nbopt.runtimes._layer_parts import owner_of
-from nbopt.techniques._quantize.onnx_reach import Reach, reach_of
+from nbopt.techniques._quantize.onnx_reach import SMOOTHED, Reach, reach_of
+from nbopt.techniques._quantize.onnx_smooth import smooth
 
 if TYPE_CHECKING:
     import onnx
@@ -60,55 +62,94 @@ class OnnxParts:
     def __init__(
         self, prepared: Path, rows: Rows, options: Quantize, scratch: Path, *, symmetric: bool = False
     ) -> None:
-        import onnx
-
-        graph = onnx.load(prepared)
-        for index, node in enumerate(graph.graph.node):
-            # The exporter leaves nodes of inlined functions without a name, and a name is what leaves a node out.
-            node.name = node.name or f"{node.op_type}_{index}"
-        onnx.save_model(graph, prepared)
-        self._prepared, self._options, self._symmetric = prepared, options, symmetric
-        self._masking = masking(graph.graph)
-        self._groups = layer_groups(graph.graph)
-        self._alike = alike(graph.graph) if options.per_channel and options.how == "static" else []
-        self._cache = scratch / "ranges.json"
-        ranges_of(graph.graph, prepared, rows, options, self._masking, self._cache)
-        self.reach = reach_of(prepared, rows, self._write_within, scratch)
+        self._rows, self._options, self._scratch, self._symmetric = rows, options, scratch, symmetric
+        name_nodes(prepared)
+        self._plain = _Ranged(prepared, rows, options)
+        if options.equalize:
+            self.reach, self.note = (SMOOTHED, "") if self._smoothed else (Reach(), "no linear layer to equalize")
+        else:
+            self.reach, self.note = reach_of(prepared, rows, self._write_within, scratch)
 
     @property
     def layers(self) -> Sequence[str]:
         """Return the layers that can be left out."""
-        return list(self._groups)
+        return list(self._plain.groups)
 
     def write(self, target: Path, kept: Collection[str]) -> None:
         """Write a QDQ graph with some layers in float."""
         self._write_within(target, self.reach, kept)
 
-    def _write_within(self, target: Path, reach: Reach, kept: Collection[str] = ()) -> None:
+    @cached_property
+    def _smoothed(self) -> _Ranged | None:
+        """Hold the graph with smoothed inputs; None where it has no linear layers."""
+        import onnx
+
+        graph = onnx.load(self._plain.path)
+        if not smooth(graph, self._rows, self._scratch):
+            return None
+        path = self._plain.path.with_name("smooth.onnx")
+        onnx.save_model(graph, path)
+        return _Ranged(path, self._rows, self._options)
+
+    def _write_within(self, target: Path, reach: Reach, kept: Collection[str] = ()) -> bool:
         from onnxruntime import quantization
 
-        excluded = [node for layer in kept for node in self._groups[layer]]
+        graph = self._smoothed if reach.smoothed else self._plain
+        if graph is None:
+            return False
+        excluded = [node for layer in kept for node in graph.groups[layer]]
         quantization.quantize_static(
-            self._prepared,
+            graph.path,
             target,
             None,
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QInt8 if self._symmetric else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=self._options.per_channel,
-            nodes_to_exclude=[*self._masking, *excluded],
+            nodes_to_exclude=[*graph.masking, *excluded],
             # Kernels without VNNI add pairs of products in 16 bits, which saturates with full-range weights: seven
             # bits keep the sums exact there (ONNX Runtime's documentation, "reduce range").
             reduce_range=not self._symmetric and not has_exact_int8(),
             calibrate_method=_method(self._options),
-            extra_options=reach.extra_options()
-            | {
+            extra_options={
                 "ActivationSymmetric": self._symmetric,
-                "TensorQuantOverrides": {name: [{"symmetric": True}] for name in self._alike},
-            },
-            calibration_cache_path=self._cache,
+                "TensorQuantOverrides": {name: [{"symmetric": True}] for name in graph.alike},
+            }
+            | reach.extra_options(),
+            calibration_cache_path=graph.cache,
             **reach.options(),
         )
+        return True
+
+
+class _Ranged:
+    """Hold what quantizing a graph needs to know of it, the ranges of its activations among it.
+
+    Args:
+        path: The float graph.
+        rows: Calibration rows by input name.
+        options: How.
+    """
+
+    def __init__(self, path: Path, rows: Rows, options: Quantize) -> None:
+        import onnx
+
+        graph = onnx.load(path).graph
+        self.path, self.cache = path, path.with_suffix(".ranges.json")
+        self.masking = masking(graph)
+        self.groups = layer_groups(graph)
+        self.alike = alike(graph) if options.per_channel and options.how == "static" else []
+        ranges_of(graph, path, rows, options, self.masking, self.cache)
+
+
+def name_nodes(path: Path) -> None:
+    """Give every node a name: the exporter leaves those of inlined functions without, and it is what leaves one out."""
+    import onnx
+
+    graph = onnx.load(path)
+    for index, node in enumerate(graph.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    onnx.save_model(graph, path)
 
 
 def alike(graph: onnx.GraphProto) -> list[str]:

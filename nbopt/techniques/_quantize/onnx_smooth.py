@@ -1,0 +1,147 @@
+"""SmoothQuant for ONNX graphs: outliers among the channels of activations move into the weights that read them.
+
+Xiao et al. 2022, https://arxiv.org/abs/2211.10438. ONNX Runtime's own needs neural-compressor, which is no longer kept
+up. Here the inputs of linear layers are divided in a node of their own, always: folded into the normalization before
+them, as the paper has it, they would be divided for the residual sum too, which in a BERT reads the same tensor.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = np.ndarray[Any, Any]
+Rows = Sequence[dict[str, Array]]
+
+STRENGTH = 0.8
+"""How much of the difference between channels goes into the weights: 0 nothing, 1 all (the paper's alpha, section 4.1).
+
+On MiniLM the outputs are off by 25, 16, 10 and 11% of their spread with 0.5, 0.65, 0.8 and 0.95, by 29% without.
+"""
+
+LEAST = 1e-3
+"""Share of the largest channel that a channel counts for at least: one that is 0 on all calibration rows may not be so
+on others, and would be enlarged without end."""
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A linear layer's node, and how its weights lie."""
+
+    node: onnx.NodeProto
+    transposed: bool
+
+    def by_input(self, weight: Array) -> Array:
+        """Return weights with input channels along the first axis, or back."""
+        return weight.T if self.transposed else weight
+
+
+def smooth(graph: onnx.ModelProto, rows: Rows, scratch: Path) -> bool:
+    """Divide the inputs of linear layers by channel, and multiply their weights; return whether there are any.
+
+    Args:
+        graph: Changed in place: the same function but for rounding.
+        rows: Calibration rows by input name.
+        scratch: A folder for a graph that shows the inputs.
+    """
+    from onnx import helper, numpy_helper
+
+    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+    readers = _readers(graph.graph, weights)
+    if not readers:
+        return False
+    largest = _largest(graph, list(readers), rows, scratch)
+    divided: dict[str, onnx.NodeProto] = {}
+    for name, layers in readers.items():
+        arrays = [numpy_helper.to_array(weights[layer.node.input[1]]) for layer in layers]
+        reading = np.max([np.abs(layer.by_input(a)).max(1) for layer, a in zip(layers, arrays, strict=True)], axis=0)
+        factors = _factors(largest[name], reading)
+        graph.graph.initializer.append(numpy_helper.from_array(1 / factors, f"{name}_smoothing"))
+        divided[name] = helper.make_node(
+            "Mul", [name, f"{name}_smoothing"], [f"{name}_smooth"], name=f"{name}_smoothing"
+        )
+        for layer, array in zip(layers, arrays, strict=True):
+            scaled = layer.by_input(layer.by_input(array) * factors[:, None])
+            tensor = weights[layer.node.input[1]]
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(scaled), tensor.name))
+            layer.node.input[0] = f"{name}_smooth"
+    _insert(graph.graph, divided)
+    return True
+
+
+def _factors(activations: Array, weights: Array) -> Array:
+    """Return what each channel is divided by: their geometric mean is 1."""
+    activations = np.maximum(activations, LEAST * max(float(activations.max()), np.finfo(np.float32).tiny))
+    weights = np.maximum(weights, LEAST * max(float(weights.max()), np.finfo(np.float32).tiny))
+    logs = STRENGTH * np.log(activations) - (1 - STRENGTH) * np.log(weights)
+    factors: Array = np.exp(logs - logs.mean()).astype(np.float32)
+    return factors
+
+
+def _readers(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto]) -> dict[str, list[_Linear]]:
+    """Return the linear layers of each tensor that they read; weights that are read twice stay what they are."""
+    uses = Counter(name for node in graph.node for name in node.input)
+    found: dict[str, list[_Linear]] = {}
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[0] in weights:
+            continue
+        weight = weights.get(node.input[1])
+        flags = {attribute.name: attribute for attribute in node.attribute}
+        if weight is None or weight.data_type != weight.FLOAT or len(weight.dims) != 2 or uses[weight.name] > 1:
+            continue
+        if "transA" in flags and flags["transA"].i:
+            continue
+        found.setdefault(node.input[0], []).append(_Linear(node, "transB" in flags and bool(flags["transB"].i)))
+    return found
+
+
+def _largest(graph: onnx.ModelProto, names: Sequence[str], rows: Rows, scratch: Path) -> dict[str, Array]:
+    """Return each channel's largest absolute value over rows, of tensors whose channels lie along the last axis."""
+    import onnx
+    import onnxruntime
+    from onnx import helper
+
+    shown = onnx.ModelProto()
+    shown.CopyFrom(graph)
+    known = {value.name for value in (*graph.graph.input, *graph.graph.output)}
+    shown.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known
+    )
+    path = scratch / "shown.onnx"
+    onnx.save_model(shown, path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    used = {value.name for value in session.get_inputs()}
+    read = [name for name in names if name not in used]
+    largest: dict[str, Array] = {}
+    for row in rows:
+        values = dict(zip(read, session.run(read, {n: v for n, v in row.items() if n in used}), strict=True)) | row
+        for name in names:
+            channels = np.abs(values[name]).reshape(-1, values[name].shape[-1]).max(0, initial=0)
+            largest[name] = np.maximum(largest.get(name, channels), channels)
+    return largest
+
+
+def _insert(graph: onnx.GraphProto, made: dict[str, onnx.NodeProto]) -> None:
+    """Put each node behind the one that makes what it reads, or first where that is an input of the graph."""
+    nodes = list(_in_order(graph.node, {value.name for value in graph.input}, made))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _in_order(
+    nodes: Iterable[onnx.NodeProto], inputs: set[str], made: dict[str, onnx.NodeProto]
+) -> Iterator[onnx.NodeProto]:
+    yield from (node for name, node in made.items() if name in inputs)
+    for node in nodes:
+        yield node
+        yield from (made[name] for name in node.output if name in made)
