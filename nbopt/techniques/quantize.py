@@ -91,7 +91,9 @@ class Quantize(Technique):
         choices=GROUPS,
     )
     equalize: bool = option(
-        False, "move outliers of activations into the weights first (SmoothQuant, https://arxiv.org/abs/2211.10438)"
+        False,
+        "move outliers of activations into the weights first (SmoothQuant, https://arxiv.org/abs/2211.10438); ONNX "
+        "Runtime's way does so unasked where int8 puts the outputs far off, and says it",
     )
     bias_correction: bool = option(
         False, "shift biases by the mean error of each layer (NNCF fast bias correction, https://docs.openvino.ai)"

@@ -87,9 +87,10 @@ def reach_of(reference: Path, rows: Rows, write: Callable[[Path, Reach], bool], 
     if chosen.everything:
         return chosen, ""
     how = ", their inputs smoothed (SmoothQuant)" if chosen.smoothed else ""
+    off = f"off by {whole:.0%} of their spread" if np.isfinite(whole) else "no finite numbers"
     return chosen, (
-        f"int8 in products and embeddings alone{how}: with int8 in all that lies between them too the outputs are off "
-        f"by {whole:.0%} of their spread, so by {least:.0%}"
+        f"int8 in products and embeddings alone{how}: with int8 in all that lies between them too the outputs are "
+        f"{off}, so they are off by {least:.0%}"
     )
 
 

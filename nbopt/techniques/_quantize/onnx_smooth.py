@@ -79,11 +79,15 @@ def smooth(graph: onnx.ModelProto, rows: Rows, scratch: Path) -> bool:
 
 def _factors(activations: Array, weights: Array) -> Array:
     """Return what each channel is divided by: their geometric mean is 1."""
-    activations = np.maximum(activations, LEAST * max(float(activations.max()), np.finfo(np.float32).tiny))
-    weights = np.maximum(weights, LEAST * max(float(weights.max()), np.finfo(np.float32).tiny))
-    logs = STRENGTH * np.log(activations) - (1 - STRENGTH) * np.log(weights)
+    logs = STRENGTH * _logs(activations) - (1 - STRENGTH) * _logs(weights)
     factors: Array = np.exp(logs - logs.mean()).astype(np.float32)
     return factors
+
+
+def _logs(channels: Array) -> Array:
+    least = max(LEAST * float(channels.max()), float(np.finfo(np.float32).tiny))
+    logs: Array = np.log(np.maximum(channels, least))
+    return logs
 
 
 def _readers(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto]) -> dict[str, list[_Linear]]:
