@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.techniques._quantize.mixed import relative_error
+from nbopt.techniques._quantize.nearness import JUDGED_ROWS, near_enough
 
 Rows = Sequence[dict[str, np.ndarray[Any, Any]]]
 
@@ -19,25 +19,16 @@ PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather")
 FLOAT_OUTPUTS = ("MatMul", "Gemm")
 """Products whose integer kernels give float: a convolution's give int8 alone."""
 
-FAR = 0.1
-"""Error of the outputs, as a share of their spread, from which on less int8 is worth its time.
-
-In a transformer a few channels of the sum that runs through all layers are many times as large as the rest (Dettmers
-et al. 2022, https://arxiv.org/abs/2208.07339). One scale for all of them rounds the rest away, and each layer's
-normalization makes up for the size again: MiniLM with int8 throughout is off by 1.3 times the spread of its outputs,
-with int8 in products alone by 0.3 at 85% of the speed, and with their inputs smoothed by 0.1 at 80%. Convolutional
-nets and MLPs stay below this bound, and are quicker with int8 throughout.
-"""
-
-GAIN = 0.5
-"""Share of the error that may be left, or the time is not worth it."""
-
-JUDGED_ROWS = 32
-
 
 @dataclass(frozen=True)
 class Reach:
     """Say what of a graph becomes int8.
+
+    In a transformer a few channels of the sum that runs through all layers are many times as large as the rest
+    (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339). One scale for all of them rounds the rest away, and each
+    layer's normalization makes up for the size again: MiniLM with int8 throughout is off by 1.3 times the spread of
+    its outputs, with int8 in products alone by 0.3 at 85% of the speed, and with their inputs smoothed by 0.1 at 80%.
+    Convolutional nets and MLPs stay below 0.05, and are quicker with int8 throughout.
 
     Args:
         everything: All that ONNX Runtime has integer kernels for, or products alone with what they give in float.
@@ -71,27 +62,16 @@ def reach_of(reference: Path, rows: Rows, write: Callable[[Path, Reach], bool], 
         scratch: A folder for the files that are compared.
     """
     few = rows[:JUDGED_ROWS]
-    expected = _outputs(reference, few)
     target = scratch / "reach.onnx"
-    chosen, least, whole = REACHES[0], np.inf, np.inf
-    for reach in REACHES:
-        if not write(target, reach):
-            continue
-        error = max(map(relative_error, _outputs(target, few), expected), default=0.0)
-        if reach.everything:
-            whole = error
-        if error <= GAIN * least:
-            chosen, least = reach, error
-        if least <= FAR:
-            break
-    if chosen.everything:
-        return chosen, ""
-    how = ", their inputs smoothed (SmoothQuant)" if chosen.smoothed else ""
-    off = f"off by {whole:.0%} of their spread" if np.isfinite(whole) else "no finite numbers"
-    return chosen, (
-        f"int8 in products and embeddings alone{how}: with int8 in all that lies between them too the outputs are "
-        f"{off}, so they are off by {least:.0%}"
-    )
+
+    def outputs(reach: Reach) -> Sequence[np.ndarray[Any, Any]] | None:
+        return _outputs(target, few) if write(target, reach) else None
+
+    choice = near_enough(REACHES, outputs, _outputs(reference, few))
+    if choice.way.everything:
+        return choice.way, ""
+    how = ", their inputs smoothed (SmoothQuant)" if choice.way.smoothed else ""
+    return choice.way, f"int8 in products and embeddings alone{how}, what lies between them in float: {choice}"
 
 
 def _outputs(path: Path, rows: Rows) -> list[np.ndarray[Any, Any]]:

@@ -44,27 +44,32 @@ class _Linear:
         return weight.T if self.transposed else weight
 
 
-def smooth(graph: onnx.ModelProto, rows: Rows, scratch: Path) -> bool:
-    """Divide the inputs of linear layers by channel, and multiply their weights; return whether there are any.
+def smooth(path: Path, target: Path, rows: Rows) -> bool:
+    """Write a graph in which the inputs of linear layers are divided by channel, and their weights multiplied.
 
     Args:
-        graph: Changed in place: the same function but for rounding.
+        path: A float graph.
+        target: Where to write one of the same function; files beside it come and go.
         rows: Calibration rows by input name.
-        scratch: A folder for a graph that shows the inputs.
+
+    Returns:
+        Whether there are linear layers; nothing is written where not.
     """
+    import onnx
     from onnx import helper, numpy_helper
 
-    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
-    readers = _readers(graph.graph, weights)
-    if not readers:
+    largest = _largest(path, target.with_name(f"shown-{target.name}"), rows)
+    if not largest:
         return False
-    largest = _largest(graph, list(readers), rows, scratch)
+    model = onnx.load(path)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
     divided: dict[str, onnx.NodeProto] = {}
-    for name, layers in readers.items():
+    for name, layers in _readers(graph).items():
         arrays = [numpy_helper.to_array(weights[layer.node.input[1]]) for layer in layers]
         reading = np.max([np.abs(layer.by_input(a)).max(1) for layer, a in zip(layers, arrays, strict=True)], axis=0)
         factors = _factors(largest[name], reading)
-        graph.graph.initializer.append(numpy_helper.from_array(1 / factors, f"{name}_smoothing"))
+        graph.initializer.append(numpy_helper.from_array(1 / factors, f"{name}_smoothing"))
         divided[name] = helper.make_node(
             "Mul", [name, f"{name}_smoothing"], [f"{name}_smooth"], name=f"{name}_smoothing"
         )
@@ -73,7 +78,8 @@ def smooth(graph: onnx.ModelProto, rows: Rows, scratch: Path) -> bool:
             tensor = weights[layer.node.input[1]]
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(scaled), tensor.name))
             layer.node.input[0] = f"{name}_smooth"
-    _insert(graph.graph, divided)
+    _insert(graph, divided)
+    onnx.save_model(model, target)
     return True
 
 
@@ -90,40 +96,45 @@ def _logs(channels: Array) -> Array:
     return logs
 
 
-def _readers(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto]) -> dict[str, list[_Linear]]:
+def _readers(graph: onnx.GraphProto) -> dict[str, list[_Linear]]:
     """Return the linear layers of each tensor that they read; weights that are read twice stay what they are."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
     uses = Counter(name for node in graph.node for name in node.input)
     found: dict[str, list[_Linear]] = {}
     for node in graph.node:
         if node.op_type not in ("MatMul", "Gemm") or node.input[0] in weights:
             continue
         weight = weights.get(node.input[1])
-        flags = {attribute.name: attribute for attribute in node.attribute}
+        flags = {attribute.name: bool(attribute.i) for attribute in node.attribute}
         if weight is None or weight.data_type != weight.FLOAT or len(weight.dims) != 2 or uses[weight.name] > 1:
             continue
-        if "transA" in flags and flags["transA"].i:
-            continue
-        found.setdefault(node.input[0], []).append(_Linear(node, "transB" in flags and bool(flags["transB"].i)))
+        if not flags.get("transA"):
+            found.setdefault(node.input[0], []).append(_Linear(node, flags.get("transB", False)))
     return found
 
 
-def _largest(graph: onnx.ModelProto, names: Sequence[str], rows: Rows, scratch: Path) -> dict[str, Array]:
-    """Return each channel's largest absolute value over rows, of tensors whose channels lie along the last axis."""
+def _largest(path: Path, shown: Path, rows: Rows) -> dict[str, Array]:
+    """Return each channel's largest absolute value over rows, for what linear layers read: along its last axis.
+
+    The graph is not held meanwhile: it is as large as the model, and so is the session.
+    """
     import onnx
     import onnxruntime
     from onnx import helper
 
-    shown = onnx.ModelProto()
-    shown.CopyFrom(graph)
-    known = {value.name for value in (*graph.graph.input, *graph.graph.output)}
-    shown.graph.output.extend(
+    model = onnx.load(path)
+    names = list(_readers(model.graph))
+    if not names:
+        return {}
+    known = {value.name for value in (*model.graph.input, *model.graph.output)}
+    model.graph.output.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known
     )
-    path = scratch / "shown.onnx"
-    onnx.save_model(shown, path)
+    onnx.save_model(model, shown)
+    del model
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(shown), options, providers=["CPUExecutionProvider"])
     used = {value.name for value in session.get_inputs()}
     read = [name for name in names if name not in used]
     largest: dict[str, Array] = {}
@@ -132,6 +143,7 @@ def _largest(graph: onnx.ModelProto, names: Sequence[str], rows: Rows, scratch: 
         for name in names:
             channels = np.abs(values[name]).reshape(-1, values[name].shape[-1]).max(0, initial=0)
             largest[name] = np.maximum(largest.get(name, channels), channels)
+    shown.unlink()
     return largest
 
 

@@ -82,13 +82,9 @@ class OnnxParts:
     @cached_property
     def _smoothed(self) -> _Ranged | None:
         """Hold the graph with smoothed inputs; None where it has no linear layers."""
-        import onnx
-
-        graph = onnx.load(self._plain.path)
-        if not smooth(graph, self._rows, self._scratch):
-            return None
         path = self._plain.path.with_name("smooth.onnx")
-        onnx.save_model(graph, path)
+        if not smooth(self._plain.path, path, self._rows):
+            return None
         return _Ranged(path, self._rows, self._options)
 
     def _write_within(self, target: Path, reach: Reach, kept: Collection[str] = ()) -> bool:
