@@ -19,7 +19,7 @@ from torch import nn
 from nbopt.draft import Context, Draft, Lowered
 from nbopt.runtimes import runtime_named
 from nbopt.techniques._quantize.mixed import manifest_for, relative_error
-from nbopt.techniques._quantize.nearness import FAR, GAIN, near_enough
+from nbopt.techniques._quantize.nearness import FAR, GAIN, JUDGED_BYTES, judged, near_enough
 from nbopt.techniques._quantize.onnx_smooth import smooth
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload
@@ -192,3 +192,24 @@ def test_a_slower_way_is_taken_only_where_it_halves_what_is_far_off(first: float
         assert asked == [first]
     if min(there) <= FAR * GAIN:
         assert choice.error <= FAR + 1e-9
+
+
+def test_outputs_of_another_size_are_as_far_off_as_can_be() -> None:
+    expected = np.zeros(3)
+    choice = near_enough(["three", "two", "both"], lambda way: [np.zeros(2)], [expected])
+    assert choice.way == "three"
+    assert choice.error == float("inf")
+    assert "not finite" not in str(near_enough(["same"], lambda way: [expected], [expected]))
+
+
+def test_large_outputs_are_judged_on_fewer_rows() -> None:
+    rows = [{"x": np.full(1, i)} for i in range(40)]
+    assert judged(lambda row: [row["x"]], rows)[0].tolist() == list(range(32))
+    asked = []
+
+    def image(row: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        asked.append(row)
+        return [np.zeros(JUDGED_BYTES // 8, np.float32)]
+
+    judged(image, rows)
+    assert len(asked) == 3

@@ -12,6 +12,7 @@ from nbopt.techniques._quantize.mixed import relative_error
 
 W = TypeVar("W")
 Array = np.ndarray[Any, Any]
+Row = dict[str, Array]
 
 FAR = 0.1
 """Error of the outputs, as a share of their spread, from which on a slower way is looked at."""
@@ -20,6 +21,8 @@ GAIN = 0.5
 """Share of the error that a slower way may leave, or its time is not worth it."""
 
 JUDGED_ROWS = 32
+JUDGED_BYTES = 2**24
+"""Of outputs as large as images, fewer rows say as much."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,35 @@ def near_enough(
         found = outputs(way)
         if found is None:
             continue
-        error = max((relative_error(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
+        error = max(map(_error, found, expected), default=0.0)
         if choice is None:
             choice = Choice(way, error, error)
-        elif error <= GAIN * choice.error:
+        elif error < choice.error and error <= GAIN * choice.error:
             choice = Choice(way, choice.first, error)
         if choice.error <= FAR:
             break
     if choice is None:
         raise ValueError("expected a way that is there for every model, got none")
     return choice
+
+
+def _error(found: Array, expected: Array) -> float:
+    """Return how far off an output is; without limit where the model gives another number of values for a row."""
+    return relative_error(found, expected) if found.shape == expected.shape else float("inf")
+
+
+def judged(run: Callable[[Row], Sequence[Array]], rows: Sequence[Row]) -> list[Array]:
+    """Return each output over the first rows, flat.
+
+    Args:
+        run: Returns the outputs of a row.
+        rows: Calibration rows.
+    """
+    runs: list[list[Array]] = []
+    size = 0
+    for row in rows[:JUDGED_ROWS]:
+        if size > JUDGED_BYTES:
+            break
+        runs.append([np.ravel(output) for output in run(row)])
+        size += sum(output.nbytes for output in runs[-1])
+    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.techniques._quantize.nearness import JUDGED_ROWS, near_enough
-
-Rows = Sequence[dict[str, np.ndarray[Any, Any]]]
+from nbopt.techniques._quantize.nearness import Row, judged, near_enough
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather")
 """Operators that hold the weights, and nearly all of the arithmetic."""
@@ -52,7 +50,9 @@ REACHES = (Reach(), Reach(everything=False), SMOOTHED)
 """From the quickest to the most exact."""
 
 
-def reach_of(reference: Path, rows: Rows, write: Callable[[Path, Reach], bool], scratch: Path) -> tuple[Reach, str]:
+def reach_of(
+    reference: Path, rows: Sequence[Row], write: Callable[[Path, Reach], bool], scratch: Path
+) -> tuple[Reach, str]:
     """Return how far to go by what the outputs of calibration rows say, and what a reader must know of it.
 
     Args:
@@ -61,21 +61,20 @@ def reach_of(reference: Path, rows: Rows, write: Callable[[Path, Reach], bool], 
         write: Writes the quantized file; False where there is nothing to do it to.
         scratch: A folder for the files that are compared.
     """
-    few = rows[:JUDGED_ROWS]
     target = scratch / "reach.onnx"
 
     def outputs(reach: Reach) -> Sequence[np.ndarray[Any, Any]] | None:
-        return _outputs(target, few) if write(target, reach) else None
+        return _outputs(target, rows) if write(target, reach) else None
 
-    choice = near_enough(REACHES, outputs, _outputs(reference, few))
+    choice = near_enough(REACHES, outputs, _outputs(reference, rows))
     if choice.way.everything:
         return choice.way, ""
     how = ", their inputs smoothed (SmoothQuant)" if choice.way.smoothed else ""
     return choice.way, f"int8 in products and embeddings alone{how}, what lies between them in float: {choice}"
 
 
-def _outputs(path: Path, rows: Rows) -> list[np.ndarray[Any, Any]]:
-    """Return each float output over rows, flat."""
+def _outputs(path: Path, rows: Sequence[Row]) -> list[np.ndarray[Any, Any]]:
+    """Return each float output over the judged rows."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -83,5 +82,6 @@ def _outputs(path: Path, rows: Rows) -> list[np.ndarray[Any, Any]]:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     used = {value.name for value in session.get_inputs()}
     floats = [value.name for value in session.get_outputs() if value.type in ("tensor(float)", "tensor(double)")]
-    runs = [session.run(floats, {name: v for name, v in row.items() if name in used}) for row in rows] if floats else []
-    return [np.concatenate([np.ravel(run[i]) for run in runs]) for i in range(len(floats))]
+    if not floats:
+        return []
+    return judged(lambda row: session.run(floats, {name: v for name, v in row.items() if name in used}), rows)

@@ -18,13 +18,12 @@ from nbopt.artifacts import available_threads
 from nbopt.draft import Context, Lowered
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
-from nbopt.frozen import join_ragged
 from nbopt.measurement.environment import has_bfloat16, machine
 from nbopt.runtimes import Runtime
 from nbopt.runtimes._layer_parts import owner_of
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
-from nbopt.techniques._quantize.nearness import JUDGED_ROWS
+from nbopt.techniques._quantize.nearness import judged
 from nbopt.techniques._quantize.openvino_static import LAYERS, IrParts
 from nbopt.techniques._quantize.refusals import of_groups, of_whole_numbers
 from nbopt.techniques._quantize.weights import bits_of, told
@@ -72,7 +71,7 @@ def lower(
         def outputs(path: Path) -> list[np.ndarray[Any, Any]]:
             session = runtime.load(path, manifest, threads=available_threads())
             try:
-                return [join_ragged([session.run(row) for row in rows[:JUDGED_ROWS]])]
+                return judged(lambda row: [session.run(row)], rows)
             finally:
                 session.close()
 
