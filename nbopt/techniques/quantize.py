@@ -92,8 +92,8 @@ class Quantize(Technique):
     )
     equalize: bool = option(
         False,
-        "move outliers of activations into the weights first (SmoothQuant, https://arxiv.org/abs/2211.10438); ONNX "
-        "Runtime's way does so unasked where int8 puts the outputs far off, and says it",
+        "move outliers of activations into the weights first (SmoothQuant, https://arxiv.org/abs/2211.10438); "
+        "unasked only where int8 puts the outputs far off without and it halves that, which the result says",
     )
     bias_correction: bool = option(
         False, "shift biases by the mean error of each layer (NNCF fast bias correction, https://docs.openvino.ai)"

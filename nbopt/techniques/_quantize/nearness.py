@@ -41,8 +41,9 @@ class Choice(Generic[W]):
 
     def __str__(self) -> str:
         """Tell both errors."""
-        first = f"off by {self.first:.1%} of their spread" if np.isfinite(self.first) else "not finite"
-        return f"the outputs were {first} without, and are off by {self.error:.1%}"
+        if not np.isfinite(self.first):
+            return f"without, the outputs were not finite or of another size, and are off by {self.error:.1%}"
+        return f"the outputs were off by {self.first:.1%} of their spread without, and are off by {self.error:.1%}"
 
 
 def near_enough(

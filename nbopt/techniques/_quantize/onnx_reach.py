@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from nbopt.techniques._quantize.nearness import Row, judged, near_enough
+from nbopt.techniques._quantize.onnx_running import Running
 
-PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather")
-"""Operators that hold the weights, and nearly all of the arithmetic."""
+LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+"""Operators that hold weights and do nearly all of the arithmetic."""
 
 FLOAT_OUTPUTS = ("MatMul", "Gemm")
 """Products whose integer kernels give float: a convolution's give int8 alone."""
@@ -38,7 +39,7 @@ class Reach:
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of `quantize_static`, `extra_options` apart."""
-        return {} if self.everything else {"op_types_to_quantize": list(PRODUCTS)}
+        return {} if self.everything else {"op_types_to_quantize": [*LAYERS, "Gather"]}
 
     def extra_options(self) -> dict[str, Any]:
         """Return what goes into `extra_options`."""
@@ -75,13 +76,5 @@ def reach_of(
 
 def _outputs(path: Path, rows: Sequence[Row]) -> list[np.ndarray[Any, Any]]:
     """Return each float output over the judged rows."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    used = {value.name for value in session.get_inputs()}
-    floats = [value.name for value in session.get_outputs() if value.type in ("tensor(float)", "tensor(double)")]
-    if not floats:
-        return []
-    return judged(lambda row: session.run(floats, {name: v for name, v in row.items() if name in used}), rows)
+    session = Running(path)
+    return judged(lambda row: session.run(session.floats, row), rows) if session.floats else []

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbopt.techniques._quantize.onnx_running import Running
+
 if TYPE_CHECKING:
     import onnx
 
@@ -119,7 +121,6 @@ def _largest(path: Path, shown: Path, rows: Rows) -> dict[str, Array]:
     The graph is not held meanwhile: it is as large as the model, and so is the session.
     """
     import onnx
-    import onnxruntime
     from onnx import helper
 
     model = onnx.load(path)
@@ -132,14 +133,11 @@ def _largest(path: Path, shown: Path, rows: Rows) -> dict[str, Array]:
     )
     onnx.save_model(model, shown)
     del model
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(shown), options, providers=["CPUExecutionProvider"])
-    used = {value.name for value in session.get_inputs()}
-    read = [name for name in names if name not in used]
+    session = Running(shown)
+    read = [name for name in names if name not in session.inputs]
     largest: dict[str, Array] = {}
     for row in rows:
-        values = dict(zip(read, session.run(read, {n: v for n, v in row.items() if n in used}), strict=True)) | row
+        values = dict(zip(read, session.run(read, row), strict=True)) | row
         for name in names:
             channels = np.abs(values[name]).reshape(-1, values[name].shape[-1]).max(0, initial=0)
             largest[name] = np.maximum(largest.get(name, channels), channels)

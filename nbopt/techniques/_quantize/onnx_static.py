@@ -14,7 +14,7 @@ import numpy as np
 from nbopt.errors import ExportError
 from nbopt.measurement.environment import has_exact_int8
 from nbopt.runtimes._layer_parts import owner_of
-from nbopt.techniques._quantize.onnx_reach import SMOOTHED, Reach, reach_of
+from nbopt.techniques._quantize.onnx_reach import LAYERS, SMOOTHED, Reach, reach_of
 from nbopt.techniques._quantize.onnx_smooth import smooth
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 Rows = list[dict[str, np.ndarray[Any, Any]]]
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Gather", "LayerNormalization")
-LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
-"""Operators that are worth leaving in float one by one, with what follows them up to the next."""
-
 LEVELS = 254
 """Steps between the extremes of int8 without -128."""
 
@@ -35,9 +32,9 @@ ALIKE = 5e-4
 """Largest share of a layer's power that rounding with one scale for all its channels may take: 33 dB below it.
 
 What rounding activations takes is more: nets with one scale in each such layer are as far from the outputs in float
-as those with one for each channel (a CNN 2.4e-4 of their power and 3.3e-4, a ResNet-18 7.9e-4 both). MiniLM says
-nothing here: its activations put it off by 1.3 times that power with either; some of its layers are far above the
-bound, one at 0.16. A scale for each channel made an MLP on Adult 13% slower and a CNN on Fashion-MNIST 2 to 4%.
+as those with one for each channel (a CNN 2.4e-4 of their power and 3.3e-4, a ResNet-18 7.9e-4 both, MiniLM with int8
+in products alone 8.2e-2 and 8.4e-2). A scale for each channel made an MLP on Adult 13% slower and a CNN on
+Fashion-MNIST 2 to 4%.
 """
 
 ALIKE_CHANNEL = 1e-2
@@ -63,7 +60,7 @@ class OnnxParts:
         self, prepared: Path, rows: Rows, options: Quantize, scratch: Path, *, symmetric: bool = False
     ) -> None:
         self._rows, self._options, self._scratch, self._symmetric = rows, options, scratch, symmetric
-        name_nodes(prepared)
+        _name_nodes(prepared)
         self._plain = _Ranged(prepared, rows, options)
         if options.equalize:
             self.reach, self.note = (SMOOTHED, "") if self._smoothed else (Reach(), "no linear layer to equalize")
@@ -138,7 +135,7 @@ class _Ranged:
         ranges_of(graph, path, rows, options, self.masking, self.cache)
 
 
-def name_nodes(path: Path) -> None:
+def _name_nodes(path: Path) -> None:
     """Give every node a name: the exporter leaves those of inlined functions without, and it is what leaves one out."""
     import onnx
 

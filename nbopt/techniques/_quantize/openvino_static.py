@@ -62,24 +62,25 @@ class IrParts:
         if self._options.equalize:
             return
 
-        def quantized(smooth: bool) -> Sequence[np.ndarray[Any, Any]]:
-            self._smooth, self._whole = smooth, folder / f"smooth-{smooth}.xml"
-            self._quantize(self._whole, ())
-            return outputs(self._whole)
+        files = {smooth: folder / f"smooth-{smooth}.xml" for smooth in (False, True)}
 
-        choice = near_enough((False, True), quantized, outputs(self._source))
-        self._smooth, self._whole = choice.way, folder / f"smooth-{choice.way}.xml"
+        def quantized(smooth: bool) -> Sequence[np.ndarray[Any, Any]]:
+            self._quantize(files[smooth], (), smooth=smooth)
+            return outputs(files[smooth])
+
+        choice = near_enough(files, quantized, outputs(self._source))
+        self._smooth, self._whole = choice.way, files[choice.way]
         self.note = f"activations are smoothed (SmoothQuant): {choice}" if choice.way else ""
 
     def write(self, target: Path, kept: Collection[str]) -> None:
         """Write IR with some layers in float."""
         if kept or self._whole is None:
-            self._quantize(target, kept)
+            self._quantize(target, kept, smooth=self._smooth)
             return
         for suffix in (".xml", ".bin"):  # NNCF takes its time, and has been here
             shutil.copyfile(self._whole.with_suffix(suffix), target.with_suffix(suffix))
 
-    def _quantize(self, target: Path, kept: Collection[str]) -> None:
+    def _quantize(self, target: Path, kept: Collection[str], *, smooth: bool) -> None:
         import nncf
         import openvino
 
@@ -92,7 +93,7 @@ class IrParts:
             subset_size=len(self._rows),
             target_device=nncf.TargetDevice.CPU,
             ignored_scope=ignored,
-            **_how(graph, self._options, smooth=self._smooth),
+            **_how(graph, self._options, smooth=smooth),
         )
         openvino.save_model(quantized, target, compress_to_fp16=False)
 
