@@ -171,10 +171,12 @@ class Split:
             yield from _slices(self._whole, batch_size, rng)
             return
         source = self.source() if callable(self.source) and not hasattr(self.source, "__iter__") else self.source
-        if hasattr(source, "__iter__"):
+        # keras.utils.PyDataset and Sequence-like sources index batches and may never raise IndexError; Keras's
+        # ImageDataGenerator gives an iterator over them that goes on for ever.
+        by_index = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+        if hasattr(source, "__iter__") and not (by_index and hasattr(source, "__next__")):
             items: Iterable[Any] = source
         else:
-            # keras.utils.PyDataset and Sequence-like sources index batches and may never raise IndexError.
             items = (source[index] for index in range(len(source)))
         for item in items:
             batch = as_batch(item)

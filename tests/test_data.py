@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,17 @@ def test_every_form_gives_the_same_rows_on_every_pass(form: str) -> None:
         y = np.concatenate([to_numpy(batch.targets) for batch in parts])
         np.testing.assert_array_equal(x, X)
         np.testing.assert_array_equal(y, Y)
+
+
+def test_a_generator_of_keras_that_goes_on_for_ever_is_read_by_its_batches() -> None:
+    import keras
+
+    generator = keras.src.legacy.preprocessing.image.ImageDataGenerator()
+    flow = generator.flow(np.zeros((10, 8, 8, 3), np.float32), Y, batch_size=4, shuffle=False)
+    split = Split(flow, "valid")
+    for parts in (islice(split, 9), islice(split.training_batches(4, np.random.default_rng(0)), 9)):
+        np.testing.assert_array_equal(np.concatenate([to_numpy(part.targets) for part in parts]), Y)
+    assert freeze(split).rows == 10
 
 
 def test_weights_several_inputs_and_inputs_alone() -> None:
