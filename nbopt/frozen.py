@@ -19,6 +19,9 @@ from nbopt.batches import Inputs, leaves, map_leaves, numeric_inputs, rows_of, t
 from nbopt.data import EVALUATION_BATCH, Split, kept_randomness
 from nbopt.errors import FULL, DataError, disk_error
 
+IGNORE_LABEL = -100
+"""Rows with this label count nowhere, as in torch's cross entropy and in Hugging Face's token labels."""
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -37,8 +40,8 @@ class Frozen:
         folder: Where the shards lie.
         digest: Content hash of all rows and labels.
         rows: Number of rows.
-        targets: Labels of all rows, or None.
-        weight: Row weights, or None.
+        targets: Labels of all rows, or None; masked where they were padded, see `join_ragged`.
+        weight: Row weights, or None; likewise.
         signature: A leaf for each input; an axis that varied between batches is None, the first always.
         keyed: Inputs are by name.
         row_digests: 8-byte hash of each row's inputs, for finding shared rows.
@@ -179,8 +182,8 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
         folder,
         digest.hexdigest(),
         rows,
-        join_ragged(targets) if targets else None,
-        np.concatenate(weights) if weights else None,
+        join_ragged(targets, IGNORE_LABEL) if targets else None,
+        join_ragged(weights) if weights else None,
         signature,
         bool(names),
         frozenset(row_digests),
@@ -188,10 +191,15 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
     )
 
 
-def join_ragged(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """Concatenate along rows; where a later axis varies (padding a batch at a time) pad with -100.
+def join_ragged(parts: Sequence[np.ndarray[Any, Any]], fill: int = 0) -> np.ndarray[Any, Any]:
+    """Concatenate along rows; where a later axis varies (padding a batch at a time) pad to the longest.
 
-    -100 is what loss functions of sequence models ignore (`torch.nn.CrossEntropyLoss`'s `ignore_index`).
+    Args:
+        parts: Arrays (rows, ...) of one number of axes.
+        fill: What the padding holds.
+
+    Returns:
+        An `np.ma.MaskedArray` where something was padded, which is what its mask tells: a value may be any.
 
     Raises:
         DataError: Parts have another number of axes than others, or none.
@@ -206,12 +214,17 @@ def join_ragged(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         )
     if len(tails) == 1:
         return np.concatenate(parts)
-    widest = [max(sizes) for sizes in zip(*tails, strict=True)]
-    padded = [
-        np.pad(p, [(0, 0), *((0, w - s) for w, s in zip(widest, p.shape[1:], strict=True))], constant_values=-100)
-        for p in parts
-    ]
-    return np.concatenate(padded)
+    dtype = np.result_type(*parts)
+    if fill < 0 and dtype.kind in "bu":
+        dtype = np.dtype(np.int64)
+    shape = sum(map(len, parts)), *(max(sizes) for sizes in zip(*tails, strict=True))
+    values, padded = np.full(shape, fill, dtype), np.ones(shape, bool)
+    row = 0
+    for part in parts:
+        place = slice(row, row + len(part)), *map(slice, part.shape[1:])
+        values[place], padded[place] = part, False
+        row += len(part)
+    return np.ma.MaskedArray(values, padded)
 
 
 def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int | None, ...]:

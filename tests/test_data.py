@@ -300,12 +300,28 @@ def test_nothing_is_left_over_when_freezing_fails(tmp_path: Any, monkeypatch: py
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 3))
 def test_ragged_parts_join_with_the_ignored_label(widths: list[int], rows: int) -> None:
     parts = [np.full((rows, width), width) for width in widths]
-    joined = join_ragged(parts)
+    joined = join_ragged(parts, -100)
+    assert isinstance(joined, np.ma.MaskedArray) == (len(set(widths)) > 1)
     assert joined.shape == (rows * len(widths), max(widths))
     for index, width in enumerate(widths):
         block = joined[index * rows : (index + 1) * rows]
         assert (block[:, :width] == width).all()
-        assert (block[:, width:] == -100).all()
+        assert (np.asarray(block[:, width:]) == -100).all()
+        assert np.ma.getmaskarray(block[:, width:]).all()
+        assert not np.ma.getmaskarray(block[:, :width]).any()
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.float32])
+def test_labels_and_weights_of_batches_of_different_lengths_are_known_from_their_padding(dtype: Any) -> None:
+    shapes = [(3, 2), (2, 4)]
+    data = [(np.zeros((*shape, 5), np.float32), np.ones(shape, dtype), np.full(shape, 0.5)) for shape in shapes]
+    frozen = freeze(Split(data, "test"))
+    assert frozen.targets is not None
+    assert frozen.weight is not None
+    assert np.asarray(frozen.targets)[:, 2:].tolist() == [[-100] * 2] * 3 + [[1] * 2] * 2
+    assert np.asarray(frozen.weight)[:, 2:].tolist() == [[0] * 2] * 3 + [[0.5] * 2] * 2
+    for part in (frozen.targets, frozen.weight):
+        assert np.ma.getmaskarray(part).sum() == 6
 
 
 @pytest.mark.parametrize("parts", [[np.zeros((4, 3)), np.zeros(3)], [np.zeros(4), np.array(1.0)], [np.array(1.0)]])

@@ -133,6 +133,17 @@ class Lengths(nn.Module):
         return self.head((states * kept[..., None]).mean(1) * x.shape[1] / lengths[:, None])
 
 
+class Tagger(nn.Module):
+    """A distribution for each token of sequences of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(30, 16), nn.Linear(16, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table(ids)).softmax(-1)
+
+
 class Both(nn.Module):
     """An image beside a table."""
 
@@ -174,6 +185,14 @@ def lengths() -> Case:
     # Each batch is padded to a length of its own.
     uneven = [((i[:, : 5 + k], m), t) for k, ((i, m), t) in enumerate(batches((x, n), y))]
     return Case(model, uneven, ("onnxruntime",))
+
+
+def tagged() -> Case:
+    ids = RNG.integers(0, 30, (ROWS, 9))
+    y = ids % 3
+    model = fitted(Tagger(), (ids,), y, lambda output, target: functional.nll_loss(output.log().mT, target))
+    uneven = [(i[:, : 5 + k], t[:, : 5 + k]) for k, (i, t) in enumerate(batches(ids, y))]
+    return Case(model, uneven, ("onnxruntime",), (Prune(sparsity=0.3), Quantize(method="dynamic")))
 
 
 def transformer() -> Case:
@@ -286,7 +305,7 @@ def keras_dict() -> Case:
     return Case(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(50), ("litert",), ZEROS, 0.4, {"metric": "f1"})
 
 
-TORCH = [residual, segments, lengths, transformer, both, whole, bag, rare, values, half]
+TORCH = [residual, segments, lengths, tagged, transformer, both, whole, bag, rare, values, half]
 KERAS = [keras_cnn, keras_masked, keras_dict]
 
 

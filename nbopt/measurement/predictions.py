@@ -10,12 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
+from nbopt.frozen import IGNORE_LABEL
+from nbopt.measurement.padding import at, places_of, trimmed, weight_at
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-IGNORE_LABEL = -100
-"""Rows with this label count nowhere, as in torch's cross entropy and in Hugging Face's token labels."""
 
 _PROBABILITY_SLACK = 0.01
 # A quantized softmax leaves [0, 1] by at most a step of its 8 bits (1/256); the rest are no probabilities.
@@ -107,31 +106,42 @@ def classes_last(raw: ArrayLike, y: ArrayLike, kind: OutputKind) -> NDArray[Any]
     Binary outputs in the shape of the labels, such as the places of a mask, get an axis of one column: where the
     mask is two places wide, they are no columns of two classes.
     """
-    values, labels = np.asarray(raw), np.asarray(y)
+    values, labels = np.asanyarray(raw), np.asarray(y)
     if kind.startswith("binary") and values.ndim > 2 and labels.shape == values.shape and not _is_one_hot(labels):
         return values[..., None]
     channels_first = values.ndim > 2 and labels.shape == (values.shape[0], *values.shape[2:])
     return np.moveaxis(values, 1, -1) if channels_first and labels.shape != values.shape[:-1] else values
 
 
-def prepare(y: ArrayLike, raw: ArrayLike, kind: OutputKind, weight: ArrayLike | None = None) -> Scored:
-    """Align labels with raw outputs, flatten tokens, drop ignored rows, and check everything.
+def prepare(
+    y: ArrayLike, raw: ArrayLike, kind: OutputKind, weight: ArrayLike | None = None, rows: Ints | None = None
+) -> Scored:
+    """Align labels with raw outputs, flatten tokens, drop padded places and ignored rows, and check everything.
 
     Args:
         y: Labels: int, bool, whole floats, one-hot, shape (n,), (n, 1), (n, classes), (n, tokens), or values.
-            -100 marks rows that count nowhere.
+            -100 marks rows that count nowhere. Places that are masked, here or in `raw`, are padding.
         raw: Outputs as they come from the artifact; for (n, classes, tokens...) the class axis is found by
             the labels' shape.
         kind: What the outputs mean.
         weight: Row weights >= 0 of shape (n,), (n, 1) or the labels' shape.
+        rows: For places that were taken out of padded rows, the number (n,) of the row that each belongs to.
 
     Raises:
         DataError: See `scores_to_probabilities` and `align`.
     """
-    return align(np.asarray(y), scores_to_probabilities(classes_last(raw, y, kind), kind), kind, weight)
+    labels = trimmed(np.asanyarray(y))
+    values = classes_last(trimmed(np.asanyarray(raw)), labels, kind)
+    places = places_of(labels, [values])
+    if places is not None:
+        labels, values, weight = at(places, labels), at(places, values), weight_at(places, weight)
+        rows = np.nonzero(places)[0]
+    return align(labels, scores_to_probabilities(values, kind), kind, weight, rows)
 
 
-def align(y: ArrayLike, scores: ArrayLike, kind: OutputKind, weight: ArrayLike | None = None) -> Scored:
+def align(
+    y: ArrayLike, scores: ArrayLike, kind: OutputKind, weight: ArrayLike | None = None, rows: Ints | None = None
+) -> Scored:
     """Bring labels and ready scores to the form that metrics take.
 
     Args:
@@ -139,6 +149,7 @@ def align(y: ArrayLike, scores: ArrayLike, kind: OutputKind, weight: ArrayLike |
         scores: What `scores_to_probabilities` returned; for classes a single column is class 1 of two.
         kind: What the outputs mean.
         weight: Row weights, as in `prepare`.
+        rows: As in `prepare`.
 
     Raises:
         DataError: Lengths differ, labels are text, fractional, NaN or out of range, weights are negative.
@@ -160,10 +171,15 @@ def align(y: ArrayLike, scores: ArrayLike, kind: OutputKind, weight: ArrayLike |
             "labels without NaN", f"NaN in {int(np.isnan(labels).sum()):,} labels", "drop or fill those rows"
         )
     if kind == "regression":
-        return _values(labels, ready, weight)
+        return _values(labels, ready, weight, rows)
     if kind.startswith("multilabel"):
-        return _many_labels(labels, ready, weight)
-    return _classes(labels, ready, kind, weight)
+        return _many_labels(labels, ready, weight, rows)
+    return _classes(labels, ready, kind, weight, rows)
+
+
+def _groups(rows: Ints | None, count: int, places: int) -> Ints:
+    """Return the row that each place belongs to."""
+    return np.repeat(np.arange(count) if rows is None else rows, places)
 
 
 def _numbers(values: ArrayLike, what: str) -> Floats:
@@ -184,7 +200,7 @@ def _numbers(values: ArrayLike, what: str) -> Floats:
         ) from error
 
 
-def _values(labels: Floats, values: Floats, weight: ArrayLike | None) -> Scored:
+def _values(labels: Floats, values: Floats, weight: ArrayLike | None, rows: Ints | None) -> Scored:
     if labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     # (n, 1) against (n,) would broadcast to (n, n) and give a plausible, wrong number.
@@ -199,10 +215,10 @@ def _values(labels: Floats, values: Floats, weight: ArrayLike | None) -> Scored:
     labels, values = labels.reshape(len(labels), -1), values.reshape(len(values), -1)
     if labels.shape[1] == 1:
         labels, values = labels[:, 0], values[:, 0]
-    return Scored(labels, values, _row_weights(weight, len(labels)))
+    return Scored(labels, values, _row_weights(weight, len(labels)), rows)
 
 
-def _many_labels(labels: Floats, scores: Floats, weight: ArrayLike | None) -> Scored:
+def _many_labels(labels: Floats, scores: Floats, weight: ArrayLike | None, rows: Ints | None) -> Scored:
     if scores.ndim == 1:
         scores = scores[:, None]
     labels = labels.reshape(scores.shape) if labels.size == scores.size else labels
@@ -219,14 +235,14 @@ def _many_labels(labels: Floats, scores: Floats, weight: ArrayLike | None) -> Sc
         )
     weights = _row_weights(weight, len(classes), classes.shape[:-1])
     if classes.ndim == 2:
-        return Scored(classes, scores, weights)
+        return Scored(classes, scores, weights, rows)
     # Several places a row, each with labels of its own: places of one row are not independent.
-    groups = np.repeat(np.arange(len(classes)), int(np.prod(classes.shape[1:-1])))
+    groups = _groups(rows, len(classes), int(np.prod(classes.shape[1:-1])))
     width = classes.shape[-1]
     return Scored(classes.reshape(-1, width), scores.reshape(-1, width), weights, groups)
 
 
-def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None) -> Scored:
+def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None, rows: Ints | None) -> Scored:
     # Two columns for two classes are as good as one, and either may come with one-hot labels.
     if (
         kind.startswith("binary")
@@ -248,10 +264,10 @@ def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None
             f"labels of shape {labels.shape}",
             "several labels a row go with binary cross entropy as loss; of soft labels take the argmax",
         )
-    groups = None
+    groups = rows
     weights = _row_weights(weight, len(labels), labels.shape)
     if labels.ndim > 1:
-        groups = np.repeat(np.arange(len(labels)), labels[0].size)
+        groups = _groups(rows, len(labels), labels[0].size)
         labels = labels.reshape(-1)
         scores = scores.reshape(-1) if scores.size == labels.size else scores.reshape(-1, classes)
     numbers = _whole(labels)

@@ -19,6 +19,7 @@ from nbopt.measurement.collapse import (
 )
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric
+from nbopt.measurement.padding import at, places_of, weight_at
 from nbopt.measurement.predictions import Scored, classes_last, not_finite, prepare, scores_to_probabilities
 from nbopt.measurement.resampling import PairedDifference, paired_difference, quality_interval
 from nbopt.measurement.weighted import predicted
@@ -67,7 +68,7 @@ def judge(
     Args:
         metric: From `metric_of`.
         raw: Outputs of the artifact, a row for each reporting row.
-        y: Labels, or None.
+        y: Labels, or None. Places that are masked, here or in the outputs, are padding and count nowhere.
         weight: Row weights, or None.
         baseline: Outputs of the untouched model, same rows, or None where this is it.
         seed: Seed of the bootstrap.
@@ -78,21 +79,26 @@ def judge(
     """
     kind = metric.output
     raw = _in_shape_of(raw, y, baseline)
+    broken = None if baseline is None else find_not_finite(raw, kind, baseline)
     if y is not None:
         raw = classes_last(raw, y, kind)
         baseline = None if baseline is None else classes_last(baseline, y, kind)
+    places, rows = places_of(y, [raw] if baseline is None else [raw, baseline]), None
+    if places is not None:
+        rows, weight, raw = np.nonzero(places)[0], weight_at(places, weight), at(places, raw)
+        y = None if y is None else at(places, y)
+        baseline = None if baseline is None else at(places, baseline)
     if baseline is None:
         if y is None:
             return Quality(None, None, None, None)
-        return Quality(_interval(metric, prepare(y, raw, kind, weight), seed), None, None, None)
-    broken = find_not_finite(raw, kind, baseline)
+        return Quality(_interval(metric, prepare(y, raw, kind, weight, rows), seed), None, None, None)
     if broken is not None:
         return Quality(None, None, _agreement(raw, baseline, kind), None, broken)
     agreement, error = _agreement(raw, baseline, kind), _largest_error(raw, baseline)
     symptom = find_constant(raw, baseline)
     if y is None:
         return Quality(None, None, agreement, error, symptom or _one_class(raw, baseline, kind))
-    scored, base = prepare(y, raw, kind, weight), prepare(y, baseline, kind, weight)
+    scored, base = (prepare(y, each, kind, weight, rows) for each in (raw, baseline))
     value = _interval(metric, scored, seed)
     difference = paired_difference(
         metric, scored.y, base.scores, scored.scores, weight=scored.weight, groups=scored.groups, rng=seed

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from nbopt.errors import DataError
+from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
+from nbopt.measurement.predictions import prepare
 from nbopt.measurement.quality import classes_of, judge
 
 RNG = np.random.default_rng(0)
@@ -196,3 +198,81 @@ def test_places_of_a_row_are_measured_by_row(name: str, kind: Any, shape: tuple[
     # Places that repeat each other prove no more than one of them.
     assert many.value.half_width == pytest.approx(one.value.half_width, rel=0.1)
     assert many.difference.interval.half_width == pytest.approx(one.difference.interval.half_width, rel=0.1)
+
+
+def padded(values: np.ndarray, lengths: list[int], fill: int = 0) -> np.ndarray:
+    """Return rows that came in two batches, each padded to a length of its own."""
+    half = len(values) // 2
+    return join_ragged([values[:half, : lengths[0]], values[half:, : lengths[1]]], fill)
+
+
+LENGTHS = [2, 5]
+KINDS: list[tuple[Any, str, int]] = [
+    ("logits", "accuracy", 3),
+    ("probabilities", "log_loss", 3),
+    ("log_probabilities", "balanced_accuracy", 3),
+    ("binary_logits", "auc", 1),
+    ("binary_probabilities", "log_loss", 1),
+    ("multilabel_logits", "f1", 3),
+    ("multilabel_probabilities", "accuracy", 0),
+    ("regression", "rmse", 0),
+    ("regression", "r2", 0),
+    ("regression", "mae", 1),
+]
+
+
+@pytest.mark.parametrize("weighted", [None, "rows", "places"])
+@pytest.mark.parametrize(("kind", "name", "outputs"), KINDS)
+def test_what_is_padded_counts_nowhere(kind: Any, name: str, outputs: int, weighted: str | None) -> None:
+    rng = np.random.default_rng(5)
+    rows, most = 40, max(LENGTHS)
+    raw, noise = rng.normal(size=(2, rows, most, *([outputs] if outputs else [])))
+    if kind == "regression":
+        y: np.ndarray = raw + noise
+    elif kind.startswith(("multilabel", "binary")):
+        y = (raw + noise > 0).astype(np.int64)
+    else:
+        y = (raw + noise).argmax(-1)
+    if kind.endswith("probabilities"):
+        raw = 1 / (1 + np.exp(-raw))
+        raw = raw if kind.startswith(("multi", "binary")) else raw / raw.sum(-1, keepdims=True)
+        raw = np.log(raw) if kind == "log_probabilities" else raw
+    base = raw[::-1].copy()
+    weight = {"rows": rng.random(rows), "places": rng.random((rows, most)), None: None}[weighted]
+    metric = metric_of(name, output=kind)
+    real = np.arange(most) < np.repeat(LENGTHS, rows // 2)[:, None]
+    found = judge(
+        metric, padded(raw, LENGTHS), padded(y, LENGTHS, -100),
+        padded(weight, LENGTHS) if weight is not None and weight.ndim > 1 else weight, padded(base, LENGTHS),
+    )  # fmt: skip
+    flat = None if weight is None else np.broadcast_to(weight.reshape(rows, -1), real.shape)[real]
+    known = judge(metric, raw[real], y[real], flat, base[real])
+    assert found.value is not None
+    assert known.value is not None
+    assert found.value.value == pytest.approx(known.value.value, rel=1e-12)
+    assert found.difference is not None
+    assert known.difference is not None
+    assert found.difference.interval.value == pytest.approx(known.difference.interval.value, rel=1e-9)
+    assert (found.agreement, found.max_error) == (known.agreement, known.max_error)
+    # Places of one row are not independent, whatever is padded.
+    scored = prepare(padded(y, LENGTHS, -100), padded(raw, LENGTHS), kind)
+    assert scored.groups is not None
+    assert scored.groups.tolist() == np.nonzero(real)[0].tolist()
+
+
+def test_the_first_rows_of_padded_ones_are_judged_at_their_own_length() -> None:
+    y = padded(RNG.integers(0, 3, (8, 5)), LENGTHS, -100)[:4]
+    raw = RNG.normal(size=(4, 2, 3))
+    assert len(prepare(y, raw, "logits").y) == 8
+    assert len(prepare(y, np.moveaxis(raw, -1, 1), "logits").y) == 8
+
+
+def test_padded_outputs_that_are_all_one_value_are_a_collapse_without_labels_too() -> None:
+    base, flat = padded(RNG.normal(size=(8, 5, 3)), LENGTHS), padded(np.ones((8, 5, 3)), LENGTHS)
+    assert "every row gets the same output" in judge(ACCURACY, flat, None, None, base).warning
+    assert judge(ACCURACY, base, None, None, base).agreement == 1
+
+
+def test_labels_that_are_not_padded_as_the_outputs_are_told() -> None:
+    with pytest.raises(DataError, match="a label for each place"):
+        judge(ACCURACY, padded(np.ones((8, 5, 3)), LENGTHS), np.zeros(8, int), None, None)

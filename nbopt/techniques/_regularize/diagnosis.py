@@ -11,7 +11,7 @@ from nbopt.arrays import to_numpy
 from nbopt.batches import numeric_inputs
 from nbopt.draft import Context
 from nbopt.errors import DataError
-from nbopt.frozen import join_ragged
+from nbopt.frozen import IGNORE_LABEL, join_ragged
 from nbopt.measurement.intervals import Interval, difference_of
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.predictions import Scored, prepare
@@ -129,8 +129,8 @@ def _of_train(model: Any, context: Context, most: int) -> tuple[Any, Any, Any]:
         targets.append(to_numpy(batch.targets))
         if batch.weight is not None:
             weights.append(to_numpy(batch.weight))
-    weight = np.concatenate(weights) if len(weights) == len(outputs) else None
-    return join_ragged(outputs), join_ragged(targets), weight
+    weight = join_ragged(weights) if len(weights) == len(outputs) else None
+    return join_ragged(outputs), join_ragged(targets, IGNORE_LABEL), weight
 
 
 def _interval(metric: Metric, scored: Scored, seed: int) -> Interval:
