@@ -9,7 +9,7 @@ from typing import Any
 from nbopt.draft import Context, Draft
 from nbopt.errors import TrainingError
 from nbopt.measurement.metrics import metric_of
-from nbopt.measurement.predictions import not_finite
+from nbopt.measurement.scores import not_finite
 from nbopt.training import TrainingPlan, TrainingRecord, remedy
 
 Judge = Callable[[int, float], None]

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbopt.measurement.predictions import Floats, Scored
+from nbopt.measurement.predictions import Scored
+from nbopt.measurement.scores import Floats
 
 STEP = 10.0
 MOST = STEP**4

@@ -13,7 +13,8 @@ from nbopt.batches import leaves
 from nbopt.frameworks import OutputKind
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric
-from nbopt.measurement.predictions import Floats, Scored, not_finite
+from nbopt.measurement.predictions import Scored
+from nbopt.measurement.scores import Floats, not_finite
 
 if TYPE_CHECKING:
     from nbopt.workload import Workload

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from nbopt.errors import DataError, NbOptError, OptionError, nearest
 from nbopt.frameworks import OutputKind
 from nbopt.measurement import weighted
-from nbopt.measurement.predictions import Floats, Scored, align
+from nbopt.measurement.predictions import Scored, align
+from nbopt.measurement.scores import Floats
 from nbopt.measurement.weighted import Formula, Rows, Weighed
 from nbopt.workload import greater_is_better
 

@@ -51,8 +51,8 @@ def places_of(labels: Array | None, outputs: Sequence[Array]) -> NDArray[np.bool
             f"labels of shape {arrays[0].shape}",
             "pad labels and inputs of a batch to one length",
         )
-    padded = [mask[(..., *[0] * (mask.ndim - depth))] for mask in masks]
-    return ~np.logical_or.reduce(padded)
+    # All that belongs to one place is padded or not: the first of it tells.
+    return ~np.logical_or.reduce([mask.reshape(*shape, -1)[..., 0] for mask in masks])
 
 
 def _depth(mask: NDArray[np.bool_]) -> int:

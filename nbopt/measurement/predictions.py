@@ -12,12 +12,9 @@ from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
 from nbopt.frozen import IGNORE_LABEL
 from nbopt.measurement.padding import at, places_of, trimmed, weight_at
+from nbopt.measurement.scores import Floats, classes_last, is_one_hot, numbers_of, scores_to_probabilities
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-_PROBABILITY_SLACK = 0.01
-# A quantized softmax leaves [0, 1] by at most a step of its 8 bits (1/256); the rest are no probabilities.
 
 
 @dataclass(frozen=True)
@@ -40,77 +37,6 @@ class Scored:
     weight: Floats | None = None
     groups: Ints | None = None
     ignored: int = 0
-
-
-def scores_to_probabilities(raw: ArrayLike, kind: OutputKind) -> Floats:
-    """Turn a model's raw outputs into what metrics take.
-
-    Args:
-        raw: Outputs, shape (n,), (n, 1), (n, classes) or (n, tokens, classes); any float or integer dtype.
-        kind: What the outputs mean.
-
-    Returns:
-        float64. Binary: (n,) or (n, tokens), the probability of class 1, from one column or two. Classes: the
-        shape of `raw`, rows sum to 1. Multilabel: the shape of `raw`. Regression: the values, (n, 1) as (n,).
-
-    Raises:
-        DataError: Not numbers, NaN or infinite, an impossible shape, or values that are no probabilities.
-    """
-    values = _numbers(raw, "outputs")
-    if values.ndim == 0:
-        raise DataError("outputs with a row for each example", "a single number", "keep the batch axis")
-    bad = not_finite(values, kind)
-    if bad.any():
-        raise DataError(
-            "finite outputs",
-            f"NaN or infinity in {int(bad.sum()):,} of {len(values):,} rows",
-            "float16 or int8 overflowed, or training diverged: try bfloat16, or exclude that layer",
-        )
-    if kind == "regression":
-        return values[..., 0] if values.ndim > 1 and values.shape[-1] == 1 else values
-    if kind.startswith("binary"):
-        return _binary(values, kind)
-    if kind == "multilabel_logits":
-        return _sigmoid(values)
-    if kind.endswith("probabilities") and kind != "log_probabilities":
-        _check_probabilities(values)
-        values = np.clip(values, 0.0, 1.0)
-        if kind == "multilabel_probabilities":
-            return values
-    if values.ndim < 2 or values.shape[-1] < 2:
-        raise DataError(
-            "an output column for each class",
-            f"{kind} of shape {values.shape}",
-            "for one column use binary_logits or binary_probabilities, for values regression",
-        )
-    if kind == "probabilities":
-        total = values.sum(axis=-1, keepdims=True)
-        # A quantized softmax over many classes can round a whole row to zero: nothing is known of it then.
-        return np.where(total > 0, values / np.where(total > 0, total, 1.0), 1.0 / values.shape[-1])
-    return _softmax(values)
-
-
-def not_finite(raw: ArrayLike, kind: OutputKind) -> NDArray[np.bool_]:
-    """Return for each row whether NaN or infinity is among its outputs; -infinity is a logit of probability zero."""
-    values = _numbers(raw, "outputs")
-    if kind == "log_probabilities" or kind.endswith("logits"):
-        bad = np.isnan(values) | np.isposinf(values)
-    else:
-        bad = ~np.isfinite(values)
-    return np.asarray(bad.reshape(len(values), -1).any(axis=1))
-
-
-def classes_last(raw: ArrayLike, y: ArrayLike, kind: OutputKind) -> NDArray[Any]:
-    """Return outputs with the class axis last; for (n, classes, tokens...) the labels' shape tells that it is not.
-
-    Binary outputs in the shape of the labels, such as the places of a mask, get an axis of one column: where the
-    mask is two places wide, they are no columns of two classes.
-    """
-    values, labels = np.asanyarray(raw), np.asarray(y)
-    if kind.startswith("binary") and values.ndim > 2 and labels.shape == values.shape and not _is_one_hot(labels):
-        return values[..., None]
-    channels_first = values.ndim > 2 and labels.shape == (values.shape[0], *values.shape[2:])
-    return np.moveaxis(values, 1, -1) if channels_first and labels.shape != values.shape[:-1] else values
 
 
 def prepare(
@@ -159,7 +85,7 @@ def align(
         raise DataError("scores without NaN", f"NaN in {int(np.isnan(ready).sum()):,} scores", "check the outputs")
     if ready.ndim > 1 and ready.shape[-1] == 1:
         ready = ready[..., 0]
-    labels = _numbers(y, "labels")
+    labels = numbers_of(y, "labels")
     if labels.ndim == 0 or len(labels) != len(ready):
         raise DataError(
             f"as many labels as outputs ({len(ready):,})",
@@ -180,24 +106,6 @@ def align(
 def _groups(rows: Ints | None, count: int, places: int) -> Ints:
     """Return the row that each place belongs to."""
     return np.repeat(np.arange(count) if rows is None else rows, places)
-
-
-def _numbers(values: ArrayLike, what: str) -> Floats:
-    array = np.asarray(values)
-    if array.dtype.kind in "OSUV" and array.size and array.dtype.name != "bfloat16":
-        first = array.reshape(-1)[0]
-        if array.dtype.kind != "O" or not isinstance(first, int | float | np.number | np.bool_):
-            raise DataError(
-                f"{what} as numbers",
-                f"{what} of dtype {array.dtype}, such as {str(first)!r}",
-                "encode classes as whole numbers from 0, for example with pandas.factorize",
-            )
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{what} as numbers in one array", f"dtype {array.dtype}: {error}", "stack them first"
-        ) from error
 
 
 def _values(labels: Floats, values: Floats, weight: ArrayLike | None, rows: Ints | None) -> Scored:
@@ -248,7 +156,7 @@ def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None
         kind.startswith("binary")
         and scores.ndim > 1
         and scores.shape[-1] == 2
-        and (labels.shape != scores.shape or _is_one_hot(labels))
+        and (labels.shape != scores.shape or is_one_hot(labels))
     ):
         scores = scores[..., 1]
     single = scores.ndim == 1 or kind.startswith("binary")
@@ -256,7 +164,7 @@ def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None
     rows_shape = scores.shape if single else scores.shape[:-1]
     if labels.ndim > 1 and labels.shape[-1] == 1 and labels.ndim == len(rows_shape) + 1:
         labels = labels[..., 0]
-    if labels.shape == (*rows_shape, classes) and _is_one_hot(labels):
+    if labels.shape == (*rows_shape, classes) and is_one_hot(labels):
         labels = labels.argmax(axis=-1).astype(np.float64)
     if labels.shape != rows_shape:
         raise DataError(
@@ -284,10 +192,10 @@ def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high >= classes:
         bad = low if low < 0 else high
-        rows = int(((numbers < 0) | (numbers >= classes)).sum())
+        count = int(((numbers < 0) | (numbers >= classes)).sum())
         raise DataError(
             f"labels from 0 to {classes - 1} for {classes} classes",
-            f"label {bad} ({rows:,} such rows)",
+            f"label {bad} ({count:,} such rows)",
             f"renumber the labels from 0, or give the model {high + 1} outputs"
             if low >= 0
             else f"renumber the labels from 0 ({IGNORE_LABEL} marks rows to ignore)",
@@ -306,14 +214,10 @@ def _whole(labels: Floats) -> Ints:
     return labels.astype(np.int64)
 
 
-def _is_one_hot(labels: Floats) -> bool:
-    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=-1) == 1).all())
-
-
 def _row_weights(weight: ArrayLike | None, rows: int, shape: tuple[int, ...] | None = None) -> Floats | None:
     if weight is None:
         return None
-    values = _numbers(weight, "weights")
+    values = numbers_of(weight, "weights")
     if shape is not None and len(shape) > 1 and values.size == rows:
         values = np.broadcast_to(values.reshape(rows, *([1] * (len(shape) - 1))), shape)
     flat = values.reshape(-1)
@@ -323,43 +227,3 @@ def _row_weights(weight: ArrayLike | None, rows: int, shape: tuple[int, ...] | N
     if not np.isfinite(flat).all() or (flat < 0).any() or not flat.any():
         raise DataError("finite weights >= 0, not all zero", "other weights", "check what the loader yields as weight")
     return flat
-
-
-def _binary(values: Floats, kind: str) -> Floats:
-    if kind == "binary_probabilities":
-        _check_probabilities(values)
-        values = np.clip(values, 0.0, 1.0)
-    columns = values.shape[-1] if values.ndim > 1 else 1
-    if columns == 2:
-        # Two columns are the scores of class 0 and class 1.
-        return values[..., 1] if kind == "binary_probabilities" else _sigmoid(values[..., 1] - values[..., 0])
-    one = values[..., 0] if values.ndim > 1 and columns == 1 else values
-    if values.ndim == 2 and columns > 2:
-        raise DataError("one or two output columns", f"outputs of shape {values.shape}", "use logits or probabilities")
-    return one if kind == "binary_probabilities" else _sigmoid(one)
-
-
-def _check_probabilities(values: Floats) -> None:
-    if values.size and (values.min() < -_PROBABILITY_SLACK or values.max() > 1 + _PROBABILITY_SLACK):
-        raise DataError(
-            "probabilities from 0 to 1",
-            f"outputs from {values.min():.4g} to {values.max():.4g}",
-            "if the model gives logits, let the loss say so (from_logits=True, BCEWithLogitsLoss)",
-        )
-
-
-def _sigmoid(values: Floats) -> Floats:
-    # exp of a non-positive number only, so that nothing overflows.
-    small = np.exp(-np.abs(values))
-    return np.where(values >= 0, 1 / (1 + small), small / (1 + small))
-
-
-def _softmax(values: Floats) -> Floats:
-    top = values.max(axis=-1, keepdims=True)
-    if np.isneginf(top).any():
-        raise DataError(
-            "a finite logit in each row", "rows where every logit is -infinity", "check the model's masking"
-        )
-    powers = np.exp(values - top)
-    result: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return result

@@ -20,8 +20,9 @@ from nbopt.measurement.collapse import (
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.padding import at, places_of, weight_at
-from nbopt.measurement.predictions import Scored, classes_last, not_finite, prepare, scores_to_probabilities
+from nbopt.measurement.predictions import Scored, prepare
 from nbopt.measurement.resampling import PairedDifference, paired_difference, quality_interval
+from nbopt.measurement.scores import classes_last, not_finite, scores_to_probabilities
 from nbopt.measurement.weighted import predicted
 
 Array = np.ndarray[Any, Any]

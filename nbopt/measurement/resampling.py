@@ -21,7 +21,8 @@ from nbopt.measurement.clearance import clearance, units_moved
 from nbopt.measurement.distributions import normal_quantile, t_quantile, t_tail
 from nbopt.measurement.intervals import Interval, mcnemar_of_counts, paired_proportions, wilson
 from nbopt.measurement.metrics import Metric
-from nbopt.measurement.predictions import Floats, Ints, Scored
+from nbopt.measurement.predictions import Ints, Scored
+from nbopt.measurement.scores import Floats
 
 Method = Literal["identical", "mcnemar", "influence", "bootstrap"]
 

@@ -24,8 +24,8 @@ from nbopt.measurement.intervals import (
     round_to_interval,
     wilson,
 )
-from nbopt.measurement.predictions import Floats
 from nbopt.measurement.resampling import PairedDifference, paired_difference, quality_interval
+from nbopt.measurement.scores import Floats
 
 __all__ = [
     "DifferenceVerdict",

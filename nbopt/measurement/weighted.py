@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbopt.measurement.predictions import Floats, Ints
+from nbopt.measurement.predictions import Ints
+from nbopt.measurement.scores import Floats
 
 Truths = NDArray[Any]
 Rows = Callable[[Truths, Floats], Floats]

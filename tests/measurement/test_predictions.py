@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nbopt.errors import DataError
-from nbopt.measurement.predictions import align, prepare, scores_to_probabilities
+from nbopt.measurement.predictions import align, prepare
+from nbopt.measurement.scores import scores_to_probabilities
 
 LOGITS = np.array([[2.0, 1.0, 0.1], [0.0, 5.0, -1.0]], dtype=np.float32)
 

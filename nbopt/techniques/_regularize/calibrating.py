@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.measurement.predictions import Floats
+from nbopt.measurement.scores import Floats
 
 CALIBRATED_ROWS = 1024
 TOLERANCE = 1e-3
