@@ -210,7 +210,7 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
             break
     if seeds > 1:
         for runs in repeats.values():
-            yield stage.store.add(over_seeds(runs))
+            yield stage.store.add(over_seeds(runs, stage.settings.max_drop))
 
 
 def _measure_control(stage: Stage, control: Control, candidate: Candidate, runtime: Runtime) -> Run:

@@ -21,7 +21,7 @@ SPREAD = ("quality", "quality_delta", "speedup", "latency_ms", "size_bytes", "pe
 """Figures whose value for each seed is kept beside the mean."""
 
 
-def over_seeds(runs: Sequence[Run], max_drop: float | None = None) -> Run:
+def over_seeds(runs: Sequence[Run], max_drop: float | None) -> Run:
     """Return one row for the runs of a recipe on a runtime that differ in their seed alone.
 
     Figures are means over the seeds (ratios of times: geometric). The half-width of an interval adds, in
@@ -39,7 +39,9 @@ def over_seeds(runs: Sequence[Run], max_drop: float | None = None) -> Run:
             runs[0], id=uuid.uuid4().hex, seeds=tuple(run.seed for run in runs), spread=_spread(runs)
         )
     middle = _median_run(good)
-    quality, delta = _mean(good, "quality"), _mean(good, "quality_delta")
+    bounded = good[0].bounded
+    quality = _within(_mean(good, "quality"), 0.0 if bounded else -math.inf, 1.0 if bounded else math.inf)
+    delta = _within(_mean(good, "quality_delta"), -1.0 if bounded else -math.inf, 1.0 if bounded else math.inf)
     speedup, latency = _mean(good, "speedup", geometric=True), _mean(good, "latency", geometric=True, unit="_ms")
     technique = _geometric([run.speedup_technique for run in good])
     changes: dict[str, Any] = {
@@ -108,6 +110,13 @@ def _mean(runs: Sequence[Run], name: str, *, geometric: bool = False, unit: str 
     if len(values) > 1:
         reach = t_quantile(0.975, len(values) - 1) * stdev(map(into, values)) / math.sqrt(len(values))
     return Interval(back(middle), back(middle - math.hypot(reach, below)), back(middle + math.hypot(reach, above)))
+
+
+def _within(interval: Interval | None, least: float, most: float) -> Interval | None:
+    """Return an interval whose bounds are values that the figure can have: Student's of two seeds is wide."""
+    if interval is None:
+        return None
+    return dataclasses.replace(interval, low=max(interval.low, least), high=min(interval.high, most))
 
 
 def _geometric(values: Sequence[float | None]) -> float | None:

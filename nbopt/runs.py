@@ -68,7 +68,7 @@ class Run:
             fresh seeds, and what was `chosen`; empty where nothing was searched.
         steps: Of a pipeline, what each step gave on each axis, in order: plain data of `measurement.steps.Step`.
         seeds: Seeds that the figures are a mean over; empty for one run of one seed.
-        spread: Of each figure that varies with the seed its least and greatest value, by name.
+        spread: Of each figure that varies with the seed its values in the order of `seeds`, by name; ids as `runs`.
         verdicts: One word for each axis: quality, latency, size, memory.
         verdict: The same as a few words.
         reason: Why it failed, or why the verdict is what it is.

@@ -55,7 +55,7 @@ def repeat(seed: int, quality: float, speedup: float = 2.0, **more: Any) -> Run:
 
 def test_the_row_is_the_mean_and_its_file_that_of_the_median_seed() -> None:
     runs = [repeat(0, 0.88, artifact="a"), repeat(1, 0.92, artifact="b"), repeat(2, 0.91, artifact="c")]
-    row = over_seeds(runs)
+    row = over_seeds(runs, None)
     assert row.quality == pytest.approx(np.mean([0.88, 0.92, 0.91]))
     assert row.artifact == "c"
     assert row.seeds == (0, 1, 2)
@@ -67,18 +67,28 @@ def test_the_row_is_the_mean_and_its_file_that_of_the_median_seed() -> None:
 
 
 def test_the_interval_is_never_narrower_than_that_of_the_rows_nor_of_the_seeds() -> None:
-    alike = over_seeds([repeat(seed, 0.9) for seed in range(3)])
+    alike = over_seeds([repeat(seed, 0.9) for seed in range(3)], None)
     assert alike.quality_delta_low == pytest.approx(-0.004)
     assert alike.quality_delta_high == pytest.approx(0.004)
     assert alike.verdicts["quality"] == "same"
-    apart = over_seeds([repeat(0, 0.80), repeat(1, 0.90), repeat(2, 1.0)])
+    apart = over_seeds([repeat(0, 0.80), repeat(1, 0.90), repeat(2, 1.0)], None)
     # Student's t for two degrees of freedom is 4.303; the three seeds' deviation is 0.1.
     assert apart.quality_delta_high == pytest.approx(np.hypot(4.303 * 0.1 / np.sqrt(3), 0.004), rel=1e-3)
     assert apart.verdicts["quality"] == "inconclusive"
 
 
+def test_an_interval_ends_where_the_figure_does() -> None:
+    runs = [repeat(seed, value, bounded=True) for seed, value in enumerate((0.97, 0.99))]
+    assert over_seeds(runs, None).quality_high == 1
+    values = [dataclasses.replace(run, bounded=False) for run in runs]
+    assert over_seeds(values, None).quality_high > 1  # type: ignore[operator]
+    lost = [repeat(seed, value, bounded=True, quality_low=0.0) for seed, value in enumerate((0.01, 0.08))]
+    row = over_seeds(lost, None)
+    assert (row.quality_low, row.quality_delta_low) == (0, -1)
+
+
 def test_speed_that_depends_on_the_seed_is_not_called_faster() -> None:
-    row = over_seeds([repeat(0, 0.9, 0.8), repeat(1, 0.9, 1.5), repeat(2, 0.9, 1.6)])
+    row = over_seeds([repeat(0, 0.9, 0.8), repeat(1, 0.9, 1.5), repeat(2, 0.9, 1.6)], None)
     assert row.verdicts["latency"] == "inconclusive"
     assert row.speedup_low < 1 < row.speedup_high
     assert row.speedup_runtime * row.speedup_technique == pytest.approx(row.speedup)
@@ -88,7 +98,7 @@ def test_speed_that_depends_on_the_seed_is_not_called_faster() -> None:
 def test_a_bound_that_one_seed_lacks_is_open_for_all(stored: bool) -> None:
     runs = [repeat(0, 0.9), repeat(1, 0.9, 70.0), repeat(2, 0.9)]
     runs[1] = dataclasses.replace(runs[1], speedup_low=0.0, speedup_high=None if stored else math.inf)
-    row = over_seeds(runs)
+    row = over_seeds(runs, None)
     assert (row.speedup_low, row.speedup_high) == (0, math.inf)
     assert row.verdicts["latency"] == "inconclusive"
 
@@ -96,11 +106,11 @@ def test_a_bound_that_one_seed_lacks_is_open_for_all(stored: bool) -> None:
 def test_a_seed_that_failed_or_collapsed_is_left_out_and_named() -> None:
     failed = repeat(1, 0.9, status="failed", reason="out of memory")
     lost = repeat(2, 0.1, verdict="collapsed", reason="collapsed: every row gets the same output")
-    row = over_seeds([repeat(0, 0.9), failed, lost])
+    row = over_seeds([repeat(0, 0.9), failed, lost], None)
     assert row.quality == pytest.approx(0.9)
     assert any("seed 1" in note and "out of memory" in note for note in row.notes)
     assert any("seed 2" in note and "every row" in note for note in row.notes)
-    assert over_seeds([failed, failed]).failed
+    assert over_seeds([failed, failed], None).failed
 
 
 @given(
@@ -108,7 +118,7 @@ def test_a_seed_that_failed_or_collapsed_is_left_out_and_named() -> None:
     st.lists(st.floats(0.2, 20), min_size=6, max_size=6),
 )
 def test_means_lie_within_the_seeds_and_intervals_around_them(qualities: list[float], speeds: list[float]) -> None:
-    row = over_seeds([repeat(i, q, s) for i, (q, s) in enumerate(zip(qualities, speeds, strict=False))])
+    row = over_seeds([repeat(i, q, s) for i, (q, s) in enumerate(zip(qualities, speeds, strict=False))], None)
     used = speeds[: len(qualities)]
     assert min(qualities) - 1e-9 <= row.quality <= max(qualities) + 1e-9
     assert min(used) * (1 - 1e-9) <= row.speedup <= max(used) * (1 + 1e-9)
