@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nbopt.measurement.environment import differing
 from nbopt.runs import Run
@@ -19,11 +19,17 @@ def differing_words(runs: Iterable[Run]) -> list[str]:
     """
     packages = {name: {word.replace("_", "-") for word in kind.packages} for name, kind in all_runtimes().items()}
     found = differing(
-        (run.environment, packages.get(run.runtime, set()) | _of_framework(run.framework))
+        (_environment(run), packages.get(run.runtime, set()) | _of_framework(run.framework))
         for run in runs
         if not run.failed
     )
     return [f"{title} ({', '.join(_short(value) for value in values[:SHOWN])})" for title, values in found.items()]
+
+
+def _environment(run: Run) -> Mapping[str, object]:
+    """Return what a run was measured under; a baseline that took longer stands as well beside what took less."""
+    longer = run.is_baseline and run.environment.get("measure") == "full"
+    return {**run.environment, "measure": ""} if longer else run.environment
 
 
 def _of_framework(name: str) -> set[str]:

@@ -152,16 +152,16 @@ class Recorder:
         reason = reason or shortfall(measured.audit, asked)
         if measured.audit.unread:
             notes = (*notes, f"not audited layer by layer: {measured.audit.unread}")
-        words_of = phrase = "baseline"
-        if not native:
-            phrase = verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
-        words_of = f"{words}/{runtime.name}"
+        if not native and not baseline and technique is None:
+            why = f"the untouched model does not run on {runtime.title}"
+            notes = (*notes, f"what of the speedup is the runtime's is not known: {why}")
+        phrase = "baseline" if native else verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
         common = self._common(recipe, label, runtime)
         if measured.foreign is not None:
             common["environment"]["foreign_load"] = round(measured.foreign, 2)
         return Run(
             **{**common, **more},
-            name=words_of,
+            name=f"{words}/{runtime.name}",
             dtype=precision_text(runtime.weight_precisions(path)),
             precision=subject.bench.manifest.precision,
             quality=None if quality.value is None else quality.value.value,
@@ -189,7 +189,7 @@ class Recorder:
             speedup_high=None if speedup is None else speedup.high,
             # The product is exact by definition: what the technique did not give in the same rounds, the runtime gave.
             speedup_runtime=1.0 if native else _runtime_share(speedup, technique, baseline),
-            speedup_technique=1.0 if baseline or technique is None else technique.value,
+            speedup_technique=1.0 if baseline else None if technique is None else technique.value,
             throughput=measured.throughput,
             throughput_batch=measured.throughput_batch,
             throughputs={str(batch): rate for batch, rate in measured.throughputs.items()},
@@ -225,10 +225,10 @@ class Recorder:
         return min(1.0, seconds * 1e3 / measured.latency.median)
 
 
-def _runtime_share(speedup: Any, technique: Any, baseline: bool) -> float:
-    if baseline or technique is None:
+def _runtime_share(speedup: Any, technique: Any, baseline: bool) -> float | None:
+    if baseline:
         return float(speedup.value)
-    return float(speedup.value / technique.value)
+    return None if technique is None else float(speedup.value / technique.value)
 
 
 def precision_text(elements: dict[str, int]) -> str:

@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from nbopt.artifacts import size_of
+from nbopt.baselines import Kept, Key, baselines_of
 from nbopt.bounds import DEFAULT_DROP, allowed_drop
 from nbopt.draft import Context, Deployed
-from nbopt.errors import NbOptError, StoreError
+from nbopt.errors import ExportError, NbOptError, StoreError
 from nbopt.frameworks import Exported
 from nbopt.measurement.bench import Bench
 from nbopt.measurement.budget import Budget
@@ -30,21 +30,7 @@ from nbopt.runs import Run, RunStore, hold_model
 from nbopt.runtimes import Manifest, Runtime, all_runtimes, runtime_named
 from nbopt.workload import Workload
 
-
-@dataclass
-class Kept:
-    """Hold a baseline that was measured: its run, its artifact in the store, and its outputs."""
-
-    run: Run
-    path: Path | None = None
-    manifest: Manifest | None = None
-    exported: Exported | None = None
-    raw: Any = None
-
-
 TRIAL_NS = 5e8  # time of one try in a search
-_BASELINES: WeakKeyDictionary[Workload, dict[tuple[str, int, str, str], Kept]] = WeakKeyDictionary()
-_CONTROLS: WeakKeyDictionary[Workload, dict[Hashable, Run]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -65,6 +51,9 @@ class Stage:
         self.metric: Metric = metric_of(self.workload.metric, output=self.workload.output)
         self.digest = self.workload.digest
         self.record = Recorder(self.workload, self.metric, self.digest, self.settings, self.store.home)
+        self._baselines = baselines_of(self.workload)
+        self._device = self.workload.framework.device(self.workload.model)
+        self._failed: dict[str, Kept] = {}
         self._open: dict[str, Subject] = {}
         self._spare: dict[str, WorkerProcess] = {}
         self._stack = ExitStack()
@@ -83,18 +72,18 @@ class Stage:
         """Return the runtime on which the user runs the model today."""
         return runtime_named(self.workload.framework.native_runtime)
 
-    def _cache(self) -> dict[tuple[str, int, str, str], Kept]:
-        return _BASELINES.setdefault(self.workload, {})
+    def _key(self, runtime: Runtime) -> Key:
+        return Key(runtime.name, self.settings.thread_count, self.digest, str(self.store.home), self._device)
 
-    def _key(self, runtime: Runtime) -> tuple[str, int, str, str]:
-        return runtime.name, self.settings.thread_count, self.digest, str(self.store.home)
+    def _known(self, runtime: Runtime) -> Kept | None:
+        return self._failed.get(runtime.name) or self._baselines.find(self._key(runtime), self.settings.budget)
 
     def control(self, training: Hashable, make: Callable[[], Run]) -> Run:
         """Return the row of the untouched model after a training, made once for all recipes of that training.
 
         What it tells is quality, so that any one runtime will do.
         """
-        known = _CONTROLS.setdefault(self.workload, {})
+        known = self._baselines.controls
         key = self._key(self.native), self.settings.budget, training
         run = known.get(key)
         if run is None or not (Path(run.home) / run.artifact).exists():
@@ -108,18 +97,22 @@ class Stage:
 
         A runtime that refuses the model gives a failed run with the reason; the native one raises.
         """
-        cache, key = self._cache(), self._key(runtime)
-        if key not in cache or (cache[key].path is not None and not cache[key].path.exists()):  # type: ignore[union-attr]
+        known = self._known(runtime)
+        if known is None:
             self._say(f"baseline on {runtime.title}")
             try:
-                cache[key] = self._measure_baseline(runtime)
+                known = self._measure_baseline(runtime)
             except StoreError:
                 raise
             except NbOptError as error:
-                if runtime.name == self.native.name:
-                    raise
-                cache[key] = Kept(self.store.add(self.record.failed("baseline", "baseline", runtime, error)))
-        return cache[key]
+                known = self._failed[runtime.name] = self._failure(runtime, error)
+            self._baselines.keep(self._key(runtime), known)
+        return known
+
+    def _failure(self, runtime: Runtime, error: NbOptError, *, refused: bool = False) -> Kept:
+        if runtime.name == self.native.name:
+            raise error
+        return Kept(self.store.add(self.record.failed("baseline", "baseline", runtime, error)), refused=refused)
 
     def _measure_baseline(self, runtime: Runtime) -> Kept:
         missing = runtime.unavailable(self.workload.framework.family)
@@ -128,7 +121,10 @@ class Stage:
         began = time.perf_counter()
         self.prepare(runtime)
         with self.scratch() as folder:
-            exported = self.export(self.workload.model, runtime, folder)
+            try:
+                exported = self.export(self.workload.model, runtime, folder)
+            except ExportError as error:
+                return self._failure(runtime, error, refused=True)
             manifest = self.manifest(runtime, exported, "float32")
             relative, sha256 = self.store.keep(exported.path, manifest)
         path = self.store.home / relative
@@ -163,13 +159,17 @@ class Stage:
         Raises:
             NbOptError: The baseline failed there.
         """
-        if runtime.name not in self._open:
+        if not self._is_open(runtime):
             kept = self.baseline(runtime)
             if kept.path is None:
                 raise NbOptError(kept.run.reason)
-            if runtime.name not in self._open:
+            if not self._is_open(runtime):
                 self._open_baseline(runtime, kept)
         return self._open[runtime.name]
+
+    def _is_open(self, runtime: Runtime) -> bool:
+        """Tell whether a baseline's process is there; large batches, or the system, may have ended it."""
+        return runtime.name in self._open and self._open[runtime.name].bench.alive
 
     def _open_baseline(self, runtime: Runtime, kept: Kept) -> Subject:
         assert kept.path is not None
@@ -183,8 +183,8 @@ class Stage:
     def warm_up(self, runtimes: Sequence[Runtime]) -> None:
         """Start the processes of baselines that were measured before, so that they load during other work."""
         for runtime in runtimes:
-            kept = self._cache().get(self._key(runtime))
-            if kept is not None and kept.path is not None and kept.path.exists() and runtime.name not in self._open:
+            kept = self._known(runtime)
+            if kept is not None and kept.path is not None and not self._is_open(runtime):
                 self._open_baseline(runtime, kept)
 
     def prepare(self, runtime: Runtime) -> None:
@@ -233,7 +233,7 @@ class Stage:
     def manifest(self, runtime: Runtime, exported: Exported, precision: str) -> Manifest:
         """Return what must be known to run an exported file."""
         signature = self.workload.signature
-        device = self.workload.framework.device(self.workload.model) if runtime.needs_framework else "cpu"
+        device = self._device if runtime.needs_framework else "cpu"
         return Manifest(
             runtime=runtime.name,
             inputs=tuple(signature.names),
@@ -275,7 +275,7 @@ class Stage:
     def margin(self) -> float:
         """Return the acceptable loss in the metric's unit."""
         drop = DEFAULT_DROP if self.settings.max_drop is None else self.settings.max_drop
-        native = self._cache().get(self._key(self.native))
+        native = self._known(self.native)
         return drop if native is None else allowed_drop(native.run, drop)
 
     def context(self, seed: int, runtimes: Sequence[Runtime] = ()) -> Context:

@@ -124,6 +124,11 @@ class Bench:
         """Return the numbers of all its processes, whose load is not foreign."""
         return tuple(each.pid for each in self._all)
 
+    @property
+    def alive(self) -> bool:
+        """Tell whether none of its processes has ended."""
+        return all(each.alive for each in self._all)
+
     def predict(self, folder: Path) -> np.ndarray[Any, Any]:
         """Return the outputs for every row of a frozen split, in order."""
         with tempfile.TemporaryDirectory(prefix="nbopt-outputs-") as scratch:

@@ -56,6 +56,11 @@ class WorkerProcess:
         """Return the process's number, whose load is not foreign."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Tell whether the process has not ended."""
+        return self._process.poll() is None
+
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and return its reply.
 

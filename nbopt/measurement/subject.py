@@ -57,7 +57,8 @@ class Measurement:
         quality: Value, difference from the baseline, agreement.
         latency: Times of one row at a time.
         speedup: Times faster than the untouched model on its own framework; None for that model itself.
-        technique: Times faster than the untouched model on the same runtime; None where that is not known.
+        technique: Times faster than the untouched model on the same runtime; None where that does not run there, or
+            is what was measured.
         throughput: Rows a second at the best batch size.
         throughput_batch: That batch size.
         throughputs: Rows a second at each batch size that was tried.
@@ -151,16 +152,17 @@ def measure_subject(
         driver.free()
         throughputs = throughput_by_batch(subject.bench, rounds.latency(VARIANT).median * 1e6, budget, places[VARIANT])
     speedup = rounds.ratio(NATIVE, VARIANT) if native is not None else None
-    technique = speedup if same_runtime is None else rounds.ratio(RUNTIME, VARIANT)
+    at_home = native is not None and subject.bench.manifest.runtime == native.bench.manifest.runtime
+    technique = rounds.ratio(RUNTIME, VARIANT) if same_runtime is not None else speedup if at_home else None
     audit = _audit(subject.bench)
     contention = rounds.contention()
     best_batch = max(throughputs, key=lambda batch: throughputs[batch])
-    reference = same_runtime or native
     chain = []
-    if reference is not None and steps:
+    if native is not None and steps:
         made = [(f"step {words}", words, step) for words, step in steps.items()]
-        start = RUNTIME if same_runtime is not None else NATIVE
-        chain = [(start, "", reference), *made, (VARIANT, last_step, subject)]
+        # Where the untouched model does not run, nobody knows what of the first step's gain is the runtime's.
+        start = [(RUNTIME, "", same_runtime)] if same_runtime is not None else [(NATIVE, "", native)] if at_home else []
+        chain = [*start, *made, (VARIANT, last_step, subject)]
     words: dict[str, str] = {}
     if native is not None:
         words["latency"] = _speed_word(rounds, NATIVE)
