@@ -19,6 +19,7 @@ from nbopt.frozen import Frozen, freeze, opened
 from nbopt.misfits import misfit
 from nbopt.outputs import infer_output
 from nbopt.overlap import Hashed, Overlap, hash_split, overlap_of, rows_apart
+from nbopt.own_metric import content_of, greater_is_better, name_of
 
 
 class Workload:
@@ -67,6 +68,8 @@ class Workload:
         self.valid = None if valid is None else Split(valid, "valid")
         self.test = None if test is None else Split(test, "test")
         self.metric = metric
+        # Read once: whatever a metric counts or keeps while it is called makes no other metric of it.
+        self._metric_content = content_of(metric) if callable(metric) else ""
         self.user_loss = loss
         self.name = name or _name_of(model)
         self.notes: list[str] = []
@@ -195,11 +198,7 @@ class Workload:
         digest = hashlib.sha256(self.report_rows.digest.encode())
         add_weights(digest, self.framework, self.model)
         digest.update(self.metric_name.encode())
-        code = getattr(self.metric, "__code__", None)
-        if code is not None:
-            # Two metrics of one name, as when a cell is edited and run again, judge differently.
-            constants = [value for value in code.co_consts if not hasattr(value, "co_code")]  # whose repr is an address
-            digest.update(code.co_code + repr((code.co_names, constants)).encode())
+        digest.update(self._metric_content.encode())
         return digest.hexdigest()
 
     @property
@@ -207,7 +206,7 @@ class Workload:
         """Return the metric as the user named it, or what is inferred."""
         if self.metric is None:
             return "rmse" if self.output == "regression" else "accuracy"
-        return self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "metric")
+        return self.metric if isinstance(self.metric, str) else name_of(self.metric)
 
     @cached_property
     def overlaps(self) -> tuple[Overlap, ...]:
@@ -356,18 +355,6 @@ def is_random(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> bool
         return first.shape != second.shape or bool((first != second).any())
     a, b = (np.where(np.isfinite(each), each, 0.0).astype(np.float64) for each in (first, second))
     return bool(a.size and np.abs(a - b).max() > RANDOM * np.abs(a).max())
-
-
-_OF_ERRORS = ("error", "loss", "deviance", "mse", "rmse", "mae", "mape", "nll", "perplexity", "brier", "wer", "cer")
-
-
-def greater_is_better(metric: Callable[..., float]) -> bool:
-    """Tell which way a user's metric is better: by its attribute `greater_is_better`, or else by its name.
-
-    As scikit-learn has it: functions that end with _error, _loss or _deviance return what is to be small.
-    """
-    last = str(getattr(metric, "__name__", type(metric).__name__)).lower().rpartition("_")[2]
-    return bool(getattr(metric, "greater_is_better", last not in _OF_ERRORS))
 
 
 def _name_of(model: Any) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import mean_pinball_loss
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nbopt.batches import leaves
 from nbopt.errors import DataError, ModelError, NbOptWarning
 from nbopt.measurement.metrics import metric_of
-from nbopt.workload import Workload, greater_is_better, is_random
+from nbopt.own_metric import greater_is_better
+from nbopt.workload import Workload, is_random
 from tests import models
 from tests.conftest import Digits
 
@@ -171,6 +174,64 @@ def test_two_metrics_of_one_name_are_two_workloads() -> None:
     second = Workload(small(), valid=(X, Y), metric=lambda y, s: float((y != s.argmax(-1)).mean()))
     assert first.metric_name == second.metric_name == "<lambda>"
     assert first.digest != second.digest
+
+
+def right_above(y: Any, s: Any, *, at: float = 0.5) -> float:
+    return float(((s[:, 1] > at) == y).mean())
+
+
+class RightAbove:
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def __call__(self, y: Any, s: Any) -> float:
+        return right_above(y, s, at=self.at)
+
+
+def made(at: float) -> Any:
+    def right(y: Any, s: Any) -> float:
+        return right_above(y, s, at=at)
+
+    return right
+
+
+def defaulted(at: float) -> Any:
+    return lambda y, s, at=at: right_above(y, s, at=at)
+
+
+@pytest.mark.parametrize("form", [lambda at: partial(right_above, at=at), RightAbove, made, defaulted])
+def test_a_metric_is_known_by_what_it_carries_too(form: Any) -> None:
+    key = {at: Workload(small(), valid=(X, Y), metric=form(at)).digest for at in (0.3, 0.7)}
+    assert key[0.3] != key[0.7]
+    assert key[0.3] == Workload(small(), valid=(X, Y), metric=form(0.3)).digest
+
+
+def test_a_metric_has_one_key_in_every_process(run_python: Any) -> None:
+    script = """
+        import functools, sys
+        import numpy as np
+        from nbopt.own_metric import content_of
+        def metric(y, s, names=frozenset("abcdefgh"), table=np.arange(3), **more):
+            return 0.0 if s in {"one", "two", "three", "four"} else 1.0
+        print(content_of(functools.partial(metric, known={"x", "y", "z"}, other=object())))
+    """
+    keys = [run_python(script).communicate()[0].strip() for _ in range(3)]
+    assert len(keys[0]) == 64
+    assert len(set(keys)) == 1
+
+
+def test_a_metric_has_one_name_and_the_direction_that_it_says() -> None:
+    pinball = partial(mean_pinball_loss, alpha=0.9)
+    assert not greater_is_better(pinball)
+    assert metric_of(pinball, output="regression").name == "mean_pinball_loss"
+    work = Workload(small(), valid=(X, Y), metric=RightAbove(0.5))
+    assert work.metric_name == metric_of(work.metric, output=work.output).name == "RightAbove"
+    assert greater_is_better(RightAbove(0.5))
+
+    class MeanSquaredError(RightAbove):
+        pass
+
+    assert not greater_is_better(MeanSquaredError(0.5))
 
 
 def test_calibration_draws_from_train_and_never_from_test() -> None:

@@ -22,7 +22,7 @@ from nbopt.measurement import weighted
 from nbopt.measurement.predictions import Scored, align
 from nbopt.measurement.scores import Floats
 from nbopt.measurement.weighted import Formula, Rows, Weighed
-from nbopt.workload import greater_is_better
+from nbopt.own_metric import greater_is_better, name_of
 
 Needs = Literal["labels", "scores", "values"]
 UserMetric = Callable[..., Any]
@@ -168,7 +168,7 @@ def metric_of(spec: str | UserMetric | Metric | None, *, output: OutputKind) -> 
         spec: accuracy, balanced_accuracy, auc, average_precision, f1, log_loss, rmse, mae, r2; or a function
             `f(y_true, y_score) -> float`, which may take `sample_weight` and carry an attribute
             `greater_is_better` (default by its
-            name, see `nbopt.workload.greater_is_better`). It gets labels and probabilities (values for regression) as
+            name, see `nbopt.own_metric.greater_is_better`). It gets labels and probabilities (values for regression) as
             `predictions.prepare` gives them. None: rmse for regression, else accuracy.
         output: What the model's output means.
 
@@ -219,7 +219,7 @@ def _from_callable(function: UserMetric, output: OutputKind) -> Metric:
     except ValueError:  # a builtin that tells no signature
         takes_weight = False
     return Metric(
-        getattr(function, "__name__", type(function).__name__),
+        name_of(function),
         greater_is_better(function),
         bounded=False,
         needs="values" if output == "regression" else "scores",
