@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from nbopt.batches import Inputs, as_inputs, numeric_inputs
+from nbopt.children import cores
 from nbopt.errors import ArtifactError, DataError, NbOptWarning, disk_error
 from nbopt.runtimes import Manifest, Session, all_runtimes, runtime_named
+from nbopt.runtimes._onnx_data import pointing_to
 
 SIDECAR = ".nbopt.json"
+EXTERNAL = ".data"  # model.onnx has its weights in model.onnx.data where they are too large for it
 VERSION = 1
 CHUNK = 1 << 20
 LARGE = 512 << 20
@@ -36,7 +39,7 @@ def files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
     # Only those that belong to the form: a model.bin beside model.onnx may be of another export.
-    companions = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(path.name + ".data")}
+    companions = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(path.name + EXTERNAL)}
     companion = companions.get(path.suffix)
     return [path] if companion is None or not companion.is_file() else [path, companion]
 
@@ -66,8 +69,12 @@ def deflated_size(path: Path) -> int:
 def hash_of(path: Path) -> str:
     """Return the SHA-256 of an artifact's files, independent of what they are called."""
     digest = hashlib.sha256()
-    for file in files_of(path):
+    files = files_of(path)
+    for file in files:
         digest.update(file.suffix.encode())
+        if file.suffix == ".onnx" and len(files) > 1:
+            digest.update(pointing_to(file, f"model.onnx{EXTERNAL}"))
+            continue
         with file.open("rb") as stream:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
@@ -230,10 +237,8 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int | None = 
 
 
 def available_threads() -> int:
-    """Return the cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the cores that this process may use, each of which a thread of an inference has."""
+    return cores()
 
 
 def copy_artifact(source: Path, target: Path) -> Path:
@@ -318,9 +323,14 @@ def copy_files(source: Path, target: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             scratch.append((place.with_name(f".{uuid.uuid4().hex[:8]}.{place.name}"), place))
             shutil.copy2(file, scratch[-1][0])
+        if any(place.suffix == EXTERNAL for _, place in scratch) and source.name != target.name:
+            scratch[0][0].write_bytes(pointing_to(source, target.name + EXTERNAL))
         # Only when all of it is there does anything take its place, so that an older export is not lost to a full disk.
         for written, place in scratch:
             written.replace(place)
+        if not target.is_dir():  # what an older export had beside it is not of this one
+            for stale in set(files_of(target)) - {place for _, place in scratch}:
+                stale.unlink()
     finally:
         for written, _ in scratch:
             written.unlink(missing_ok=True)
@@ -331,8 +341,8 @@ def _places(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     for file in files_of(source):
         if source.is_dir():
             yield file, target / file.relative_to(source)
-        elif file.suffix == ".data":
-            yield file, target.with_name(file.name)  # ONNX names this file inside the graph: it keeps its name
+        elif file.suffix == EXTERNAL:
+            yield file, target.with_name(target.name + EXTERNAL)
         else:
             yield file, target.with_suffix(file.suffix)
     if sidecar_of(source).is_file():

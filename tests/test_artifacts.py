@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nbopt.artifacts import deflated_size, files_of, hash_of, load, read_sidecar, sidecar_of, size_of, write_sidecar
 from nbopt.comparison import Comparison
 from nbopt.errors import ArtifactError, DataError, NbOptWarning, OptionError, StoreError
+from nbopt.loop import optimize
 from nbopt.runtimes import Manifest
+from nbopt.workload import Workload
+from tests import models
 from tests.conftest import Digits
 
 MANIFEST = Manifest(
@@ -105,6 +109,36 @@ def test_exports_of_two_runtimes_under_one_name_do_not_disturb_each_other(
     assert len(set(paths.values())) == 3
     for name, path in paths.items():
         np.testing.assert_array_equal(load(path).predict(x), comparison[name].predict(x))
+
+
+def test_weights_too_large_for_a_graph_go_with_it_under_any_name(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = digits.valid
+    runs = {}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        work = Workload(models.mlp(hidden=128), valid=(x, y))
+        with monkeypatch.context() as large:
+            large.setattr("nbopt.frameworks._torch_export.PROTOBUF_BYTES", 0)
+            runs[seed] = optimize(work, runtimes="onnxruntime", threads=1)["baseline/onnxruntime"]
+    paths = {seed: run.export(tmp_path / f"of{seed}.onnx") for seed, run in runs.items()}
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for seed, path in paths.items():
+        assert [file.name for file in files_of(path)] == [path.name, f"{path.name}.data"]
+        assert hash_of(path) == runs[seed].artifact_sha256
+        assert size_of(path) == pytest.approx(runs[seed].size_bytes, rel=0.01)
+        for file in tmp_path.glob(f"{path.name}*"):
+            shutil.copy(file, moved)
+        np.testing.assert_array_equal(load(moved / path.name).predict(x), runs[seed].predict(x))
+    small = optimize(Workload(models.mlp(hidden=4), valid=(x, y)), runtimes="onnxruntime", threads=1)
+    again = small["baseline/onnxruntime"].export(paths[0])
+    assert files_of(again) == [again]
+    load(again)
+    paths[1].with_name("of1.onnx.data").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="changed or is cut short"):
+        load(paths[1])
 
 
 def test_exporting_again_replaces_and_leaves_nothing_beside(comparison: Comparison, tmp_path: Path) -> None:
