@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_NAME = "nbopt-measuring.lock"
@@ -26,12 +26,11 @@ def measuring(waiting: Callable[[float], None] = lambda _: None) -> Iterator[Non
         # Windows: measurements of several kernels are not serialised there, contention still shows them.
         yield
         return
-    path = Path(tempfile.gettempdir()) / LOCK_NAME
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        # Another user's file: reading is enough to lock it, so that any user of the machine may take part.
-        descriptor = os.open(path, os.O_RDONLY)
+    descriptor = _opened()
+    if descriptor is None:
+        # Nowhere to write: measurements are not serialised, contention still shows them.
+        yield
+        return
     try:
         began = time.monotonic()
         while True:
@@ -44,3 +43,20 @@ def measuring(waiting: Callable[[float], None] = lambda _: None) -> Iterator[Non
         yield
     finally:
         os.close(descriptor)
+
+
+def _opened() -> int | None:
+    """Return the open file of the lock, this user's own where the machine's is closed to others; None without one."""
+    folder = Path(tempfile.gettempdir())
+    for name in (LOCK_NAME, f"{os.getuid()}-{LOCK_NAME}"):
+        try:
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            # Another user's file: reading is enough to lock it, so that any user of the machine may take part.
+            with suppress(OSError):
+                return os.open(folder / name, os.O_RDONLY)
+            continue
+        with suppress(OSError):  # not this user's file
+            os.fchmod(descriptor, 0o666)  # whatever this user's umask is
+        return descriptor
+    return None

@@ -86,11 +86,29 @@ def test_an_interrupt_while_waiting_or_measuring_frees_it(run_python: Start, tmp
         pass
 
 
-def test_any_user_of_the_machine_may_take_part(tmp_path: Path) -> None:
+def test_the_lock_is_open_to_all_whatever_its_maker_s_files_are(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        with measuring():
+            pass
+    finally:
+        os.umask(umask)
+    assert (tmp_path / LOCK_NAME).stat().st_mode & 0o777 == 0o666
+
+
+def test_where_nothing_can_be_written_is_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with measuring():
+        pass
+
+
+@pytest.mark.parametrize(("mode", "folder_mode"), [(0o444, 0o755), (0o600, 0o777), (0o600, 0o755)])
+def test_any_user_of_the_machine_may_take_part(mode: int, folder_mode: int, tmp_path: Path) -> None:
     with measuring():
         pass
     lock = tmp_path / LOCK_NAME
-    lock.chmod(0o444)
+    lock.chmod(mode)
+    tmp_path.chmod(folder_mode)
     script = textwrap.dedent(
         """
         import os, sys, tempfile
