@@ -25,8 +25,9 @@ def to_numpy(value: Any, what: What = "arrays") -> np.ndarray[Any, Any]:
         what: What it is to be, for the message.
 
     Raises:
-        DataError: The value has no numeric array form (strings, dates, ragged lists).
+        DataError: The value has no numeric array form (strings, dates, ragged lists), or is sparse.
     """
+    check_dense(value, what)
     if isinstance(value, np.ndarray):
         array = value
     elif hasattr(value, "detach"):
@@ -50,6 +51,17 @@ def to_numpy(value: Any, what: What = "arrays") -> np.ndarray[Any, Any]:
     return array
 
 
+def check_dense(value: Any, what: What = "arrays") -> None:
+    """Raise a DataError for a sparse matrix or tensor, which says how it becomes dense."""
+    kind = type(value).__name__
+    dense = {"toarray": "x.toarray()", "todense": "x.todense()", "dense_shape": "tf.sparse.to_dense(x)"}
+    how = next((text for name, text in dense.items() if hasattr(value, name)), "")
+    if hasattr(value, "to_dense") and str(getattr(value, "layout", "torch.strided")) != "torch.strided":
+        how = "x.to_dense()"
+    if how:
+        raise DataError(f"dense {what}", f"a {kind}, which is sparse", how)
+
+
 def _of_pandas(value: Any, what: What) -> np.ndarray[Any, Any]:
     """Return a table's or a column's numbers; of columns of several types, or of nullable ones, pandas makes objects.
 
@@ -59,7 +71,7 @@ def _of_pandas(value: Any, what: What) -> np.ndarray[Any, Any]:
     array: np.ndarray[Any, Any] = value.to_numpy()
     if array.dtype != object:
         return array
-    columns = dict(value.dtypes.items()) if hasattr(value, "columns") else {}
+    columns = dict(value.dtypes.items()) if hasattr(getattr(value, "dtypes", None), "items") else {}
     bad = [name for name, dtype in columns.items() if dtype.kind not in "iufb"]
     if bad:
         names = ", ".join(map(repr, bad[:3])) + (" and more" if len(bad) > 3 else "")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.arrays import What, to_numpy
+from nbopt.arrays import What, check_dense, to_numpy
 from nbopt.errors import DataError
 
 Inputs = tuple[Any, ...] | dict[str, Any]
@@ -76,7 +76,7 @@ def as_inputs(value: Any) -> Inputs:
     if isinstance(value, Mapping):
         return {str(name): _arrayish(leaf) for name, leaf in value.items()}
     if isinstance(value, (tuple, list)) and value and all(is_array(leaf) for leaf in value):
-        return tuple(value)
+        return tuple(map(_arrayish, value))
     return (_arrayish(value),)
 
 
@@ -155,6 +155,7 @@ def is_array(value: Any) -> bool:
 
 def _arrayish(value: Any, what: What = "arrays") -> Any:
     """Keep tensors and arrays as they are; bring everything else (lists, pandas) to NumPy."""
+    check_dense(value, what)
     if hasattr(value, "detach") or (isinstance(value, np.ndarray) and value.dtype.kind not in "OUSMm"):
         return value
     if is_array(value) and not hasattr(value, "to_numpy") and not isinstance(value, np.ndarray):

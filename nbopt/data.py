@@ -14,6 +14,7 @@ from nbopt.batches import LABEL_KEYS, Batch, as_batch, is_array, leaves, take_ro
 from nbopt.errors import DataError
 
 EVALUATION_BATCH = 256
+MOST_LENGTHS = 6
 
 
 @contextmanager
@@ -78,13 +79,16 @@ class Split:
             )
 
     def _check_lengths(self, batch: Batch) -> None:
-        lengths = [len(leaf) for leaf in leaves(batch.inputs)]
-        lengths += [len(part) for part in (batch.targets, batch.weight) if part is not None]
+        inputs = [len(leaf) for leaf in leaves(batch.inputs)]
+        lengths = inputs + [len(part) for part in (batch.targets, batch.weight) if part is not None]
         if len(set(lengths)) > 1:
+            told = ", ".join(map(str, lengths[:MOST_LENGTHS])) + (" and more" if len(lengths) > MOST_LENGTHS else "")
+            # A list of arrays is several inputs; one with as many as there are labels was to be a row each.
+            rows = len(inputs) > 1 and len(inputs) in lengths[len(inputs) :]
             raise DataError(
                 f"{self.name} arrays of one length",
-                f"lengths {', '.join(map(str, lengths))}",
-                "give as many labels as rows",
+                f"{len(inputs):,} inputs, with lengths {told}" if rows else f"lengths {told}",
+                "np.stack(x): a list of arrays is read as so many inputs" if rows else "give as many labels as rows",
             )
         if lengths and lengths[0] == 0:
             self._raise_empty()
@@ -100,7 +104,8 @@ class Split:
         raise DataError(
             f"{self.name} batches",
             f"a {type(source).__name__}, which gives single rows",
-            f"{self.name}=DataLoader(dataset, batch_size=256), dataset.batch(256) of tf.data, or arrays (x, y)",
+            f"{self.name}=DataLoader(dataset, batch_size=256) (batch_size=None where it gives batches), "
+            "dataset.batch(256) of tf.data, or arrays (x, y)",
         )
 
     def __iter__(self) -> Iterator[Batch]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 
 from nbopt.arrays import What, to_numpy
+from nbopt.batches import as_batch
+from nbopt.data import Split
 from nbopt.errors import DataError
 
 MIXED = pd.DataFrame({"size": [1.5, 2.0], "new": [True, False], "rooms": [3, 4]})
@@ -54,3 +58,41 @@ def test_what_is_no_number_is_named(value: Any, what: What, told: str) -> None:
         to_numpy(value, what)
     assert f"numeric {what}" in str(caught.value)
     assert told in str(caught.value)
+
+
+def sparse_of_tensorflow() -> Any:
+    import tensorflow as tf
+
+    return tf.sparse.from_dense(np.eye(3, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("make", "how"),
+    [
+        (lambda: scipy.sparse.csr_matrix(np.eye(3)), "x.toarray()"),
+        (lambda: scipy.sparse.coo_array(np.eye(3)), "x.toarray()"),
+        (lambda: torch.eye(3).to_sparse(), "x.to_dense()"),
+        (sparse_of_tensorflow, "tf.sparse.to_dense(x)"),
+    ],
+)
+def test_sparse_data_is_told_how_it_becomes_dense(make: Callable[[], Any], how: str) -> None:
+    value, y = make(), np.zeros(3)
+    for attempt in (lambda: to_numpy(value), lambda: Split((value, y), "valid"), lambda: as_batch(((value, value), y))):
+        with pytest.raises(DataError, match="which is sparse") as caught:
+            attempt()
+        assert caught.value.do == how
+
+
+class OtherTable:
+    """A table of text whose types come as a list, as those of polars do."""
+
+    columns: ClassVar[list[str]] = ["name"]
+    dtypes: ClassVar[list[str]] = ["String"]
+
+    def to_numpy(self) -> Any:
+        return np.array([["a"]], dtype=object)
+
+
+def test_text_in_another_kind_of_table_is_told() -> None:
+    with pytest.raises(DataError, match="a OtherTable of dtype object"):
+        to_numpy(OtherTable())

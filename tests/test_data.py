@@ -296,6 +296,14 @@ def test_nothing_is_left_over_when_freezing_fails(tmp_path: Any, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_list_of_rows_as_arrays_is_told_how_it_becomes_one() -> None:
+    with pytest.raises(DataError, match=r"10 inputs, with lengths 4, 4, 4, 4, 4, 4 and more") as caught:
+        Split((list(X), Y), "valid")
+    assert "np.stack(x)" in caught.value.do
+    with pytest.raises(DataError, match="lengths 10, 3"):
+        Split((X, Y[:3]), "valid")
+
+
 @settings(max_examples=50)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 3))
 def test_ragged_parts_join_with_the_ignored_label(widths: list[int], rows: int) -> None:

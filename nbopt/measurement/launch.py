@@ -168,7 +168,9 @@ class Forked:
 
     def _read(self, timeout: float | None) -> bool:
         """Take in what the server tells next; False where it told nothing in time."""
-        if not select.select([self.status], [], [], timeout)[0]:
+        waiting = select.poll()  # of any descriptor: `select.select` takes those below 1024 alone
+        waiting.register(self.status, select.POLLIN)
+        if not waiting.poll(None if timeout is None else 1e3 * timeout):
             return False
         line = self.status.readline()
         if line:

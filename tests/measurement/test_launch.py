@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -212,3 +213,16 @@ def test_code_in_memory_is_found_and_can_be_brought_in() -> None:
     assert sum(length for _, length in spans) > 2**20
     fault_in(spans)
     assert native_threads() >= 1
+
+
+def test_a_kernel_with_many_open_files_is_told_of_its_children_too() -> None:
+    told, tells = os.pipe()
+    high = fcntl.fcntl(told, fcntl.F_DUPFD, 1500)  # `select` takes descriptors below 1024 alone
+    os.close(told)
+    child = launch.Forked(None, None, os.fdopen(high, "rb", buffering=0))
+    assert child.poll() is None
+    os.write(tells, b"123\n")
+    assert child.pid == 123
+    os.write(tells, b"0\n")
+    assert child.wait(1) == 0
+    os.close(tells)
