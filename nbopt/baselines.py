@@ -23,7 +23,7 @@ class Kept:
         path: The artifact; None where it failed.
         manifest: How to run it.
         exported: What the export gave.
-        raw: Outputs for the reporting rows.
+        raw: Outputs for the reporting rows; None where they are to be had from the artifact.
         refused: No export of this model will do: another try would end as this one did.
     """
 
@@ -69,6 +69,9 @@ class Baselines:
         """Keep a baseline. What went wrong once, but for what no export can do, may go well the next time."""
         if kept.path is not None or kept.refused:
             self._kept[key] = kept
+            for other, older in self._kept.items():
+                if other.digest != key.digest:
+                    older.raw = None  # of a model that was trained on since: to be had from its artifact
 
 
 _BASELINES: WeakKeyDictionary[Workload, Baselines] = WeakKeyDictionary()

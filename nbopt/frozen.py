@@ -18,6 +18,7 @@ from nbopt.arrays import to_numpy
 from nbopt.batches import Inputs, leaves, map_leaves, numeric_inputs, rows_of, take_rows
 from nbopt.data import EVALUATION_BATCH, Split, kept_randomness
 from nbopt.errors import FULL, DataError, disk_error
+from nbopt.large import room
 
 IGNORE_LABEL = -100
 """Rows with this label count nowhere, as in torch's cross entropy and in Hugging Face's token labels."""
@@ -199,7 +200,8 @@ def join_ragged(parts: Sequence[np.ndarray[Any, Any]], fill: int = 0) -> np.ndar
         fill: What the padding holds.
 
     Returns:
-        An `np.ma.MaskedArray` where something was padded, which is what its mask tells: a value may be any.
+        An array, a large one in a temporary file that goes with it; an `np.ma.MaskedArray` where something was padded,
+        which is what its mask tells: a value may be any.
 
     Raises:
         DataError: Parts have another number of axes than others, or none.
@@ -212,19 +214,21 @@ def join_ragged(parts: Sequence[np.ndarray[Any, Any]], fill: int = 0) -> np.ndar
             f"shapes {', '.join(map(str, sorted({part.shape for part in parts})[:3]))}",
             "a squeeze() drops the row axis of a batch of one row: name the axis, squeeze(-1)",
         )
-    if len(tails) == 1:
-        return np.concatenate(parts)
-    dtype = np.result_type(*parts)
-    if fill < 0 and dtype.kind in "bu":
+    dtype, ragged = np.result_type(*{part.dtype for part in parts}), len(tails) > 1
+    if ragged and fill < 0 and dtype.kind in "bu":
         dtype = np.dtype(np.int64)
     shape = sum(map(len, parts)), *(max(sizes) for sizes in zip(*tails, strict=True))
-    values, padded = np.full(shape, fill, dtype), np.ones(shape, bool)
+    values, padded = room(shape, dtype), room(shape if ragged else (0,), np.bool_)
+    if ragged:
+        values[...], padded[...] = fill, True
     row = 0
     for part in parts:
         place = slice(row, row + len(part)), *map(slice, part.shape[1:])
-        values[place], padded[place] = part, False
+        values[place] = part
+        if ragged:
+            padded[place] = False
         row += len(part)
-    return np.ma.MaskedArray(values, padded)
+    return np.ma.MaskedArray(values, padded) if ragged else values
 
 
 def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int | None, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nbopt.artifacts import size_of
 from nbopt.frozen import join_ragged
+from nbopt.large import LARGE_BYTES
 from nbopt.measurement.audit import Audit
 from nbopt.measurement.blocks import Block, Side
 from nbopt.measurement.placement import Placement
@@ -132,10 +133,10 @@ class Bench:
     def predict(self, folder: Path) -> np.ndarray[Any, Any]:
         """Return the outputs for every row of a frozen split, in order."""
         with tempfile.TemporaryDirectory(prefix="nbopt-outputs-") as scratch:
-            out = Path(scratch) / "outputs.npz"
-            self._ask(do="predict", folder=str(folder), out=str(out))
-            with np.load(out, allow_pickle=False) as archive:
-                return join_ragged([archive[name] for name in archive.files])
+            self._ask(do="predict", folder=str(folder), out=scratch)
+            files = sorted(Path(scratch).iterdir())
+            mode: Any = "r" if sum(file.stat().st_size for file in files) > LARGE_BYTES else None
+            return join_ragged([np.load(file, mmap_mode=mode, allow_pickle=False) for file in files])
 
     def side(self, batch: int = 1, placement: Placement | None = None, *, alone: bool = False) -> Side:
         """Return what `run_rounds` measures: inferences of `batch` rows, in each of the processes in turn.

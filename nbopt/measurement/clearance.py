@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nbopt.large import by_slices
 from nbopt.measurement.predictions import Scored
 from nbopt.measurement.scores import Floats
 
@@ -40,13 +41,16 @@ def clearance(unchanged: Callable[[Scored], bool], base: Scored, variant: Scored
         base: The baseline's scores.
         variant: The variant's, which are judged the same.
     """
-    one, other = _log_odds(base.scores), _log_odds(variant.scores)
-    middle, half = (one + other) / 2, (other - one) / 2
     factor = 1.0
     while factor < MOST:
         for sign in (1.0, -1.0):
-            moved = replace(base, scores=_probabilities(middle + sign * factor * STEP * half))
-            if not unchanged(moved):
+
+            def moved(before: Floats, after: Floats, reach: float = sign * factor * STEP) -> Floats:
+                one, other = _log_odds(before), _log_odds(after)
+                middle, half = (one + other) / 2, (other - one) / 2
+                return _probabilities(middle + reach * half)
+
+            if not unchanged(replace(base, scores=by_slices(moved, base.scores, variant.scores))):
                 return factor
         factor *= STEP
     return factor
@@ -55,7 +59,7 @@ def clearance(unchanged: Callable[[Scored], bool], base: Scored, variant: Scored
 def units_moved(base: Scored, variant: Scored, units: NDArray[Any] | None) -> int:
     """Return how many rows, or groups of rows, have other scores: the others show nothing of how far scores move."""
     width = base.scores.reshape(len(base.scores), -1)
-    moved = (width != variant.scores.reshape(width.shape)).any(axis=1)
+    moved = by_slices(lambda one, other: (one != other).any(axis=1), width, variant.scores.reshape(width.shape))
     return int(moved.sum()) if units is None else len(np.unique(units[moved]))
 
 

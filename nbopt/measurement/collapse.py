@@ -11,6 +11,7 @@ import numpy as np
 
 from nbopt.batches import leaves
 from nbopt.frameworks import OutputKind
+from nbopt.large import slices_of
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric
 from nbopt.measurement.predictions import Scored
@@ -330,12 +331,17 @@ def _round(ratio: float) -> str:
 
 
 def _peak(values: Array) -> float:
-    numbers = np.abs(values.astype(np.float64))
-    finite = numbers[np.isfinite(numbers)]
-    return float(finite.max()) if finite.size else 0.0
+    parts = (np.abs(np.asarray(values[part], dtype=np.float64)) for part in slices_of(values))
+    return max(float(numbers.max(initial=0.0, where=np.isfinite(numbers))) for numbers in parts)
 
 
 def _spread(values: Array) -> float:
     """Return the largest difference between rows of any output; -infinity, of a mask, counts as no number."""
-    numbers = values.astype(np.float64)
-    return float(np.ptp(np.where(np.isfinite(numbers), numbers, 0.0), axis=0).max()) if numbers.size else 0.0
+    if not values.size:
+        return 0.0
+    least, most = np.inf, -np.inf
+    for part in slices_of(values):
+        numbers = np.asarray(values[part], dtype=np.float64)
+        numbers = np.where(np.isfinite(numbers), numbers, 0.0)
+        least, most = np.minimum(least, numbers.min(axis=0)), np.maximum(most, numbers.max(axis=0))
+    return float(np.max(most - least))

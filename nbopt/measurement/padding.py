@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbopt.errors import DataError
+from nbopt.large import where
 
 Array = NDArray[Any]
 
@@ -62,7 +63,7 @@ def _depth(mask: NDArray[np.bool_]) -> int:
 
 def at(places: NDArray[np.bool_], array: Array) -> Array:
     """Return the values at the places, shape (places, ...), in the order of the rows."""
-    return np.asarray(array)[places]
+    return where(places, np.asarray(array))
 
 
 def weight_at(places: NDArray[np.bool_], weight: Any) -> Any:

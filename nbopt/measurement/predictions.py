@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
 from nbopt.frozen import IGNORE_LABEL
+from nbopt.large import any_of, by_slices, where
 from nbopt.measurement.padding import at, places_of, trimmed, weight_at
 from nbopt.measurement.scores import Floats, classes_last, is_one_hot, numbers_of, scores_to_probabilities
 
@@ -81,18 +82,18 @@ def align(
         DataError: Lengths differ, labels are text, fractional, NaN or out of range, weights are negative.
     """
     ready = np.asarray(scores, dtype=np.float64)
-    if np.isnan(ready).any():
+    if any_of(np.isnan, ready):
         raise DataError("scores without NaN", f"NaN in {int(np.isnan(ready).sum()):,} scores", "check the outputs")
     if ready.ndim > 1 and ready.shape[-1] == 1:
         ready = ready[..., 0]
-    labels = numbers_of(y, "labels")
+    labels = by_slices(lambda part: numbers_of(part, "labels"), np.asarray(y))
     if labels.ndim == 0 or len(labels) != len(ready):
         raise DataError(
             f"as many labels as outputs ({len(ready):,})",
             f"labels of shape {labels.shape}",
             "take labels and inputs from the same loader, in the same order",
         )
-    if np.isnan(labels).any():
+    if any_of(np.isnan, labels):
         raise DataError(
             "labels without NaN", f"NaN in {int(np.isnan(labels).sum()):,} labels", "drop or fill those rows"
         )
@@ -118,7 +119,7 @@ def _values(labels: Floats, values: Floats, weight: ArrayLike | None, rows: Ints
             f"targets of shape {labels.shape}",
             "reshape the targets, or the model's last layer",
         )
-    if not np.isfinite(labels).all():
+    if any_of(np.isinf, labels):
         raise DataError("finite targets", "infinity among the targets", "drop or clip those rows")
     labels, values = labels.reshape(len(labels), -1), values.reshape(len(values), -1)
     if labels.shape[1] == 1:
@@ -182,7 +183,7 @@ def _classes(labels: Floats, scores: Floats, kind: str, weight: ArrayLike | None
     kept = numbers != IGNORE_LABEL
     ignored = int((~kept).sum())
     if ignored:
-        numbers, scores = numbers[kept], scores[kept]
+        numbers, scores = numbers[kept], where(kept, scores)
         groups = None if groups is None else groups[kept]
         weights = None if weights is None else weights[kept]
     if not numbers.size:

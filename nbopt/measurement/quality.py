@@ -9,6 +9,7 @@ import numpy as np
 
 from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
+from nbopt.large import by_slices, slices_of
 from nbopt.measurement.collapse import (
     COLLAPSED,
     Symptom,
@@ -153,21 +154,29 @@ def _agreement(raw: Array, baseline: Array, kind: OutputKind) -> float | None:
     """Return the share of equal predictions; a row that is not a number agrees with nothing."""
     if kind == "regression":
         return None
-    bad = not_finite(raw, kind)
-    shape = (len(bad), *[1] * (raw.ndim - 1))
-    # Whatever the baseline gave is a valid output: in place of what is none, it lets the others be read.
-    same = classes_of(np.where(bad.reshape(shape), baseline, raw), kind) == classes_of(baseline, kind)
-    same[bad] = False
-    return float(np.mean(same))
+
+    def alike(now: Array, before: Array) -> Array:
+        bad = not_finite(now, kind)
+        shape = (len(bad), *[1] * (now.ndim - 1))
+        # Whatever the baseline gave is a valid output: in place of what is none, it lets the others be read.
+        same = classes_of(np.where(bad.reshape(shape), before, now), kind) == classes_of(before, kind)
+        same[bad] = False
+        return same
+
+    return float(np.mean(by_slices(alike, raw, baseline)))
 
 
 def _largest_error(raw: Array, baseline: Array) -> float | None:
     if not raw.size:
         return 0.0
-    now, before = raw.astype(np.float64), baseline.astype(np.float64)
-    with np.errstate(invalid="ignore"):
+
+    def largest(part: slice) -> float:
+        now, before = raw[part].astype(np.float64), baseline[part].astype(np.float64)
         # A mask's -infinity equals itself, while its difference is no number.
-        error = float(np.max(np.where(now == before, 0.0, np.abs(now - before))))
+        return float(np.max(np.where(now == before, 0.0, np.abs(now - before))))
+
+    with np.errstate(invalid="ignore"):
+        error = float(np.max([largest(part) for part in slices_of(raw)]))
     return error if np.isfinite(error) else None
 
 
@@ -179,5 +188,9 @@ def _one_class(raw: Array, baseline: Array, kind: OutputKind) -> Symptom | None:
 
 def classes_of(raw: Array, kind: OutputKind) -> Array:
     """Return the predicted class of each row (or a 0/1 for each label)."""
-    scores = scores_to_probabilities(raw, kind)
-    return np.asarray(predicted(scores, multilabel=kind.startswith(("multilabel", "binary"))))
+
+    def predict(rows: Array) -> Array:
+        scores = scores_to_probabilities(rows, kind)
+        return np.asarray(predicted(scores, multilabel=kind.startswith(("multilabel", "binary"))))
+
+    return by_slices(predict, np.asarray(raw))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nbopt.errors import DataError
+from nbopt.large import any_of
 from nbopt.measurement.clearance import clearance, units_moved
 from nbopt.measurement.distributions import normal_quantile, t_quantile, t_tail
 from nbopt.measurement.intervals import Interval, mcnemar_of_counts, paired_proportions, wilson
@@ -93,7 +94,7 @@ def paired_difference(
             "the variant must give the same outputs as the baseline",
         )
     units = _Units.of(base, groups)
-    if np.array_equal(base.scores, variant.scores):
+    if not any_of(np.not_equal, base.scores, variant.scores):
         metric.of(base)  # a metric that is undefined is an error for identical scores too
         return PairedDifference(Interval(0.0, 0.0, 0.0, level), 1.0, "identical")
     if metric.counts and metric.rows is not None and weight is None and units.index is None:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nbopt.errors import DataError
 from nbopt.frameworks import OutputKind
+from nbopt.large import by_slices
 
 Floats = NDArray[np.float64]
 
@@ -30,16 +31,20 @@ def scores_to_probabilities(raw: ArrayLike, kind: OutputKind) -> Floats:
     Raises:
         DataError: Not numbers, NaN or infinite, an impossible shape, or values that are no probabilities.
     """
-    values = numbers_of(raw, "outputs")
-    if values.ndim == 0:
+    outputs = np.asarray(raw)
+    if outputs.ndim == 0:
         raise DataError("outputs with a row for each example", "a single number", "keep the batch axis")
-    bad = not_finite(values, kind)
+    bad = not_finite(outputs, kind)
     if bad.any():
         raise DataError(
             "finite outputs",
-            f"NaN or infinity in {int(bad.sum()):,} of {len(values):,} rows",
+            f"NaN or infinity in {int(bad.sum()):,} of {len(outputs):,} rows",
             "float16 or int8 overflowed, or training diverged: try bfloat16, or exclude that layer",
         )
+    return by_slices(lambda rows: _scores_of(numbers_of(rows, "outputs"), kind), outputs)
+
+
+def _scores_of(values: Floats, kind: OutputKind) -> Floats:
     if kind == "regression":
         return values[..., 0] if values.ndim > 1 and values.shape[-1] == 1 else values
     if kind.startswith("binary"):
@@ -66,12 +71,16 @@ def scores_to_probabilities(raw: ArrayLike, kind: OutputKind) -> Floats:
 
 def not_finite(raw: ArrayLike, kind: OutputKind) -> NDArray[np.bool_]:
     """Return for each row whether NaN or infinity is among its outputs; -infinity is a logit of probability zero."""
-    values = numbers_of(raw, "outputs")
-    if kind == "log_probabilities" or kind.endswith("logits"):
-        bad = np.isnan(values) | np.isposinf(values)
-    else:
-        bad = ~np.isfinite(values)
-    return np.asarray(bad.reshape(len(values), -1).any(axis=1))
+
+    def broken(rows: NDArray[Any]) -> NDArray[np.bool_]:
+        values = numbers_of(rows, "outputs")
+        if kind == "log_probabilities" or kind.endswith("logits"):
+            bad = np.isnan(values) | np.isposinf(values)
+        else:
+            bad = ~np.isfinite(values)
+        return np.asarray(bad.reshape(len(values), -1).any(axis=1))
+
+    return by_slices(broken, np.asarray(raw))
 
 
 def classes_last(raw: ArrayLike, y: ArrayLike, kind: OutputKind) -> NDArray[Any]:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nbopt.large import by_slices
 from nbopt.measurement.predictions import Ints
 from nbopt.measurement.scores import Floats
 
@@ -47,12 +49,24 @@ def predicted(scores: Floats, *, multilabel: bool = False) -> Ints:
     return scores.argmax(axis=-1).astype(np.int64)
 
 
+def _in_slices(rows: Rows) -> Rows:
+    """Return a function that looks at rows one by one, for many rows."""
+
+    @wraps(rows)
+    def sliced(y: Truths, scores: Floats) -> Floats:
+        return by_slices(rows, y, scores)
+
+    return sliced
+
+
+@_in_slices
 def correctness(y: Truths, scores: Floats) -> Floats:
     """Return 1 for each row whose predicted class (or whole set of labels) is right, else 0."""
     right = predicted(scores, multilabel=y.ndim > 1) == y
     return (right.all(axis=1) if right.ndim > 1 else right).astype(np.float64)
 
 
+@_in_slices
 def cross_entropy(y: Truths, scores: Floats) -> Floats:
     """Return the negative log likelihood of each row in nats; for multilabel the mean over its labels."""
     clipped = np.clip(scores, _TINIEST_PROBABILITY, 1 - _TINIEST_PROBABILITY)
@@ -63,12 +77,14 @@ def cross_entropy(y: Truths, scores: Floats) -> Floats:
     return rows.mean(axis=1) if rows.ndim > 1 else rows
 
 
+@_in_slices
 def squared_error(y: Truths, values: Floats) -> Floats:
     """Return the squared error of each row, the mean over its outputs."""
     errors: Floats = (y - values) ** 2
     return errors.mean(axis=1) if errors.ndim > 1 else errors
 
 
+@_in_slices
 def absolute_error(y: Truths, values: Floats) -> Floats:
     """Return the absolute error of each row, the mean over its outputs."""
     errors: Floats = np.abs(y - values)
