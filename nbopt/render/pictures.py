@@ -103,7 +103,8 @@ def bar(view: View, run: Run, axis: Axis) -> str:
     whole, runtime, own = (finite(v) for v in (run.speedup, run.speedup_runtime, run.speedup_technique))
     if whole is None or whole <= 0 or open_speedup(run):
         return ""
-    start, end = axis.at(0), axis.at(math.log(whole))
+    # Where the untouched model does not run, nobody knows whose gain it is: the interval alone is drawn.
+    start, end = axis.at(0), axis.at(math.log(whole) if runtime else 0)
     split = axis.at(math.log(runtime)) if runtime and runtime > 0 else start
     parts = f'<path d="M{start} 0V{_HEIGHT}" stroke="{_TRACK}"/>'
     parts += _stretch(start, split, _RUNTIME, 2, 10)

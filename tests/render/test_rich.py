@@ -120,6 +120,17 @@ def test_a_speedup_that_the_machine_left_open_has_no_bar() -> None:
     assert any("3.1x [3.0, ∞]" in alt for alt in alts[2])
 
 
+def test_a_speedup_whose_parts_are_not_known_is_credited_to_nobody() -> None:
+    unsplit = dataclasses.replace(INT8, speedup_runtime=None, speedup_technique=None)
+    pictures = [render.html(Comparison([BASELINE, run])) for run in (INT8, unsplit)]
+    coloured = [
+        sum(LEGEND["technique"] in base64.b64decode(part).decode() for part in re.findall(r"base64,([\w+/=]+)", each))
+        for each in pictures
+    ]
+    assert coloured[0] > coloured[1] == 0
+    assert not any("technique" in alt for alt in Page(pictures[1]).alts)
+
+
 def test_pictures_say_their_figures() -> None:
     alts = Page(render.html(EVERYTHING)).alts
     assert "-0.1 pt [-0.3, +0.1]" in alts

@@ -87,7 +87,8 @@ export function bar(row: Row, scale: Scale): SVGElement | null {
   if (whole === undefined || whole <= 0 || openSpeedup(row)) {
     return null;
   }
-  const [start, end] = [scale.at(0), scale.at(Math.log(whole))];
+  // Where the untouched model does not run, nobody knows whose gain it is: the interval alone is drawn.
+  const [start, end] = [scale.at(0), scale.at(runtime === undefined ? 0 : Math.log(whole))];
   const split = runtime !== undefined && runtime > 0 ? scale.at(Math.log(runtime)) : start;
   const picture = image(scale.width, '');
   picture.append(s('path', { class: 'nbopt-Track', d: `M${start} 0V${HEIGHT}` }), stretch(start, split, 'nbopt-OfRuntime', 2, 10));
