@@ -78,7 +78,7 @@ def optimize(
         runtimes: Words such as "onnxruntime", "all", or None for those that are on by default here.
         measure: "quick" (about 1 s a variant) or "full" (until the interval is within 1%, at most 20 s).
         threads: Threads of one inference, equal for all runtimes; None takes the cores this process may use.
-        max_drop: Quality that may be lost, 0.01 is one point; at the interval's bound.
+        max_drop: Quality that may be lost, 0.01 is one point; at the interval's bound. Limits judge recipes alone.
         min_speedup: Times faster than the untouched model on its own framework.
         max_size: Bytes of the exported file.
         max_latency: Milliseconds of one row.

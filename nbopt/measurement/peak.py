@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from nbopt.children import environment_of
 from nbopt.datasets.cache import cache_folder
 from nbopt.measurement.contention import ContentionSampler
 from nbopt.measurement.environment import machine
@@ -126,19 +127,10 @@ def _write(path: Path, figures: dict[str, float], contention: float) -> None:
 
 def _measured(threads: int) -> tuple[dict[str, float], float]:
     """Measure in a process of its own; nothing where that fails, since no verdict rests on the limit."""
-    count = str(threads)
-    paths = [entry or str(Path.cwd()) for entry in sys.path]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-    }
-    command = [sys.executable, "-m", "nbopt.measurement.peak", "--threads", count]
+    command = [sys.executable, "-m", "nbopt.measurement.peak", "--threads", str(threads)]
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
+            command, env=environment_of(threads), capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
         )
         body = json.loads(done.stdout.splitlines()[-1])
         return {str(name): float(value) for name, value in body["peaks"].items()}, float(body["contention"])

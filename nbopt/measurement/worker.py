@@ -99,7 +99,7 @@ class Worker:
         self.session = session = chosen.load(Path(path), Manifest(**manifest), threads=threads)
         loaded = time.perf_counter()
         self._artifact = chosen, Path(path)
-        output = self.session.run(self.row)
+        self.session.run(self.row)
         first = time.perf_counter()
         for _ in range(3):
             self.session.run(self.row)
@@ -112,7 +112,6 @@ class Worker:
             "load_ms": (loaded - began) * 1e3,
             "first_ms": (first - loaded) * 1e3,
             "peak_bytes": max(0, peak - self.idle_bytes),
-            "shape": list(output.shape),
         }
 
     def predict(self, folder: str, out: str) -> dict[str, Any]:
