@@ -96,7 +96,9 @@ def test_a_torn_last_line_costs_nothing_but_itself(tmp_path: Path) -> None:
     assert not mend(path)
 
 
-@pytest.mark.parametrize("content", [None, b'{"a": 1}', b"a,b\n1,2", b"one line\n", b"\x00\xff", b'{"op_code": 1, torn\n'])
+@pytest.mark.parametrize(
+    "content", [None, b'{"a": 1}', b"a,b\n1,2", b"one line\n", b"\x00\xff", b'{"op_code": 1, torn\n']
+)
 def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "own.db"
     if content is None:
