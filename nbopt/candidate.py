@@ -56,9 +56,11 @@ class Candidate:
     def control_plan(self) -> TrainingPlan:
         """Return the training that the control gets: the one that a technique names, or else the candidate's own.
 
-        It is in float32 and in one process, and without what techniques keep from it (`Draft.bare`).
+        It is as long as the candidate's, in float32 and in one process, and without what techniques keep from it
+        (`Draft.bare`).
         """
         plan = self.draft.plan if self.draft.control_plan is None else self.draft.control_plan
+        plan = plan.adjusted(epochs=self.draft.plan.epochs)  # steps after the one that named it may ask for more
         return plan.adjusted(seed=self.seed, precision="float32", devices=1, **self.draft.bare)
 
     @property
