@@ -216,7 +216,8 @@ def _trained(
         return *trained_as_found(draft, context, recipe.seed, found), None
     # Of a student or a teacher that the user made, the text has the class alone: another one is another search.
     given = digest_of(stage.workload.framework, _models(stage.workload.framework, recipe))
-    name = f"{stage.workload.name}: {recipe.text()}, seed {recipe.seed}, {stage.digest[:8]}{given[:8]}"
+    what = f"{stage.digest[:8]}{given[:8]}{stage.workload.training_digest[:8]}"
+    name = f"{stage.workload.name}: {recipe.text()}, seed {recipe.seed}, {what}"
     key = f"{stage.digest}{given}: {recipe.text()}"
     return searched(draft, context, recipe.seed, name=name, key=key, storage=journal_file(stage.store.home))
 

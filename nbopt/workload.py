@@ -194,12 +194,14 @@ class Workload:
         """
         digest = hashlib.sha256(self.report_rows.digest.encode())
         add_weights(digest, self.framework, self.model)
-        digest.update(self.metric_name.encode())
-        code = getattr(self.metric, "__code__", None)
-        if code is not None:
-            # Two metrics of one name, as when a cell is edited and run again, judge differently.
-            constants = [value for value in code.co_consts if not hasattr(value, "co_code")]  # whose repr is an address
-            digest.update(code.co_code + repr((code.co_names, constants)).encode())
+        digest.update(self.metric_name.encode() + _code_of(self.metric))
+        return digest.hexdigest()
+
+    @property
+    def training_digest(self) -> str:
+        """Return a content hash of what a training goes by beside the model: train, the selection rows, the loss."""
+        digest = hashlib.sha256(f"{self.train_digest} {self.select_rows.digest} {self.loss_name}".encode())
+        digest.update(_code_of(self.user_loss))
         return digest.hexdigest()
 
     @property
@@ -232,9 +234,9 @@ class Workload:
 
     @cached_property
     def train_digest(self) -> str:
-        """Return a content hash of train's rows in any order, of the first 200,000; "" where there is no train."""
+        """Return a content hash of train's rows and labels in any order, of the first 200,000; "" without train."""
         rows = self._train_hashed
-        return "" if rows is None else hashlib.sha256(b"".join(sorted(rows.digests))).hexdigest()
+        return "" if rows is None else f"{rows.labelled:016x}{rows.read:x}"
 
     @property
     def shared(self) -> dict[str, int]:
@@ -368,6 +370,15 @@ def greater_is_better(metric: Callable[..., float]) -> bool:
     """
     last = str(getattr(metric, "__name__", type(metric).__name__)).lower().rpartition("_")[2]
     return bool(getattr(metric, "greater_is_better", last not in _OF_ERRORS))
+
+
+def _code_of(function: Any) -> bytes:
+    """Return a function's code: two of one name, as when a cell is edited and run again, judge differently."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return b""
+    constants = [value for value in code.co_consts if not hasattr(value, "co_code")]  # whose repr is an address
+    return bytes(code.co_code) + repr((code.co_names, constants)).encode()
 
 
 def _name_of(model: Any) -> str:
