@@ -138,8 +138,8 @@ def tune(
                     rows, told = _stand(objective, candidates, opened, running, repeats, progress, pool)
                 except Cut as cut:
                     rows = standings_of(candidates, cut.repeated, result.maximize) if cut.rounds else ()
-                    told = "interrupted before all settings were run again with every seed"
-                    result = so_far(comparison=Standings(rows), notes=(*result.notes, told))
+                    why = "interrupted before all settings were run again with every seed"
+                    result = so_far(comparison=Standings(rows), notes=(*result.notes, why))
                     raise
                 result = so_far(comparison=Standings(rows), notes=(*result.notes, *told))
     except KeyboardInterrupt as interrupt:
