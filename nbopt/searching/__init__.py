@@ -65,6 +65,7 @@ def searched(
     Raises:
         DataError: There are no labels to select by.
         TrainingError: No training gave a finite quality.
+        StudyError: There is something in the workload that can't go to other processes.
         MissingExtra: Optuna is not installed.
     """
     workload = context.workload
@@ -96,7 +97,11 @@ def searched(
             alike = replace(running, sampler="random", start=None, budget=Budget(_ended(opened), min_gain=0))
             run_study(rival, training, alike, progress=context.progress, what="random search")
     except StudyError as error:
-        raise TrainingError(error.expected, error.came, "try another --learning-rate, or fewer --epochs") from error
+        if not error.failed:
+            raise StudyError(error.expected, error.came, "--jobs 1") from error
+        diverged = all(f": {TrainingError.__name__}: " in reason for reason in error.failed)
+        do = "try another --learning-rate, or fewer --epochs" if diverged else ""
+        raise TrainingError("a training that ends with a finite quality", error.came, do) from error
     except KeyboardInterrupt:
         if training.best is None:
             raise  # the study is kept, and goes on from there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from nbopt.candidate import make_candidate
 from nbopt.draft import Context, Draft
-from nbopt.errors import DataError, TrainingError
+from nbopt.errors import DataError, StudyError, TrainingError
 from nbopt.measurement.metrics import metric_of
 from nbopt.progress import Progress
 from nbopt.recipe import Recipe
@@ -245,6 +246,29 @@ def test_where_all_fail_it_is_the_training_that_failed(work: Workload, tmp_path:
 
     with pytest.raises(TrainingError, match="none"):
         search(work, tmp_path, draft_of(work).with_(begin=(broken,)))
+
+
+def test_what_can_not_go_to_other_processes_is_named_and_no_finding(digits: Digits, tmp_path: Path) -> None:
+    class Batches:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __iter__(self) -> Any:
+            yield digits.train
+
+    work = Workload(mlp(), train=Batches(), valid=digits.valid)
+    with pytest.raises(StudyError, match="train: ") as caught:
+        search(work, tmp_path, draft_of(work, jobs=2))
+    assert caught.value.do == "--jobs 1"
+
+
+def test_only_trainings_that_diverged_are_told_to_take_another_rate(work: Workload, tmp_path: Path) -> None:
+    def broken(model: Any, seed: int) -> Any:
+        raise DataError("labels", "none", "give some")
+
+    with pytest.raises(TrainingError, match="give some") as caught:
+        search(work, tmp_path, draft_of(work).with_(begin=(broken,)))
+    assert "--learning-rate" not in caught.value.message
 
 
 def test_unpromising_trials_end_early_and_their_epochs_are_counted(
