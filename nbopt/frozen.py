@@ -285,5 +285,6 @@ def _of_one_width(array: np.ndarray[Any, Any]) -> Sequence[np.ndarray[Any, Any]]
     if array.dtype.kind not in "iub" or array.dtype in (np.uint8, np.bool_):
         return array  # type: ignore[return-value]  # indexed by rows
     flat = array.reshape(len(array), -1)
-    narrow: list[bool] = ((flat >= 0) & (flat < 256)).all(axis=1).tolist()
-    return [row.astype(np.uint8 if fits else np.int64) for row, fits in zip(array, narrow, strict=True)]
+    fits: np.ndarray[Any, Any] = np.all((flat >= 0) & (flat < 256), axis=1)
+    narrow, wide = array.astype(np.uint8), array.astype(np.int64)
+    return [narrow[row] if fits[row] else wide[row] for row in range(len(array))]
