@@ -71,7 +71,7 @@ def tune(
         warm: "auto" tries the best settings of earlier studies of the same objective first, "none" does not, and the
             name of a study takes those of that one.
         study: Name of a study to resume or to make; None makes a new one.
-        storage: None for a journal beside the runs, a path, a URL, or a storage object of Optuna.
+        storage: None for a journal beside the runs, the path of a journal, a URL, or a storage object of Optuna.
         seed: Seed of the sampler; trial n has the seed `seed + n`.
         budget: Seconds for all of it; up to half of them are kept for the finalists.
         max_cost: Money for all of it; needs `price`.

@@ -35,7 +35,7 @@ BEGINNING = b'{"op_code"'
 DIRECTIONS = ("maximize", "minimize")
 
 Storage = Any
-"""None, a path, a URL, or a storage object of Optuna."""
+"""None, the path of a journal, a URL, or a storage object of Optuna."""
 
 
 @dataclass(frozen=True)
