@@ -56,9 +56,11 @@ class Candidate:
     def control_plan(self) -> TrainingPlan:
         """Return the training that the control gets: the one that a technique names, or else the candidate's own.
 
-        It is in float32 and in one process, and without what techniques keep from it (`Draft.bare`).
+        It is as long as the candidate's, in float32 and in one process, and without what techniques keep from it
+        (`Draft.bare`).
         """
         plan = self.draft.plan if self.draft.control_plan is None else self.draft.control_plan
+        plan = plan.adjusted(epochs=self.draft.plan.epochs)  # steps after the one that named it may ask for more
         return plan.adjusted(seed=self.seed, precision="float32", devices=1, **self.draft.bare)
 
     @property
@@ -214,7 +216,8 @@ def _trained(
         return *trained_as_found(draft, context, recipe.seed, found), None
     # Of a student or a teacher that the user made, the text has the class alone: another one is another search.
     given = digest_of(stage.workload.framework, _models(stage.workload.framework, recipe))
-    name = f"{stage.workload.name}: {recipe.text()}, seed {recipe.seed}, {stage.digest[:8]}{given[:8]}"
+    what = f"{stage.digest[:8]}{given[:8]}{stage.workload.training_digest[:8]}"
+    name = f"{stage.workload.name}: {recipe.text()}, seed {recipe.seed}, {what}"
     key = f"{stage.digest}{given}: {recipe.text()}"
     return searched(draft, context, recipe.seed, name=name, key=key, storage=journal_file(stage.store.home))
 

@@ -84,7 +84,12 @@ class TrainingError(NbOptError):
 
 
 class StudyError(NbOptError):
-    """A search can't go on: its objective gives no number, or can't go to another process."""
+    """A search can't go on: its objective gives no number, or can't go to another process.
+
+    `failed` says why its trials failed, where it was those.
+    """
+
+    failed: tuple[str, ...] = ()
 
 
 class StoreError(NbOptError):

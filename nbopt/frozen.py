@@ -163,7 +163,7 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
                 check_finite([array], f"the {name} of {split.name}", rows)
                 digest.update(np.ascontiguousarray(array).tobytes())
                 kept.append(array)
-        row_digests.update(hash_rows(arrays))
+        row_digests.update(row_hashes(inputs))
         samples.see(inputs)
         for start in range(0, count, EVALUATION_BATCH):
             part_arrays = [a[start : start + EVALUATION_BATCH] for a in arrays]
@@ -273,13 +273,35 @@ def check_finite(arrays: Iterable[np.ndarray[Any, Any]], what: str, first_row: i
             )
 
 
-def hash_rows(arrays: Sequence[np.ndarray[Any, Any]]) -> set[bytes]:
-    """Return an 8-byte content hash of each row, over all inputs."""
-    contiguous = [np.ascontiguousarray(a) for a in arrays]
-    hashes = set()
-    for row in range(len(contiguous[0])):
+def hash_rows(inputs: Inputs | Sequence[np.ndarray[Any, Any]]) -> set[bytes]:
+    """Return an 8-byte content hash of each distinct row, over all inputs; see `row_hashes`."""
+    return set(row_hashes(inputs))
+
+
+def row_hashes(inputs: Inputs | Sequence[np.ndarray[Any, Any]]) -> list[bytes]:
+    """Return an 8-byte content hash of each row, over all inputs.
+
+    Whole numbers are the same in any width, and inputs by name in any order.
+
+    Args:
+        inputs: Arrays, whose first axis is the rows.
+    """
+    arrays = [inputs[name] for name in sorted(inputs)] if isinstance(inputs, dict) else inputs
+    parts = [_of_one_width(np.ascontiguousarray(array)) for array in arrays]
+    hashes = []
+    for row in range(len(parts[0])):
         digest = hashlib.blake2b(digest_size=8)
-        for array in contiguous:
-            digest.update(array[row].tobytes())
-        hashes.add(digest.digest())
+        for part in parts:
+            digest.update(part[row].tobytes())
+        hashes.append(digest.digest())
     return hashes
+
+
+def _of_one_width(array: np.ndarray[Any, Any]) -> Sequence[np.ndarray[Any, Any]]:
+    """Return rows of whole numbers in 8 bits where all of a row fit, as pictures have them, and else in 64."""
+    if array.dtype.kind not in "iub" or array.dtype in (np.uint8, np.bool_):
+        return array  # type: ignore[return-value]  # indexed by rows
+    flat = array.reshape(len(array), -1)
+    fits: np.ndarray[Any, Any] = np.all((flat >= 0) & (flat < 256), axis=1)
+    narrow, wide = array.astype(np.uint8), array.astype(np.int64)
+    return [narrow[row] if fits[row] else wide[row] for row in range(len(array))]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbopt.batches import Inputs, leaves, numeric_inputs, rows_of, take_rows
+import numpy as np
+
+from nbopt.arrays import to_numpy
+from nbopt.batches import Batch, Inputs, numeric_inputs, rows_of, take_rows
 from nbopt.data import Split, kept_randomness
-from nbopt.frozen import Samples, hash_rows
+from nbopt.frozen import Samples, hash_rows, row_hashes
 
 READ_ROWS = 200_000
 """Rows of a split that are read at most to find what it shares with another."""
@@ -26,12 +31,14 @@ class Hashed:
         read: Rows that were read.
         whole: The split ended there.
         samples: A row of each shape that came, see `Samples`.
+        labelled: A number for all rows that were read with their labels and weights, in any order.
     """
 
     digests: frozenset[bytes]
     read: int
     whole: bool = True
     samples: tuple[Inputs, ...] = ()
+    labelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,23 +110,47 @@ def hash_split(split: Split, float_dtype: str, limit: int = READ_ROWS) -> Hashed
     """Read a split once, `limit` rows of it or a batch more, and hash its rows.
 
     Args:
-        split: The split. The user's random state is given back.
+        split: The split. What is random in it (augmentation) comes out the same each time; the user's random state is
+            given back.
         float_dtype: Dtype that floating inputs are cast to, so that equal rows of two splits have equal bytes.
         limit: Rows after which no further batch is read.
     """
     digests: set[bytes] = set()
     samples = Samples()
-    read, whole = 0, True
+    read, whole, labelled = 0, True, 0
     with kept_randomness(split):
+        _start_anew(split)
         for batch in split:
             if read >= limit:
                 whole = False
                 break
             inputs = numeric_inputs(batch.inputs, float_dtype)
             samples.see(inputs)
-            digests |= hash_rows(leaves(inputs))
+            hashes = row_hashes(inputs)
+            digests.update(hashes)
+            labelled += _labelled(hashes, batch)
             read += batch.rows
-    return Hashed(frozenset(digests), read, whole, samples.rows())
+    return Hashed(frozenset(digests), read, whole, samples.rows(), labelled % 2**64)
+
+
+def _start_anew(split: Split) -> None:
+    """Start what a pass over a split may draw from, in this process: another kernel reads the same rows then."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the user's own global state
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.manual_seed(0)
+    for generator in split.generators:
+        if hasattr(generator, "manual_seed"):
+            generator.manual_seed(0)
+
+
+def _labelled(hashes: list[bytes], batch: Batch) -> int:
+    """Return a number for rows and what stands beside each, the same in any order of the rows."""
+    beside = [to_numpy(part) for part in (batch.targets, batch.weight) if part is not None]
+    beside = [part for part in beside if part.ndim and len(part) == len(hashes)]
+    rows = np.frombuffer(b"".join(hashes), dtype=np.uint64)
+    return sum(int.from_bytes(each) for each in row_hashes([rows, *beside]))
 
 
 def overlap_of(first: str, looked_through: Hashed, second: str, rows: frozenset[bytes]) -> Overlap:
@@ -165,7 +196,7 @@ def rows_apart(
             inputs = numeric_inputs(batch.inputs, float_dtype)
             for index in range(rows_of(inputs)):
                 row = take_rows(inputs, slice(index, index + 1))
-                if hash_rows(leaves(row)) & reporting:
+                if hash_rows(row) & reporting:
                     left_out += 1
                 else:
                     apart.append(row)

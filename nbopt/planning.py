@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbopt.draft import Context, Draft
 from nbopt.errors import OptionError
-from nbopt.rates import lr_range
+from nbopt.rates import range_test
 from nbopt.training import TrainingPlan
 
 EPOCHS = 5
@@ -22,6 +22,18 @@ def lengthened(plan: TrainingPlan, epochs: int | None, learning_rate: float | No
     return plan.adjusted(
         epochs=max(plan.epochs, epochs or 0) or EPOCHS, learning_rate=learning_rate or plan.learning_rate
     )
+
+
+def fine_tuning(draft: Draft, epochs: int, learning_rate: float | None) -> TrainingPlan:
+    """Return the draft's plan with a rate that falls to 0 along a cosine, where no step was told another schedule.
+
+    Args:
+        draft: The recipe so far.
+        epochs: As of `lengthened`.
+        learning_rate: Likewise.
+    """
+    plan = lengthened(draft.plan, epochs, learning_rate)
+    return plan if "schedule" in draft.settled else plan.adjusted(schedule="cosine")
 
 
 def refuse_quantized(draft: Draft, word: str, why: str) -> None:
@@ -50,18 +62,17 @@ def check_range_test(range_test: bool, learning_rate: float | None) -> None:
 
 
 def range_tested(draft: Draft, plan: TrainingPlan, context: Context) -> tuple[Draft, TrainingPlan]:
-    """Return the draft with a range test on record, and the plan with the rate that it suggests.
+    """Return the draft with a range test of its model on record, and the plan with the rate that it suggests.
 
     Raises:
         DataError: There is no train data, or its loss is not finite.
     """
-    found = lr_range(
+    found = range_test(
         context.workload,
-        optimizer=plan.optimizer,
-        batch_size=plan.batch_size,
-        weight_decay=plan.weight_decay,
-        seed=context.seed,
+        draft.model,
+        plan.adjusted(seed=context.seed),
         begin=draft.begin,
+        hold=draft.hold,
         progress=context.progress,
     )
     draft = draft.with_(tested={**draft.tested, "range": found.to_dict()}).noted(found.text)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from nbopt.batches import Batch
 from nbopt.data import Split, kept_randomness
 from nbopt.errors import DataError, OptionError, TrainingError
 from nbopt.frameworks import Fitting
@@ -140,12 +141,44 @@ def lr_range(
         >>> nbopt.lr_range(work).suggested  # doctest: +SKIP
         0.0021
     """
-    if workload.train is None:
-        raise DataError("train data, on which a range test trains", "none", "Workload(..., train=...)")
     if steps < FEWEST:
         raise OptionError(f"steps of {FEWEST} or more", f"{steps}", "steps=100")
     if not 0 < low < high:
         raise OptionError("two rates above 0, the lower one first", f"{low} and {high}", "low=1e-6, high=1.0")
+    plan = TrainingPlan(optimizer=optimizer, weight_decay=weight_decay, batch_size=batch_size, seed=seed)
+    return range_test(workload, workload.model, plan, low, high, steps=steps, begin=begin, progress=progress)
+
+
+def range_test(
+    workload: Workload,
+    model: Any,
+    plan: TrainingPlan,
+    low: float = 1e-6,
+    high: float = 1.0,
+    *,
+    steps: int = 100,
+    begin: Sequence[Callable[[Any, int], Any]] = (),
+    hold: Sequence[Callable[[Any], None]] = (),
+    progress: ProgressCallback = silent,
+) -> LRRange:
+    """Do the same with a copy of another model than the workload's, as a plan would train it.
+
+    Args:
+        workload: Its train data and loss.
+        model: Of the workload's framework.
+        plan: Its optimizer, batch size, penalties, teacher and seed count; how long it is and its rate do not.
+        low: As of `lr_range`.
+        high: Likewise.
+        steps: Likewise.
+        begin: Likewise.
+        hold: As of a `Draft`: what must hold after each step.
+        progress: Told of each step.
+
+    Raises:
+        DataError: There is no train data, or its loss is not finite.
+    """
+    if workload.train is None:
+        raise DataError("train data, on which a range test trains", "none", "Workload(..., train=...)")
     rates: list[float] = []
     losses: list[float] = []
 
@@ -158,30 +191,48 @@ def lr_range(
 
     with kept_randomness(workload.train):
         split = workload.train
-        if split.steps(batch_size) is None:
+        a_pass = split.steps(plan.batch_size)
+        if a_pass is None:
             # A source that does not tell its length: as many of its batches as are needed, as a list.
-            batches = split.training_batches(batch_size, np.random.default_rng(seed))
-            split = Split(list(itertools.islice(batches, steps)), split.name)
-        a_pass = split.steps(batch_size) or 1
+            split = Split(list(_First(split, plan, steps)), split.name)
+        elif a_pass > steps:
+            # The curve spans whole passes, and over a long one its factor would be no number any more.
+            split = Split(_First(split, plan, steps), split.name)
+        a_pass = split.steps(plan.batch_size) or 1
         epochs = -(-steps // a_pass)
-        plan = TrainingPlan(
+        tested = plan.adjusted(
             epochs=epochs,
             learning_rate=low,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
             schedule="exponential",
+            warmup=0.0,
             decay=(high / low) ** (epochs * a_pass / max(1, steps - 1)),
             keep_best=False,
-            seed=seed,
+            patience=0,
+            max_seconds=None,
+            averaging="none",
+            devices=1,
         )
-        model = workload.framework.clone(workload.model)
+        model = workload.framework.clone(model)
         for make in begin:
-            model = make(model, seed)
+            model = make(model, plan.seed)
         try:
-            workload.framework.fit(model, plan, Fitting(split, workload.loss, each_step=each_step))
+            workload.framework.fit(model, tested, Fitting(split, workload.loss, hold=tuple(hold), each_step=each_step))
         except TrainingError:
             # That it diverges somewhere is what the test is for.
             progress(Progress("range test", len(rates), steps, "diverged"))
     suggested, reason = suggest(rates, losses)
     return LRRange(tuple(rates), tuple(losses), suggested, reason)
+
+
+class _First:
+    """Be the first batches of a split, as a training reads them."""
+
+    def __init__(self, split: Split, plan: TrainingPlan, steps: int) -> None:
+        self._split, self._plan, self._steps = split, plan, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        rng = np.random.default_rng(self._plan.seed)
+        return itertools.islice(self._split.training_batches(self._plan.batch_size, rng), self._steps)

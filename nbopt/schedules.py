@@ -67,8 +67,16 @@ def warmup_start(steps: int) -> float:
     return 1.0 / (steps + 1)
 
 
+def one_cycle_share(total: int, warmup: float) -> float:
+    """Return the share of the steps in which one-cycle rises, a hair less where that is one step.
+
+    torch's OneCycleLR (2.13) divides by the steps of the rise less one; with fewer it begins at the top, as it should.
+    """
+    share = float(warmup or ONE_CYCLE_RISE)
+    return share * (1 - 1e-6) if share * total == 1 else share
+
+
 def one_cycle_ends(total: int, warmup: float) -> tuple[float, float]:
     """Return how many steps one-cycle rises, and how many it falls, as torch's OneCycleLR counts them."""
-    share = warmup or ONE_CYCLE_RISE
-    rise = max(0.0, share * total - 1)
+    rise = max(0.0, one_cycle_share(total, warmup) * total - 1)
     return rise, max(1e-6, total - 1 - rise)

@@ -18,7 +18,7 @@ from nbopt.studies.choosing import Running
 from nbopt.studies.ending import Budget
 from nbopt.studies.opening import DIRECTIONS, KEY, Opened, Storage, open_study
 from nbopt.studies.pool import Pool
-from nbopt.studies.repeating import Repeats, fresh_seeds, repeat_all
+from nbopt.studies.repeating import Cut, Repeats, fresh_seeds, joined, repeat_all
 from nbopt.studies.running import run_study
 from nbopt.studies.standings import FINALIST, FIRST, RANDOM, Candidate, Standing, standings_of
 from nbopt.studies.trials import Objective, best_of, feasible
@@ -71,7 +71,7 @@ def tune(
         warm: "auto" tries the best settings of earlier studies of the same objective first, "none" does not, and the
             name of a study takes those of that one.
         study: Name of a study to resume or to make; None makes a new one.
-        storage: None for a journal beside the runs, a path, a URL, or a storage object of Optuna.
+        storage: None for a journal beside the runs, the path of a journal, a URL, or a storage object of Optuna.
         seed: Seed of the sampler; trial n has the seed `seed + n`.
         budget: Seconds for all of it; up to half of them are kept for the finalists.
         max_cost: Money for all of it; needs `price`.
@@ -134,7 +134,13 @@ def tune(
                 run_study(beside, objective, alike, progress=progress, what="random search", pool=pool)
             if finalists:
                 candidates = candidates_of(result, finalists, given=start is not None)
-                rows, told = _stand(objective, candidates, opened, running, repeats, progress, pool)
+                try:
+                    rows, told = _stand(objective, candidates, opened, running, repeats, progress, pool)
+                except Cut as cut:
+                    rows = standings_of(candidates, cut.repeated, result.maximize) if cut.rounds else ()
+                    why = "interrupted before all settings were run again with every seed"
+                    result = so_far(comparison=Standings(rows), notes=(*result.notes, why))
+                    raise
                 result = so_far(comparison=Standings(rows), notes=(*result.notes, *told))
     except KeyboardInterrupt as interrupt:
         stopped = Interrupted(f"{len(result)} trials are kept; study={opened.name!r} goes on from there")
@@ -198,7 +204,11 @@ def _stand(
     progress: ProgressCallback,
     pool: Pool | None,
 ) -> tuple[tuple[Standing, ...], tuple[str, ...]]:
-    """Re-run candidates; two seeds tell whether seeds change anything, and if not, two are enough."""
+    """Re-run candidates; two seeds tell whether seeds change anything, and if not, two are enough.
+
+    Raises:
+        Cut: The user interrupted.
+    """
     if len(candidates) < 2:
         return (), ("no setting differs from the first, so none was re-run",) if candidates else ()
     seeds = fresh_seeds(running.seed, repeats)
@@ -220,9 +230,10 @@ def _stand(
         )
         return standings_of(candidates, found, maximize), (note,)
     if len(seeds) > 2:
-        more = some(seeds[2:], 2)
-        pairs = zip(found, more, strict=True)
-        found = [Repeats(one.params, one.outcomes + other.outcomes) for one, other in pairs]
+        try:
+            found = joined(found, some(seeds[2:], 2))
+        except Cut as cut:
+            raise Cut(joined(found, cut.repeated)) from cut
     return standings_of(candidates, found, maximize), ()
 
 

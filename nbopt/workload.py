@@ -70,6 +70,8 @@ class Workload:
         self.metric = metric
         # Read once: whatever a metric counts or keeps while it is called makes no other metric of it.
         self._metric_content = content_of(metric) if callable(metric) else ""
+        # A loss of Keras is numbered by how many there were before: its name and its class tell it.
+        self._loss_content = content_of(loss) if callable(loss) and not hasattr(loss, "get_config") else ""
         self.user_loss = loss
         self.name = name or _name_of(model)
         self.notes: list[str] = []
@@ -202,6 +204,13 @@ class Workload:
         return digest.hexdigest()
 
     @property
+    def training_digest(self) -> str:
+        """Return a content hash of what a training goes by beside the model: train, the selection rows, the loss."""
+        digest = hashlib.sha256(f"{self.train_digest} {self.select_rows.digest} {self.loss_name}".encode())
+        digest.update(self._loss_content.encode())
+        return digest.hexdigest()
+
+    @property
     def metric_name(self) -> str:
         """Return the metric as the user named it, or what is inferred."""
         if self.metric is None:
@@ -231,9 +240,9 @@ class Workload:
 
     @cached_property
     def train_digest(self) -> str:
-        """Return a content hash of train's rows in any order, of the first 200,000; "" where there is no train."""
+        """Return a content hash of train's rows and labels in any order, of the first 200,000; "" without train."""
         rows = self._train_hashed
-        return "" if rows is None else hashlib.sha256(b"".join(sorted(rows.digests))).hexdigest()
+        return "" if rows is None else f"{rows.labelled:016x}{rows.read:x}"
 
     @property
     def shared(self) -> dict[str, int]:

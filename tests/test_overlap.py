@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nbopt.batches import leaves
 from nbopt.data import Split
+from nbopt.frozen import freeze
 from nbopt.overlap import Overlap, hash_split, overlap_of, overlaps_in, rows_apart
 
 RNG = np.random.default_rng(0)
@@ -31,6 +33,44 @@ def test_equal_rows_are_found_whatever_form_the_splits_have(form: str) -> None:
     test = hash_split(Split((X[37:], Y[37:]), "test"), "float32")
     found = overlap_of("train", train, "test", test.digests)
     assert (found.pair, found.rows, found.of, found.read, found.whole) == ("train-test", 3, 23, 40, True)
+
+
+@pytest.mark.parametrize("values", [(0, 256), (-3, 5), (0, 70_000)])
+def test_whole_numbers_are_found_in_any_width_and_names_in_any_order(values: tuple[int, int]) -> None:
+    tokens, mask = RNG.integers(*values, size=(20, 8)), RNG.integers(0, 2, (20, 8))
+    labels = np.zeros(20)
+    train = hash_split(Split([{"ids": tokens, "mask": mask, "labels": labels}], "train"), "float32")
+    for dtype in ("int32", "uint8" if values == (0, 256) else "int64"):
+        split = [{"mask": mask.astype(bool), "ids": tokens.astype(dtype), "labels": labels}]
+        test = hash_split(Split(split, "test"), "float32")
+        assert overlap_of("train", train, "test", test.digests).rows == len(test.digests) == 20
+    frozen = freeze(Split(split, "test"))
+    assert frozen.row_digests == train.digests
+
+
+def test_rows_with_their_labels_are_one_number_in_any_order() -> None:
+    def labelled(x: Any, y: Any, *weight: Any) -> int:
+        return hash_split(Split((x, y, *weight), "train"), "float32").labelled
+
+    order = RNG.permutation(60)
+    assert labelled(X, Y) == labelled(X[order], Y[order])
+    assert len({labelled(X, Y), labelled(X[1:], Y[1:]), labelled(X, 1 - Y), labelled(X, Y, np.full(60, 0.5))}) == 4
+
+
+def test_augmented_rows_are_the_same_rows_whenever_they_are_read() -> None:
+    def batches() -> Any:
+        for part in np.array_split(X, 4):
+            noise = torch.rand(part.shape).numpy() + np.random.rand(*part.shape) + random.random()  # noqa: NPY002
+            yield part + noise, np.zeros(len(part))
+
+    generator = torch.Generator()
+    loader = DataLoader(TensorDataset(torch.from_numpy(X)), 7, shuffle=True, generator=generator)
+    for split, limit in ((Split(batches, "train"), 1000), (Split(loader, "train"), 20)):
+        before = random.random(), generator.get_state()
+        first = hash_split(split, "float32", limit)
+        assert first.digests == hash_split(split, "float32", limit).digests
+        assert torch.equal(generator.get_state(), before[1])
+        assert random.random() != before[0]
 
 
 def test_a_row_that_stands_twice_counts_once() -> None:

@@ -69,6 +69,13 @@ def test_a_fresh_model_gets_a_rate_that_trains_it(kind: str, digits: Digits) -> 
         np.testing.assert_array_equal(value, before[name])
 
 
+def test_a_long_pass_is_tested_in_its_first_steps(digits: Digits) -> None:
+    x, y = digits.train
+    work = Workload(mlp(), train=(x, y), valid=digits.valid)
+    long = lr_range(work, low=1e-12, high=1.0, steps=10, batch_size=1)
+    assert long.rates == pytest.approx(list(np.geomspace(1e-12, 1, 10)), rel=1e-6)
+
+
 def test_a_source_of_unknown_length_is_tested_too(digits: Digits) -> None:
     def batches() -> Any:
         x, y = digits.train

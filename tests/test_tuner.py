@@ -119,7 +119,28 @@ def test_an_interrupt_among_the_finalists_keeps_the_search(home: Path) -> None:
 
     with pytest.raises(Interrupted) as caught:
         nbopt.tune(stopping, trials=10)
-    assert len(caught.value.comparison) == 10
+    kept = caught.value.comparison
+    assert len(kept) == 10
+    assert len(kept.comparison) == 0  # no seed was run with every setting
+
+
+@pytest.mark.parametrize(("before", "rounds"), [(6, 1), (11, 2), (15, 3)])
+def test_an_interrupt_among_the_finalists_keeps_the_seeds_that_all_have(before: int, rounds: int, home: Path) -> None:
+    calls = []
+
+    def stopping(trial: Any) -> float:
+        calls.append(1)
+        if len(calls) == 10 + before + 1:
+            raise KeyboardInterrupt
+        return noisy(trial)
+
+    with pytest.raises(Interrupted) as caught:
+        nbopt.tune(stopping, trials=10, finalists=3, repeats=5)
+    kept = caught.value.comparison
+    assert [len(row.repeats) for row in kept.comparison.rows] == [rounds] * 4
+    assert kept.best is not None
+    assert kept.best_params == dict(kept.best.params)
+    assert any("interrupted before all settings" in note for note in kept.notes)
 
 
 def test_one_that_gives_the_same_with_every_seed_is_told_and_not_run_more_than_twice(home: Path) -> None:

@@ -22,12 +22,13 @@ def recalibrate(model: Any, batches: Iterator[Batch]) -> int:
     quiet = [(layer, "rate", layer.rate) for layer in layers if isinstance(getattr(layer, "rate", None), float)]
     quiet += [(layer, "stddev", layer.stddev) for layer in layers if isinstance(getattr(layer, "stddev", None), float)]
     momenta = [norm.momentum for norm in norms]
+    alone = all(norm.input_spec.ndim > 2 for norm in norms)
     count = 0
     try:
         for layer, name, _ in quiet:
             setattr(layer, name, 0.0)
         for batch in batches:
-            if batch.rows < 2:  # one row has no variance
+            if batch.rows < 2 and not alone:  # one row has no variance, unless it is a picture
                 continue
             for norm in norms:
                 norm.momentum = count / (count + 1)  # the plain mean over batches

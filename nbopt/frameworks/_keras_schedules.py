@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +11,8 @@ import tensorflow as tf
 
 from nbopt.errors import ModelError, OptionError
 from nbopt.frameworks import Fitting
-from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_dialect import is_legacy, keras_of, kinds, layers_of, name_of, policy_of
+from nbopt.frameworks._keras_dialect import is_legacy, keras_of, layers_of, name_of, policy_of
+from nbopt.frameworks._keras_norms import recalibrate
 from nbopt.schedules import ONE_CYCLE_END, ONE_CYCLE_START, one_cycle_ends, phases, warmup_start
 from nbopt.training import TrainingPlan
 
@@ -216,7 +215,7 @@ class Rates:
         """Give the model the weights that count: of "schedule_free" their average, and its BatchNorm."""
         if self.settle(fitting):
             batches = fitting.split.training_batches(self.plan.batch_size, np.random.default_rng(self.plan.seed))
-            refresh_norms(self.model, batches)
+            recalibrate(self.model, itertools.islice(batches, REFRESHED_BATCHES))
 
     def settle(self, fitting: Fitting) -> bool:
         """Do the same for a training that ends here, whatever ended it; return whether the weights are others now."""
@@ -231,17 +230,3 @@ class Rates:
         for hold in fitting.hold:
             hold(self.model)
         return True
-
-
-def refresh_norms(model: Any, batches: Iterable[Any]) -> None:
-    """Measure BatchNorm's moving statistics again, for the weights that the model has now, in place."""
-    norms = [layer for layer in layers_of(model) if isinstance(layer, kinds("layers.BatchNormalization"))]
-    if not any(norm.trainable for norm in norms):
-        return
-    momenta = [norm.momentum for norm in norms]
-    for index, batch in enumerate(itertools.islice(batches, REFRESHED_BATCHES)):
-        for norm in norms:
-            norm.momentum = index / (index + 1)  # a plain mean over the batches
-        model(model_arguments(model, batch.inputs), training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -9,6 +9,7 @@ from torch import nn
 
 from nbopt.batches import Batch
 from nbopt.frameworks._torch_module import call, tensors
+from nbopt.misfits import ONE_ROW
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -21,22 +22,27 @@ def recalibrate(model: nn.Module, batches: Iterator[Batch]) -> int:
     norms = [m for m in model.modules() if isinstance(m, NORMS) and m.track_running_stats]
     if not norms:
         return 0
-    momenta = [norm.momentum for norm in norms]
+    kept = [(norm, norm.momentum, {name: part.clone() for name, part in norm.named_buffers()}) for norm in norms]
     model.eval()
-    started = False
+    measured = 0
     try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+            norm.train()
         with torch.no_grad():
             for batch in batches:
-                if not started:
-                    for norm in norms:
-                        norm.reset_running_stats()
-                        norm.momentum = None  # the plain mean over batches
-                        norm.train()
-                    started = True
-                if batch.rows > 1:  # one row has no variance
+                try:
                     call(model, tensors(model, batch.inputs))
+                except ValueError as error:
+                    if batch.rows > 1 or ONE_ROW not in str(error):
+                        raise
+                    continue  # one row has no variance, unless it is a picture
+                measured += 1
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, before in kept:
             norm.momentum = momentum
+            if not measured:
+                norm.load_state_dict(before, strict=False)
         model.eval()
-    return len(norms) if started else 0
+    return len(norms) if measured else 0

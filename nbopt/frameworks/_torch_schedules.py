@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from torch.optim import lr_scheduler
 
 from nbopt.errors import MissingExtra, ModelError
 from nbopt.frameworks import Fitting
-from nbopt.frameworks._torch_module import call, tensors
-from nbopt.schedules import ONE_CYCLE_END, ONE_CYCLE_RISE, ONE_CYCLE_START, phases, warmup_start
+from nbopt.frameworks._torch_norms import recalibrate
+from nbopt.schedules import ONE_CYCLE_END, ONE_CYCLE_START, one_cycle_share, phases, warmup_start
 from nbopt.training import TrainingPlan
 
 SPARED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
@@ -133,7 +133,9 @@ class Rates:
     def to_judge(self, model: nn.Module, plan: TrainingPlan, fitting: Fitting) -> None:
         """Give the model the weights that count, and the evaluation mode: of "schedule_free" their average."""
         if self.settle(model, fitting):
-            refresh_norms(model, fitting.split.training_batches(plan.batch_size, np.random.default_rng(plan.seed)))
+            # As the authors of schedule-free advise.
+            batches = fitting.split.training_batches(plan.batch_size, np.random.default_rng(plan.seed))
+            recalibrate(model, itertools.islice(batches, REFRESHED_BATCHES))
 
     def settle(self, model: nn.Module, fitting: Fitting) -> bool:
         """Do the same for a training that ends here, whatever ended it; return whether the weights are others now."""
@@ -156,7 +158,7 @@ def _curve(plan: TrainingPlan, optimizer: torch.optim.Optimizer, total: int) -> 
             optimizer,
             plan.learning_rate,
             total_steps=total,
-            pct_start=float(plan.warmup or ONE_CYCLE_RISE),
+            pct_start=one_cycle_share(total, plan.warmup),
             cycle_momentum=cycled,
             div_factor=ONE_CYCLE_START,
             final_div_factor=ONE_CYCLE_END,
@@ -191,25 +193,3 @@ def _cosine(plan: TrainingPlan, optimizer: torch.optim.Optimizer, steps: int, cy
     if plan.cycles > 1:
         return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=cycle)
     return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-
-
-def refresh_norms(model: nn.Module, batches: Iterable[Any]) -> None:
-    """Measure BatchNorm's running statistics again, for the weights that the model has now, in place.
-
-    As the authors of schedule-free advise; `torch.optim.swa_utils.update_bn` does it for loaders of tensors alone.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    was_training = model.training
-    model.train()
-    with torch.no_grad():
-        for batch in itertools.islice(batches, REFRESHED_BATCHES):
-            call(model, tensors(model, batch.inputs))
-    model.train(was_training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

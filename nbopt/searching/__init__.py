@@ -14,7 +14,7 @@ from nbopt.fitting import train
 from nbopt.measurement.metrics import metric_of
 from nbopt.progress import Progress, silent
 from nbopt.searching.clashes import compatible
-from nbopt.searching.finalists import FINALIST, UNTOUCHED, Finalist, finalists_of, repeat, winner_of
+from nbopt.searching.finalists import FINALIST, UNTOUCHED, Finalist, finalists_of, repeat, whole_rounds, winner_of
 from nbopt.searching.objective import EPOCHS, OneTraining, Trained, untouched
 from nbopt.searching.telling import notes_on, table_of
 from nbopt.space import Dimension, Search
@@ -65,6 +65,7 @@ def searched(
     Raises:
         DataError: There are no labels to select by.
         TrainingError: No training gave a finite quality.
+        StudyError: There is something in the workload that can't go to other processes.
         MissingExtra: Optuna is not installed.
     """
     workload = context.workload
@@ -81,6 +82,7 @@ def searched(
     opened = _unfinished(name, directions, storage, key, search.trials)
     training = OneTraining(draft, replace(context, progress=silent), metric.greater_is_better)
     running = _running(search, space, seed)
+    resumed = [f"resumed with {done} trials of an earlier run"] if (done := _ended(opened)) else []
     if not opened.resumed:
         # The sampler's queue is first in, first out, and the untouched values go before these.
         running = replace(running, start=None)
@@ -95,7 +97,11 @@ def searched(
             alike = replace(running, sampler="random", start=None, budget=Budget(_ended(opened), min_gain=0))
             run_study(rival, training, alike, progress=context.progress, what="random search")
     except StudyError as error:
-        raise TrainingError(error.expected, error.came, "try another --learning-rate, or fewer --epochs") from error
+        if not error.failed:
+            raise StudyError(error.expected, error.came, "--jobs 1") from error
+        diverged = all(f": {TrainingError.__name__}: " in reason for reason in error.failed)
+        do = "try another --learning-rate, or fewer --epochs" if diverged else ""
+        raise TrainingError("a training that ends with a finite quality", error.came, do) from error
     except KeyboardInterrupt:
         if training.best is None:
             raise  # the study is kept, and goes on from there
@@ -105,9 +111,11 @@ def searched(
     if interrupted or not search.finalists or len(finals) < 2:
         finals = []
     try:
-        epochs += repeat(finals, training, fresh_seeds(seed, search.repeats), context.progress)
+        repeat(finals, training, fresh_seeds(seed, search.repeats), context.progress)
     except KeyboardInterrupt:
         interrupted = "interrupted before all finalists were trained again"
+    epochs += sum(final.epochs for final in finals)
+    finals = whole_rounds(finals)
     chosen = winner_of(finals, greater=metric.greater_is_better)
     if chosen is None or chosen.first is None:
         chosen, extra = _best_trial(training, opened)
@@ -116,7 +124,7 @@ def searched(
     what = f"{metric.name} on {workload.select.name}"
     table = table_of(opened.study, space, what, finals, chosen, ended)
     found = Found(chosen.values, table, seed, epochs, time.monotonic() - began, bool(interrupted))
-    told = [*opened.notes, *_stale(draft), *notes_on(table, epochs), *filter(None, [interrupted])]
+    told = [*opened.notes, *resumed, *_stale(draft), *notes_on(table, epochs), *filter(None, [interrupted])]
     return chosen.first.draft.noted(*told), chosen.first.record, found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Finalist:
         found: Quality in the search, None where that failed.
         scores: Quality with each fresh seed, NaN where that failed.
         first: The first of those trainings.
+        epochs: Epochs of all of them.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Finalist:
     found: float | None
     scores: list[float] = field(default_factory=list)
     first: Trained | None = None
+    epochs: int = 0
 
     @property
     def mean(self) -> float | None:
@@ -72,13 +74,13 @@ def finalists_of(training: OneTraining, study: Any, most: int, rival: Any = None
 
 def repeat(
     finalists: Sequence[Finalist], training: OneTraining, seeds: Sequence[int], progress: ProgressCallback
-) -> int:
-    """Train each with each seed, in place, and return the epochs; seed by seed, so that all have as many.
+) -> None:
+    """Train each with each seed, in place; seed by seed, so that all have as many.
 
     Raises:
         KeyboardInterrupt: The user interrupted.
     """
-    epochs, total = 0, len(finalists) * len(seeds)
+    total = len(finalists) * len(seeds)
     for place, seed in enumerate(seeds):
         for index, finalist in enumerate(finalists):
             progress(Progress("finalists with fresh seeds", place * len(finalists) + index, total))
@@ -87,10 +89,18 @@ def repeat(
             except TrainingError:
                 finalist.scores.append(math.nan)
                 continue
-            epochs += trained.record.epochs
+            finalist.epochs += trained.record.epochs
             finalist.scores.append(trained.quality)
             finalist.first = finalist.first or trained
-    return epochs
+
+
+def whole_rounds(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """Return finalists with the seeds that all of them have: an interrupt comes in the middle of a round.
+
+    None are left where no round is whole; what one of them gave alone is compared with nothing.
+    """
+    rounds = min((len(each.scores) for each in finalists), default=0)
+    return [replace(each, scores=each.scores[:rounds]) for each in finalists] if rounds else []
 
 
 def winner_of(finalists: Iterable[Finalist], *, greater: bool) -> Finalist | None:

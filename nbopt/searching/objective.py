@@ -59,6 +59,13 @@ class OneTraining:
         """Leave what another process has no use for: the kernel's progress, its measuring, the best model so far."""
         return {**vars(self), "context": replace(self.context, progress=silent, deploy=None), "best": None}
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Return what goes to other processes, by the names that the user knows it by."""
+        workload = self.context.workload
+        parts = {"model": self.draft.model, "train": workload.train, "valid": workload.valid, "test": workload.test}
+        return {**parts, "loss": workload.user_loss, "metric": workload.metric}
+
     def __call__(self, trial: Any) -> float:
         """Run one trial."""
         values = draw(trial, self.draft.space)

@@ -97,4 +97,6 @@ class Chooser:
         later = len(self._opened.study.get_trials(deepcopy=False)) if self.word else 0
         seed = self._running.seed + 7919 * self._worker + later
         self._opened.study.sampler = sampler_of(self._running.sampler, seed=seed, problem=problem)
+        if not isinstance(sampler, str) and self._worker > 1:
+            self._opened.study.sampler.reseed_rng()  # a copy of what the first process has draws the same
         self.word = word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Sequence
@@ -28,10 +29,13 @@ OWNER = "nbopt:owner"
 KEY = "nbopt:key"
 """User attribute of a study: what was tuned, so that a later study of the same can start from its best."""
 
+BEGINNING = b'{"op_code"'
+"""What each line of a journal begins with."""
+
 DIRECTIONS = ("maximize", "minimize")
 
 Storage = Any
-"""None, a path, a URL, or a storage object of Optuna."""
+"""None, the path of a journal, a URL, or a storage object of Optuna."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def storage_of(where: Storage = None) -> Any:
             object, which is taken as it is.
 
     Raises:
-        StoreError: It can't be opened, or another version wrote it.
+        StoreError: It can't be opened, another version wrote it, or the path is that of no journal.
     """
     optuna = load()
     if isinstance(where, str) and "://" in where:
@@ -103,13 +107,19 @@ def mend(path: Path) -> bool:
 
     A writer that is killed, or whose disk is full, can leave half a line. The next writer's line would be glued to
     it, and from then on Optuna 5.0 raises JSONDecodeError wherever it reads the file: one lost trial would cost all.
+
+    Raises:
+        StoreError: The file is no journal; it is left as it is.
     """
     if not path.exists() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
+        first = file.readline()
         file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return False
+        whole = file.read(1) == b"\n"
+    _check_journal(path, first)
+    if whole:
+        return False
     with JournalLock(str(path)):
         content = path.read_bytes()
         if content.endswith(b"\n"):
@@ -117,6 +127,30 @@ def mend(path: Path) -> bool:
         with path.open("r+b") as file:
             file.truncate(content.rfind(b"\n") + 1)
         return True
+
+
+def _check_journal(path: Path, first: bytes) -> None:
+    """Refuse a file that does not begin as a journal does: what is written into one is lost to its owner.
+
+    Args:
+        path: The file.
+        first: Its first line, of which a writer may have left a part.
+
+    Raises:
+        StoreError: It is something else.
+    """
+    try:
+        line = json.loads(first) if first.endswith(b"\n") else {}
+    except ValueError:  # no JSON, or no text
+        line = None
+    if isinstance(line, dict) and ("op_code" in line or (not line and BEGINNING.startswith(first[: len(BEGINNING)]))):
+        return
+    database = first.startswith(b"SQLite format 3\0")
+    raise StoreError(
+        "a journal that Optuna wrote, or a new file",
+        f"{path}, {'a SQLite database' if database else 'which is something else'}; it was left as it is",
+        f"--storage sqlite:///{path}" if database else "another --storage",
+    )
 
 
 def _told(where: Any, do: Any) -> Any:

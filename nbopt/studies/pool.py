@@ -153,7 +153,7 @@ class Pool:
                     false_starts += self._bury(worker, took)
                     if false_starts >= FALSE_STARTS:
                         raise StudyError(
-                            "an objective that a process of its own can load", worker.epitaph(), "jobs=1, no timeout"
+                            "an objective that a process of its own can load", worker.reason, "jobs=1, no timeout"
                         )
                 elif "error" in message:
                     raise StudyError("an objective that a process of its own can load", message["error"], "jobs=1")
@@ -223,10 +223,11 @@ class Pool:
         if worker not in self._workers:
             return 0
         self._workers.remove(worker)
+        reason = worker.reason = worker.reason or worker.epitaph()
+        worker.end()
+        worker.log.close()
         if worker.job is None:
             return 0
-        reason = worker.reason or worker.epitaph()
-        worker.log.close()
         if worker.job.params is not None:
             took(worker.job.number, reason)
             return 0

@@ -29,6 +29,24 @@ class Repeats:
     outcomes: tuple[Outcome, ...]
 
 
+class Cut(KeyboardInterrupt):
+    """The user interrupted repeats; `repeated` is what each setting gave with the seeds that all of them have."""
+
+    def __init__(self, repeated: list[Repeats]) -> None:
+        super().__init__()
+        self.repeated = repeated
+
+    @property
+    def rounds(self) -> int:
+        """Return how many seeds that is."""
+        return len(self.repeated[0].outcomes) if self.repeated else 0
+
+
+def joined(first: Sequence[Repeats], more: Sequence[Repeats]) -> list[Repeats]:
+    """Return what settings gave with some seeds and with others."""
+    return [Repeats(a.params, a.outcomes + b.outcomes) for a, b in zip(first, more, strict=True)]
+
+
 def repeat(objective: Objective, params: Mapping[str, Any], seed: int, *, objectives: int = 1) -> Outcome:
     """Call an objective with given parameters and a seed of its own; nothing of it goes into a study.
 
@@ -57,7 +75,7 @@ def repeat_all(
 ) -> list[Repeats]:
     """Return what each setting gives with each seed, in this kernel or in a pool.
 
-    Seed by seed: whoever interrupts, or runs out of time, has as much of each setting.
+    Seed by seed: whoever interrupts has as much of each setting, which the `Cut` that comes then holds.
 
     Args:
         objective: Takes a trial.
@@ -69,7 +87,7 @@ def repeat_all(
         told: Told how many have ended.
 
     Raises:
-        KeyboardInterrupt: The user interrupted.
+        Cut: The user interrupted.
     """
     jobs = [
         Job(opened, running, dict(params), seed, number)
@@ -81,15 +99,22 @@ def repeat_all(
         outcomes[number] = Outcome("failed", reason=outcome) if isinstance(outcome, str) else outcome
         told(len(outcomes))
 
-    with quiet():
-        if pool is not None:
-            waiting = iter(jobs)
-            pool.run(lambda _: next(waiting, None), took)
-        else:
-            objectives = len(opened.study.directions)
-            for job in jobs:
-                took(job.number, repeat(objective, job.params or {}, job.seed, objectives=objectives))
-    return [
-        Repeats(params, tuple(outcomes[number] for number in range(place, len(jobs), len(settings))))
-        for place, params in enumerate(settings)
-    ]
+    def so_far(rounds: int) -> list[Repeats]:
+        return [
+            Repeats(params, tuple(outcomes[number * len(settings) + place] for number in range(rounds)))
+            for place, params in enumerate(settings)
+        ]
+
+    try:
+        with quiet():
+            if pool is not None:
+                waiting = iter(jobs)
+                pool.run(lambda _: next(waiting, None), took)
+            else:
+                objectives = len(opened.study.directions)
+                for job in jobs:
+                    took(job.number, repeat(objective, job.params or {}, job.seed, objectives=objectives))
+    except KeyboardInterrupt as interrupt:
+        missing = next((job.number for job in jobs if job.number not in outcomes), len(jobs))
+        raise Cut(so_far(missing // len(settings))) from interrupt
+    return so_far(len(seeds))

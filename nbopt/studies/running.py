@@ -149,11 +149,13 @@ class Keeper:
         self._report()
         hopeless = not isinstance(outcome, str) and outcome.missing
         if not self._good and (len(self._failures) >= FAILURES or hopeless):
-            raise StudyError(
+            error = StudyError(
                 "an objective that gives a number",
                 self._failures[-1],
                 f"correct it; the study {self.opened.name!r} keeps its failed trials",
             )
+            error.failed = tuple(self._failures)
+            raise error
 
     def _check_start(self, trial: Any) -> None:
         """Note what of the untuned default lies outside its range: Optuna takes it all the same."""
@@ -194,5 +196,7 @@ class Keeper:
         ranges = changed(self.opened.study)
         if ranges:
             self._notes.append(f"ranges changed between trials: {', '.join(ranges)}; a new study keeps them apart")
+        if self.running.jobs > 1 and not isinstance(self.running.sampler, str):
+            self._notes.append("each process drew by a copy of the sampler, with a seed of its own: it does not repeat")
         self.chooser.prepare()  # processes draw by choosers of their own
         return Ended(why.strip(), self.seconds, self.chooser.word, tuple(self._notes))

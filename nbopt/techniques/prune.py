@@ -14,14 +14,13 @@ from nbopt.narrowing.masks import magnitude_masks, read_pattern
 from nbopt.narrowing.subjects import Shares, Units, Weights
 from nbopt.narrowing.vocabulary import with_shared_rows
 from nbopt.options import option
-from nbopt.planning import refuse_quantized
+from nbopt.planning import fine_tuning, refuse_quantized
 from nbopt.technique import Technique
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques._prune.scan import Scan, scan
 from nbopt.techniques._prune.schedules import RAMP, SCHEDULES, default_rounds
 from nbopt.techniques._prune.sparse_file import SparseFile, is_last
 from nbopt.techniques._prune.trials import Trials
-from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 
 
@@ -95,8 +94,13 @@ class Prune(Technique):
         "on; LiteRT puts them back on loading and is not faster for it",
     )
     epochs: int = option(1, "passes over train to fine-tune; 0 for none", low=0, high=10_000)
-    learning_rate: float = option(
-        1e-3, "step size that fine-tuning starts from; it falls to 0 along a cosine", low=0.0, high=10.0, open_ends=True
+    learning_rate: float | None = option(
+        None,
+        "step size that fine-tuning starts from; none leaves what the recipe has, 0.001 at first; it falls to 0 along "
+        "a cosine, unless schedule comes before with another",
+        low=0.0,
+        high=10.0,
+        open_ends=True,
     )
 
     def apply(self, draft: Draft, context: Context) -> Draft:
@@ -126,7 +130,8 @@ class Prune(Technique):
         found = scan(subject, context) if self.scope == "sensitivity" else None
         share = self._share()
         if share is None:
-            share, note = self._searched(subject, found, context)
+            plan = fine_tuning(draft, self.epochs, self.learning_rate).adjusted(epochs=self.epochs)
+            share, note = Trials(subject, context, lambda s: self._shares(subject, s, found), plan).searched()
             draft = draft.noted(note)
         target = self._shares(subject, share, found)
         if found is not None:
@@ -138,7 +143,7 @@ class Prune(Technique):
             draft = draft.with_(lower=(*draft.lower, SparseFile()), ready=(*draft.ready, is_last))
         if not self.epochs:
             return draft
-        return draft.with_(plan=self._plan(draft.plan), control=True)
+        return draft.with_(plan=fine_tuning(draft, self.epochs, self.learning_rate), control=True)
 
     def _put(self, draft: Draft, subject: Units | Weights, target: Shares, context: Context) -> Draft:
         """Return the draft with the pruned model, or with the schedule that will prune it."""
@@ -172,20 +177,10 @@ class Prune(Technique):
         plain = self.importance == "magnitude" and self.scope in ("auto", "layer") and not self.pattern
         return plain and isinstance(subject, Weights) and self.sparsity != "auto"
 
-    def _plan(self, plan: TrainingPlan) -> TrainingPlan:
-        """Return the plan of the one training for the whole recipe: as long as the longest that a step asks for."""
-        epochs = max(plan.epochs, self.epochs)
-        return plan.adjusted(epochs=epochs, learning_rate=self.learning_rate, schedule="cosine")
-
-    def _searched(self, subject: Units | Weights, found: Scan | None, context: Context) -> tuple[float, str]:
-        """Return the sparsity that keeps within the user's limits, and what was tried."""
-        trials = Trials(subject, context, lambda share: self._shares(subject, share, found), self._plan(TrainingPlan()))
-        return trials.searched()
-
     @property
     def label(self) -> str:
         """Return "prune 0.5 structured" or "prune 0.5 unstructured", and what differs from the default beside that."""
-        rest = replace(self, sparsity=0.5, structured=False, epochs=1, learning_rate=1e-3).options_text()
+        rest = replace(self, sparsity=0.5, structured=False, epochs=1, learning_rate=None).options_text()
         words = [word.removeprefix("--") for word in rest]
         kind = "structured" if self.structured else "unstructured"
         share = self._share()

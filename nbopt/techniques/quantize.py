@@ -13,6 +13,7 @@ from nbopt.draft import Context, Draft, Lowered
 from nbopt.errors import DataError, ExportError, ModelError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.options import option
+from nbopt.planning import fine_tuning
 from nbopt.runtimes import Runtime
 from nbopt.technique import Technique
 from nbopt.workload import Workload
@@ -110,9 +111,10 @@ class Quantize(Technique):
         choices=("float32", "int8"),
     )
     epochs: int = option(3, "passes over train in qat", low=1, high=10_000)
-    learning_rate: float = option(
-        1e-3,
-        "step size that qat starts from; it falls to 0 along a cosine",
+    learning_rate: float | None = option(
+        None,
+        "step size that qat starts from; none leaves what the recipe has, 0.001 at first; it falls to 0 along a "
+        "cosine, unless schedule comes before with another",
         low=0.0,
         high=10.0,
         open_ends=True,
@@ -150,10 +152,7 @@ class Quantize(Technique):
         if model is context.workload.model:
             model = context.workload.framework.clone(model)
         model, finish, notes = lowering.with_rounding(model, context, self)
-        # One training for the whole recipe: as long, and as large its steps, as the most that one of them asks for.
-        epochs = max(draft.plan.epochs, self.epochs)
-        rate = max(self.learning_rate, draft.plan.learning_rate if draft.plan.epochs else 0.0)
-        plan = draft.plan.adjusted(epochs=epochs, learning_rate=rate, schedule="cosine")
+        plan = fine_tuning(draft, self.epochs, self.learning_rate)
         return draft.with_(model=model, plan=plan, finish=(*draft.finish, finish)).noted(*notes)
 
     def check(self, workload: Workload) -> None:

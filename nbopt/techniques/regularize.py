@@ -141,6 +141,7 @@ class Regularize(Technique):
         names = ["dropout", "weight_decay", "label_smoothing"]
         set_ = [name for name in names if getattr(self, name)]
         set_ += ["mixing"] if self.mixup or self.cutmix else []
+        set_ += ["patience"] if self.patience else []
         return set_ + [name for name in ("norm", "averaging") if getattr(self, name) != "none"]
 
     def _with_named(self, draft: Draft, context: Context, *, trained: bool) -> Draft:

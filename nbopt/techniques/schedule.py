@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from nbopt.draft import Context, Draft
@@ -21,9 +21,14 @@ FACTORS = (1.0, 3.0, 1 / 3)
 
 COMPARED = ("step", "cosine", "one_cycle", "wsd", "plateau", "schedule_free")
 
+PARTS = ("warmup", "cycles", "drops", "decay", "cooldown", "plateau", "patience", "min_delta", "monitor")
+"""Options that are fields of the plan."""
+
+OF_SEARCH = ("trials", "finalists", "budget")
+
 APPLIES = {
     "cycles": ("cosine",), "drops": ("step",), "decay": ("step", "exponential", "plateau"), "cooldown": ("wsd",),
-    "plateau": ("plateau",), "trials": (), "finalists": (), "budget": (),
+    "plateau": ("plateau",), **dict.fromkeys(OF_SEARCH, ()),
 }  # fmt: skip
 """Options that have an effect with some schedules only; all of them with "auto"."""
 
@@ -103,18 +108,13 @@ class Schedule(Technique):
         return self._compared(draft.with_(plan=plan), context)
 
     def _plan(self, plan: TrainingPlan) -> TrainingPlan:
-        """Return the plan of the one training for the whole recipe, its schedule still as it was."""
-        return lengthened(plan, self.epochs, self.learning_rate).adjusted(
-            warmup=self.warmup,
-            cycles=self.cycles,
-            drops=self.drops,
-            decay=self.decay,
-            cooldown=self.cooldown,
-            plateau=self.plateau,
-            patience=self.patience,
-            min_delta=self.min_delta,
-            monitor=self.monitor,
-        )
+        """Return the plan of the one training for the whole recipe, its schedule still as it was.
+
+        What is at its default here stays as an earlier step has it.
+        """
+        named = {name: value for name in PARTS if (value := getattr(self, name)) != DEFAULTS[name]}
+        patience = max(plan.patience, self.patience)
+        return lengthened(plan, self.epochs, self.learning_rate).adjusted(**{**named, "patience": patience})
 
     def _compared(self, draft: Draft, context: Context) -> Draft:
         plan = draft.plan
@@ -128,6 +128,11 @@ class Schedule(Technique):
             if (kind, factor) != (plan.schedule, 1.0)
         ]
         before = draft.search
+        if before is not None and (told := [name for name in OF_SEARCH if getattr(self, name) != DEFAULTS[name]]):
+            flags = " and ".join(f"--{name}" for name in told)
+            draft = draft.noted(
+                f"{flags} of schedule had no effect: another step of the recipe says how it is searched"
+            )
         # Beside other dimensions the schedules are only where the search starts, and not all of it.
         most = len(grid) if before is None else most_starts(before.trials)
         search = before or Search(
@@ -145,8 +150,7 @@ class Schedule(Technique):
         """Refuse options that have no effect with this schedule, and a schedule without anything to train on."""
         super().check(workload)
         for name, kinds in APPLIES.items():
-            default = type(self).__dataclass_fields__[name].default
-            if self.schedule != "auto" and self.schedule not in kinds and getattr(self, name) != default:
+            if self.schedule != "auto" and self.schedule not in kinds and getattr(self, name) != DEFAULTS[name]:
                 fitting = " or ".join((*kinds, "auto"))
                 raise OptionError(
                     f"--{name} together with --schedule {fitting}",
@@ -165,6 +169,9 @@ class Schedule(Technique):
         """Return "schedule cosine" and what differs from the default beside that."""
         rest = replace(self, schedule="auto").options_text()
         return " ".join([f"schedule {self.schedule}", *(word.removeprefix("--") for word in rest)])
+
+
+DEFAULTS = {field.name: field.default for field in fields(Schedule)}
 
 
 def usable_schedules(framework: str, optimizer: str) -> tuple[tuple[str, ...], str]:

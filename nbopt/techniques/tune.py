@@ -128,6 +128,8 @@ class Tune(Technique):
         """Return what can be searched, by name, and the draft with notes on what can't."""
         found = space_of(draft.plan, context.workload, draft.model)
         dimensions = {name: each for name, each in found.items() if name not in draft.settled}
+        if any(each.name == "dropout" for each in draft.space):
+            dimensions.pop("dropout_rate", None)  # what regularize searches, in other words
         if context.workload.framework.initialise not in draft.begin:
             told = "what is trained keeps its units, which prune --structured takes out"
             return draft.noted(f"width is searched --from-scratch alone: {told}"), dimensions
@@ -205,7 +207,9 @@ def dropout_of(workload: Workload, model: Any) -> Dimension | None:
 
     def apply(draft: Draft, value: Any) -> Draft:
         model = framework.clone(draft.model)
-        lowering.scale(model, float(value) / highest)
+        now = max(lowering.rates(model), default=0.0)  # another step may have changed them
+        if now:
+            lowering.scale(model, float(value) / now)
         return draft.with_(model=model)
 
     return Dimension("dropout_rate", apply, highest, low=0.0, high=max(MOST_DROPOUT, highest))

@@ -25,7 +25,8 @@ CURVES = [
     {"schedule": "step", "drops": 3, "decay": 0.5, "warmup": 0.1}, {"schedule": "exponential", "decay": 0.01},
     {"schedule": "exponential", "decay": 1e6}, {"schedule": "cosine"}, {"schedule": "cosine", "warmup": 0.1},
     {"schedule": "cosine", "cycles": 3}, {"schedule": "cosine", "cycles": 3, "warmup": 0.1},
-    {"schedule": "one_cycle"}, {"schedule": "one_cycle", "warmup": 0.5}, {"schedule": "wsd"},
+    {"schedule": "one_cycle"}, {"schedule": "one_cycle", "warmup": 0.5}, {"schedule": "one_cycle", "warmup": 0.025},
+    {"schedule": "wsd"},
     {"schedule": "wsd", "warmup": 0.1, "cooldown": 0.4}, {"schedule": "wsd", "cooldown": 1.0},
 ]  # fmt: skip
 
@@ -281,6 +282,25 @@ def test_schedule_free_measures_batch_norm_for_the_average(digits: Digits) -> No
     mean = first.mean((0, 2, 3)).numpy()
     np.testing.assert_allclose(model.features[1].running_mean.numpy(), mean, rtol=0.05, atol=0.02)
     assert model.features[1].momentum == 0.1
+
+
+@pytest.mark.parametrize("rows", [33, 1])
+def test_schedule_free_passes_over_a_row_that_has_no_variance(rows: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(33, 64)).astype(np.float32), rng.integers(0, 10, 33)
+    batches = [(x[start : start + 32], y[start : start + 32]) for start in (0, 32)]
+    norm = torch.nn.BatchNorm1d(64)
+    model = torch.nn.Sequential(norm, mlp())
+    loss = framework_of(model).loss(model, None, "logits")[0]
+    if rows == 1:
+        images = [(x[row : row + 1].reshape(1, 1, 8, 8), y[row : row + 1]) for row in range(6)]
+        batches, norm = images, torch.nn.BatchNorm2d(1)
+        model = torch.nn.Sequential(norm, torch.nn.Flatten(), mlp())
+    plan = TrainingPlan(epochs=2, schedule="schedule_free")
+    framework_of(model).fit(model, plan, Fitting(Split(batches, "train"), loss))
+    # A picture has a variance of its own.
+    seen = torch.from_numpy(x[:32] if rows == 33 else x[:6].reshape(-1, 1))
+    torch.testing.assert_close(norm.running_mean, seen.mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_keras_has_schedule_free_for_adam_alone() -> None:

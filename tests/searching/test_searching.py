@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import torch
 
 from nbopt.candidate import make_candidate
 from nbopt.draft import Context, Draft
-from nbopt.errors import DataError, TrainingError
+from nbopt.errors import DataError, StudyError, TrainingError
 from nbopt.measurement.metrics import metric_of
+from nbopt.progress import Progress
 from nbopt.recipe import Recipe
 from nbopt.runs import RunStore
 from nbopt.searching import Found, searched, trained_as_found, untouched
@@ -142,11 +145,69 @@ def test_the_study_is_an_ordinary_one_and_an_unfinished_one_goes_on(
     assert len(fits) == 3
     study = optuna.load_study(study_name="a search", storage=storage_of(storage))
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3 + ["FAIL"]
-    _, _, again = search(work, tmp_path, draft_of(work).with_(space=(RATE,)))
+    resumed, _, again = search(work, tmp_path, draft_of(work).with_(space=(RATE,)))
     assert len(again.table["trials"]) == 6
     assert again.table["study"] == "a search"
+    assert any("resumed with 4 trials of an earlier run" in note for note in resumed.notes)
     _, _, third = search(work, tmp_path, draft_of(work).with_(space=(RATE,)))
     assert third.table["study"] == "a search #2"
+
+
+@pytest.mark.parametrize(("begun", "rounds"), [(1, 0), (5, 1)])
+def test_an_interrupt_among_the_finalists_compares_what_all_of_them_have(
+    work: Workload, fits: list[TrainingPlan], tmp_path: Path, begun: int, rounds: int
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.what == "finalists with fresh seeds" and progress.done == begun:
+            raise KeyboardInterrupt
+
+    # The untouched rate is as good as none, and alone has the first seed where the first interrupt comes.
+    slow = Dimension("learning_rate", of_plan("learning_rate"), 1e-9, low=1e-9, high=0.1, log=True)
+    draft = draft_of(work, first=({"learning_rate": 0.02}, {"learning_rate": 0.01}), trials=3, repeats=3)
+    draft = draft.with_(plan=TrainingPlan(epochs=2, learning_rate=1e-9), space=(slow,))
+    context = Context(work, progress=stop)
+    trained, _, found = searched(draft, context, 0, name="a search", storage=tmp_path / "studies.journal")
+    assert found.interrupted
+    assert [len(final["scores"]) for final in found.table["finalists"]] == [rounds] * (3 if rounds else 0)
+    assert found.table["chosen"]["kind"] == "finalist"
+    assert found.values["learning_rate"] in (0.01, 0.02)
+    assert found.epochs == 2 * len(fits) == 2 * (3 + begun)
+    assert not any("they are kept" in note for note in trained.notes)
+    assert any("interrupted before all finalists" in note for note in trained.notes)
+
+
+def test_other_data_or_another_loss_is_another_search(work: Workload, digits: Digits, tmp_path: Path) -> None:
+    (x, y), (vx, vy) = digits.train, digits.valid
+    recipe = Recipe.of(Tune(trials=2, epochs=1, finalists=0, only=("learning_rate",)))
+
+    def studies(changed: Workload | None = None) -> tuple[list[str], tuple[str, ...]]:
+        with Stage(changed or work, RunStore(tmp_path)) as stage:
+            notes = make_candidate(stage, recipe).draft.notes
+        return optuna.get_all_study_names(storage_of(journal_file(tmp_path))), notes
+
+    def other(**changes: Any) -> Workload:
+        report = {"valid": (vx, vy), "test": digits.test}
+        return Workload(work.model, **{"train": (x, y), **report, "name": work.name, **changes})
+
+    names = {*studies(other())[0]}
+    mended = y.copy()
+    mended[0] = (mended[0] + 1) % 10
+    cases: list[dict[str, Any]] = [
+        {"train": (x, mended)}, {"train": (x[1:], y[1:])}, {"valid": (vx[1:], vy[1:])},
+        {"loss": torch.nn.functional.cross_entropy},
+    ]  # fmt: skip
+    for changes in cases:
+        found, notes = studies(other(**changes))
+        assert len(found) == len(names) + 1, changes
+        assert not any("resumed" in note for note in notes)
+        names = {*found}
+    assert not any("#" in name for name in names)
+    shuffled = np.random.default_rng(0).permutation(len(x))
+    again = studies(other(train=(x[shuffled], y[shuffled])))[
+        0
+    ]  # the same rows: a search that was finished, and the next
+    assert [name for name in again if "#" in name] == [f"{name} #2" for name in again if f"{name} #2" in again]
+    assert len(again) == len(names) + 1
 
 
 def test_another_student_of_the_same_class_is_another_search(work: Workload, tmp_path: Path) -> None:
@@ -185,6 +246,29 @@ def test_where_all_fail_it_is_the_training_that_failed(work: Workload, tmp_path:
 
     with pytest.raises(TrainingError, match="none"):
         search(work, tmp_path, draft_of(work).with_(begin=(broken,)))
+
+
+def test_what_can_not_go_to_other_processes_is_named_and_no_finding(digits: Digits, tmp_path: Path) -> None:
+    class Batches:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __iter__(self) -> Any:
+            yield digits.train
+
+    work = Workload(mlp(), train=Batches(), valid=digits.valid)
+    with pytest.raises(StudyError, match="train: ") as caught:
+        search(work, tmp_path, draft_of(work, jobs=2))
+    assert caught.value.do == "--jobs 1"
+
+
+def test_only_trainings_that_diverged_are_told_to_take_another_rate(work: Workload, tmp_path: Path) -> None:
+    def broken(model: Any, seed: int) -> Any:
+        raise DataError("labels", "none", "give some")
+
+    with pytest.raises(TrainingError, match="give some") as caught:
+        search(work, tmp_path, draft_of(work).with_(begin=(broken,)))
+    assert "--learning-rate" not in caught.value.message
 
 
 def test_unpromising_trials_end_early_and_their_epochs_are_counted(

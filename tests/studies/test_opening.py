@@ -96,6 +96,34 @@ def test_a_torn_last_line_costs_nothing_but_itself(tmp_path: Path) -> None:
     assert not mend(path)
 
 
+@pytest.mark.parametrize(
+    "content", [None, b'{"a": 1}', b"a,b\n1,2", b"one line\n", b"\x00\xff", b'{"op_code": 1, torn\n']
+)
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "own.db"
+    if content is None:
+        url = f"sqlite:///{path}"
+        optuna.create_study(storage=url, study_name="mine").optimize(lambda trial: 1.0, n_trials=2)
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(StoreError) as caught:
+        open_study("mine", storage=str(path))
+    assert "own.db" in caught.value.came
+    assert path.read_bytes() == before
+    if content is None:
+        assert caught.value.do == f"--storage {url}"
+        assert open_study("mine", directions=("minimize",), storage=url).resumed == 2
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"op_co', b'{"op_code":0,"worker'])
+def test_a_torn_first_line_leaves_a_new_journal(torn: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "torn.journal"
+    path.write_bytes(torn)
+    assert open_study("mine", storage=path).resumed == 0
+    assert open_study("mine", storage=path).resumed == 0
+
+
 def test_optuna_itself_would_lose_the_study_to_a_torn_line(tmp_path: Path) -> None:
     # The reason for `mend`: once this fails, Optuna has mended it itself.
     path = tmp_path / "torn.journal"

@@ -167,6 +167,25 @@ def test_what_cannot_go_to_another_process_is_named(home: Path) -> None:
     assert states(memory) == []
 
 
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os._exit, (3,)
+
+
+def test_where_processes_end_before_they_begin_it_says_how_they_ended(home: Path) -> None:
+    bomb = Bomb()
+    with pytest.raises(StudyError, match="exit status 3"):
+        run_study(open_study("bomb"), lambda trial: quick(bomb and trial), Running(jobs=2))
+
+
+def test_a_sampler_object_draws_apart_in_each_process(home: Path) -> None:
+    opened = open_study("object")
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    ended = run_study(opened, pausing, Running(Budget(9, min_gain=0), jobs=3, sampler=sampler))
+    assert len({trial.params["x"] for trial in opened.study.trials}) == 9
+    assert any("does not repeat" in note for note in ended.notes)
+
+
 def test_a_database_serves_processes_too(home: Path, tmp_path: Path) -> None:
     opened = open_study("url", storage=f"sqlite:///{tmp_path / 'own.db'}")
     run_study(opened, quick, Running(Budget(6, min_gain=0), jobs=2))

@@ -120,6 +120,11 @@ def test_what_has_learned_nothing_is_told_from_what_has() -> None:
     values = rng.normal(size=500)
     assert no_better_than_a_constant(Scored(values, np.zeros(500)))
     assert not no_better_than_a_constant(Scored(values, 0.5 * values))
+    rare = (np.arange(10_000) < 100).astype(int)
+    for weighed in (np.where(rare, 0.8, 0.2), np.stack([np.where(rare, 0.2, 0.8), np.where(rare, 0.8, 0.2)], -1)):
+        assert not no_better_than_a_constant(Scored(rare, weighed))
+    drawn = np.random.default_rng(1).uniform(0.3, 0.7, 10_000)
+    assert no_better_than_a_constant(Scored(rare, drawn))
     labels = rng.integers(0, 2, (500, 4))
     assert no_better_than_a_constant(Scored(labels, np.full((500, 4), 0.5)))
     assert not no_better_than_a_constant(Scored(labels, 0.5 + 0.4 * (labels - 0.5)))
@@ -153,6 +158,16 @@ def test_the_gap_has_an_interval_and_both_figures(overfitted: Any) -> None:
     assert seen.gap.low < seen.gap.value < seen.gap.high
     assert "overfitted: accuracy 100.0 on 150 rows of train" in seen.text
     assert "450 rows of valid, a gap of" in seen.text
+
+
+def test_rows_of_valid_are_drawn_from_all_of_it(overfitted: Any, digits: Digits) -> None:
+    order = np.argsort(digits.y, kind="stable")
+    x, y = digits.x[order], digits.y[order]
+    work = nbopt.Workload(overfitted.model, train=(x, y), valid=(x, y))
+    part, whole = diagnose(work.model, Context(work), most=600), diagnose(work.model, Context(work))
+    assert (part.rows[1], whole.rows[1]) == (600, len(x))
+    assert part.valid.low < whole.valid.value < part.valid.high
+    assert not part.overfitted
 
 
 def test_a_gap_of_losses_has_the_same_sign(digits: Digits, overfitted: Any) -> None:
@@ -257,7 +272,8 @@ def test_what_is_named_is_fixed_and_not_searched(overfitted: Any) -> None:
     draft = Regularize(dropout=0.2, cocktail=True).apply(Draft(overfitted.model), Context(overfitted))
     assert "dropout" not in {d.name for d in draft.space}
     assert len(draft.space) == 5
-    assert Regularize(dropout=0.2).apply(Draft(overfitted.model), Context(overfitted)).space == ()
+    for named in (Regularize(dropout=0.2), Regularize(patience=3)):
+        assert named.apply(Draft(overfitted.model), Context(overfitted)).space == ()
 
 
 def test_dimensions_that_are_there_are_not_given_twice(overfitted: Any) -> None:

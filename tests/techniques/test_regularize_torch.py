@@ -185,6 +185,7 @@ def test_batchnorm_keeps_the_function_trains_and_folds(case: str) -> None:
     np.testing.assert_allclose(FRAMEWORK.predict(folded, (x,)), trained, rtol=1e-3, atol=1e-4)
     named = [name.replace("parametrizations.weight.original1", "weight") for name in model.state_dict()]
     assert sorted(folded.state_dict()) == sorted(name for name in named if "original0" not in name)
+    np.testing.assert_array_equal(FRAMEWORK.predict(model, (x,)), plain)  # a copy shares its class with the user's own
 
 
 def test_layernorm_changes_what_a_trained_model_computes() -> None:

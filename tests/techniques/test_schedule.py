@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 import nbopt
+from nbopt.candidate import Candidate
 from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, OptionError
 from nbopt.recipe import Recipe
 from nbopt.techniques.schedule import FACTORS, Schedule, usable_schedules
-from nbopt.training import TrainingPlan
+from nbopt.training import TrainingPlan, TrainingRecord
 from nbopt.workload import Workload
 from tests.conftest import Digits
 from tests.models import mlp
@@ -42,6 +44,44 @@ def test_it_keeps_what_other_steps_of_the_recipe_say(work: Workload) -> None:
     draft = Schedule(schedule="wsd", epochs=2).apply(Draft(work.model, plan, control=True), Context(work))
     assert (draft.plan.epochs, draft.plan.learning_rate, draft.plan.optimizer) == (9, 3e-4, "sgd")
     assert draft.control_plan is None  # the other step's control stands
+
+
+def planned(work: Workload, recipe: str) -> Draft:
+    draft = Draft.of(work)
+    for step in Recipe.parse(recipe).techniques:
+        draft = step.apply(draft, Context(work))
+    return draft
+
+
+def test_what_a_step_was_told_holds_whatever_comes_after_it(work: Workload) -> None:
+    stopping = planned(work, "regularize --dropout 0.2 --patience 5 --anyway | schedule --schedule cosine").plan
+    assert (stopping.patience, stopping.schedule) == (5, "cosine")
+    told = "schedule --schedule one_cycle --learning-rate 0.0003 --warmup 0.2"
+    for later in ("prune", "quantize --method qat", "schedule --schedule one_cycle"):
+        plan = planned(work, f"{told} | {later}").plan
+        assert (plan.schedule, plan.learning_rate, plan.warmup) == ("one_cycle", 3e-4, 0.2), later
+    for later in ("prune --learning-rate 0.01", "quantize --method qat --learning-rate 0.01"):
+        assert planned(work, f"{told} | {later}").plan.learning_rate == 0.01
+    for alone in ("prune", "quantize --method qat"):
+        assert (planned(work, alone).plan.schedule, planned(work, alone).plan.learning_rate) == ("cosine", 1e-3)
+
+
+def test_what_of_a_search_has_no_effect_beside_tune_is_said(work: Workload) -> None:
+    notes = planned(work, "tune --trials 4 | schedule --trials 50 --budget 1m").notes
+    assert any("--trials and --budget of schedule had no effect" in note for note in notes)
+    assert not any("no effect" in note for note in planned(work, "tune --trials 4 | schedule").notes)
+
+
+def test_the_control_trains_as_long_as_the_candidate_in_the_end(work: Workload) -> None:
+    for recipe in (
+        "tune --trials 4 | regularize --dropout 0.2 --anyway",
+        "schedule --schedule cosine | amp --epochs 9",
+    ):
+        draft = planned(work, recipe)
+        candidate = Candidate(draft, TrainingRecord(), (0, 0), untouched=False)
+        assert draft.control_plan is not None
+        assert candidate.control_plan.epochs == draft.plan.epochs > 5
+        assert candidate.control_plan.schedule == "constant"
 
 
 def test_auto_gives_each_schedule_and_the_constant_rate_the_same_rates(work: Workload) -> None:
@@ -102,6 +142,16 @@ def test_the_range_test_sets_the_rate_and_its_picture_is_kept(work: Workload) ->
     assert draft.control_plan.learning_rate == tested["suggested"]
     assert len(tested["rates"]) == len(tested["losses"]) > 10
     assert any("range test" in note for note in draft.notes)
+
+
+def test_the_range_test_is_of_the_candidate_and_not_of_what_it_came_from(work: Workload) -> None:
+    torch.manual_seed(1)
+    student = mlp()
+    draft = nbopt.Distill(student=student, epochs=1, alpha=0.0).apply(Draft.of(work), Context(work))
+    tested = Schedule(schedule="cosine", range_test=True).apply(draft, Context(work)).tested["range"]
+    alone = Workload(student, train=work.train.source, valid=work.valid.source)  # type: ignore[union-attr]
+    assert tested["losses"] == list(nbopt.lr_range(alone, batch_size=draft.plan.batch_size).losses)
+    assert tested["losses"] != list(nbopt.lr_range(work, batch_size=draft.plan.batch_size).losses)
 
 
 def test_labels_say_the_schedule() -> None:

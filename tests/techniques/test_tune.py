@@ -12,6 +12,7 @@ from torch import nn
 import nbopt
 from nbopt.draft import Context, Draft
 from nbopt.errors import DataError, OptionError
+from nbopt.recipe import Recipe
 from nbopt.searching.clashes import compatible
 from nbopt.space import Dimension, Search
 from nbopt.techniques.schedule import COMPARED, Schedule
@@ -199,6 +200,25 @@ def test_without_train_there_is_nothing_to_tune(digits: Digits) -> None:
         Tune().apply(Draft(work.model), Context(work))
     names = {"learning_rate", "schedule", "weight_decay", "optimizer"}
     assert space_of(TrainingPlan(), work, work.model).keys() == names
+
+
+@pytest.mark.parametrize("recipe", ["regularize --cocktail --anyway | tune", "tune | regularize --cocktail --anyway"])
+def test_dropout_is_one_dimension_beside_regularize(recipe: str, digits: Digits) -> None:
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 10)).eval()
+    work = Workload(model, train=digits.train, valid=digits.valid)
+    draft = Draft.of(work)
+    for step in Recipe.parse(recipe).techniques:
+        draft = step.apply(draft, Context(work))
+    (dropout,) = [each for each in draft.space if each.name.startswith("dropout")]
+    assert dropout.apply(draft, 0.3).model[2].p == pytest.approx(0.3)
+
+
+def test_the_rate_of_dropout_is_what_its_dimension_says_whatever_was_changed(digits: Digits) -> None:
+    model = nn.Sequential(nn.Linear(64, 32), nn.Dropout(0.1), nn.Linear(32, 10), nn.Dropout(0.05)).eval()
+    work = Workload(model, train=digits.train, valid=digits.valid)
+    rate = space_of(TrainingPlan(), work, work.model)["dropout_rate"]
+    changed = rate.apply(rate.apply(Draft(work.model), 0.5), 0.7).model
+    assert [changed[1].p, changed[3].p] == pytest.approx([0.7, 0.35])
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ def dimensions(
     found: list[Dimension] = []
     notes: list[str] = []
     known = {*fixed, *(dimension.name for dimension in draft.space)}
+    if "dropout_rate" in known:
+        known.add("dropout")  # tune's word for the rates of the Dropout that a model has
 
     def add(name: str, values: Collection[Any], apply: Callable[[Draft, Any], Draft], why_not: str) -> None:
         if name in known:

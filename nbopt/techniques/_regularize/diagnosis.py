@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.batches import numeric_inputs
+from nbopt.batches import numeric_inputs, rows_of, take_rows
 from nbopt.draft import Context
 from nbopt.errors import DataError
 from nbopt.frozen import IGNORE_LABEL, join_ragged
 from nbopt.measurement.intervals import Interval, difference_of
 from nbopt.measurement.metrics import Metric, metric_of
-from nbopt.measurement.predictions import Scored, prepare
+from nbopt.measurement.predictions import Floats, Scored, prepare
 from nbopt.measurement.resampling import quality_interval
 from nbopt.measurement.weighted import cross_entropy, squared_error
 
@@ -22,6 +22,10 @@ MOST_ROWS = 5000
 """Rows of either split that are looked at: of accuracy they tell a gap of 1.5 points."""
 UNTRAINED = 0.98
 """A loss of at least this share of the best constant's is that of a model which has learned nothing yet."""
+
+TINY = 1e-12
+ROUNDS = 50
+"""Each brings the means of probabilities nearer to the classes' shares, those of sure models slowly."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,11 @@ def diagnose(model: Any, context: Context, most: int = MOST_ROWS) -> Diagnosis:
             f"no {missing}",
             "Workload(model, train=(x, y), valid=(x, y))",
         )
-    outputs = context.outputs(model, most)
+    chosen, outputs = _of_valid(model, context, most)
     heard, targets, weights = _of_train(model, context, most)
     weighted = weights is not None and frozen.weight is not None
-    valid = prepare(
-        frozen.targets[: len(outputs)],
-        outputs,
-        metric.output,
-        frozen.weight[: len(outputs)] if weighted and frozen.weight is not None else None,
-    )
+    weight = frozen.weight[chosen] if weighted and frozen.weight is not None else None
+    valid = prepare(frozen.targets[chosen], outputs, metric.output, weight)
     train = prepare(targets, heard, metric.output, weights if weighted else None)
     return Diagnosis(
         metric,
@@ -112,6 +112,22 @@ def diagnose(model: Any, context: Context, most: int = MOST_ROWS) -> Diagnosis:
         workload.select.name,
         untrained=no_better_than_a_constant(train),
     )
+
+
+def _of_valid(model: Any, context: Context, most: int) -> tuple[Any, Any]:
+    """Return the numbers of selection rows, drawn from all since they may be sorted by class, and their outputs."""
+    frozen = context.workload.select_rows
+    rows = np.arange(frozen.rows)
+    chosen = rows if frozen.rows <= most else np.sort(context.rng().choice(rows, most, replace=False))
+    outputs: list[Any] = []
+    start = 0
+    for inputs in frozen.batches():
+        end = start + rows_of(inputs)
+        here = chosen[(chosen >= start) & (chosen < end)] - start
+        if len(here):
+            outputs.append(context.workload.framework.predict(model, take_rows(inputs, here)))
+        start = end
+    return chosen, join_ragged(outputs)
 
 
 def _of_train(model: Any, context: Context, most: int) -> tuple[Any, Any, Any]:
@@ -140,16 +156,37 @@ def _interval(metric: Metric, scored: Scored, seed: int) -> Interval:
 
 
 def no_better_than_a_constant(scored: Scored) -> bool:
-    """Tell whether a model's loss is that of the best constant: of the classes' shares, or of the mean."""
+    """Tell whether a model's loss is that of the best constant: of the classes' shares, or of the mean.
+
+    Probabilities are brought to the classes' shares first: who weighs rare classes in the loss shifts them, and the
+    model has learned all the same.
+    """
     y, scores = scored.y, scored.scores
     if y.dtype.kind == "f":
         spread = float(((y - y.mean(0)) ** 2).mean())
         return float(squared_error(y, scores).mean()) >= UNTRAINED * spread
-    loss = float(cross_entropy(y, scores).mean())
     if y.ndim > 1 or scores.ndim == 1:
-        shares = np.clip(y.mean(0), 1e-12, 1 - 1e-12)
+        shares = np.clip(y.mean(0), TINY, 1 - TINY)
         entropy = -(shares * np.log(shares) + (1 - shares) * np.log1p(-shares))
-        return loss >= UNTRAINED * float(np.mean(entropy))
-    counts = np.bincount(y, minlength=scores.shape[-1]) / len(y)
-    seen = counts[counts > 0]
-    return loss >= UNTRAINED * float(-(seen * np.log(seen)).sum())
+        least = UNTRAINED * float(np.mean(entropy))
+    else:
+        shares = np.clip(np.bincount(y, minlength=scores.shape[-1]) / len(y), TINY, 1)
+        least = UNTRAINED * float(-(shares * np.log(shares)).sum())
+    loss = float(cross_entropy(y, scores).mean())
+    return loss >= least and float(cross_entropy(y, _in_shares(scores, shares, y)).mean()) >= least
+
+
+def _in_shares(scores: Floats, shares: Any, y: Any) -> Floats:
+    """Return probabilities whose logits are moved, class by class, until their means are the classes' shares."""
+    scores = np.clip(scores, TINY, 1 - TINY)
+    if scores.ndim > y.ndim:
+        for _ in range(ROUNDS):
+            scores = scores * (shares / scores.mean(0))
+            scores = scores / scores.sum(-1, keepdims=True)
+        return scores
+    wanted, odds = shares / (1 - shares), scores / (1 - scores)
+    for _ in range(ROUNDS):
+        mean = (odds / (1 + odds)).mean(0)
+        odds = odds * (wanted * (1 - mean) / mean)
+    found: Floats = odds / (1 + odds)
+    return found

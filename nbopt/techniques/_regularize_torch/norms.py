@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from nbopt.batches import Batch
-from nbopt.frameworks._torch_module import call, tensors
+from nbopt.frameworks._torch_module import call, folded, tensors
 from nbopt.frameworks._torch_norms import NORMS
 from nbopt.techniques._regularize.calibrating import Moments
 from nbopt.techniques._regularize.places import Place
@@ -120,8 +120,7 @@ def fold(model: nn.Module, followed: Mapping[str, str]) -> int:
 
 
 def _fold(layer: Any, norm: Any) -> None:
-    for name in [*layer.parametrizations] if parametrize.is_parametrized(layer) else ():
-        parametrize.remove_parametrizations(layer, name)  # what weight norm computes is what is folded into
+    layer = folded(layer)  # what weight norm computes is what is folded into
     statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     if isinstance(layer, nn.Linear):
         weight, bias = fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
