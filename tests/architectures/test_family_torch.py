@@ -128,6 +128,27 @@ def test_a_candidate_in_training_leaves_no_trace_in_the_statistics(images: Famil
     assert all(torch.equal(buffer, before[name]) for name, buffer in images.model.named_buffers())
 
 
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, batch: Any) -> Any:
+        return self.head(torch.relu(self.body(batch["x"])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_candidates_of_a_model_are_called_as_it_is(dtype: torch.dtype, digits: Digits) -> None:
+    x, y = digits.x[:200], digits.y[:200]
+    model = Whole().to(dtype).eval()
+    family = Family.of(model, Context(Workload(model, train=({"x": x}, y), valid=({"x": x}, y), metric="accuracy")))
+    shared, shares = Shared(family.model, family.factors), family.factors.one_hot([0] * len(family.space.choices))
+    inputs = {"x": torch.from_numpy(x).to(dtype)}
+    output = shared.call(inputs, shared.weights(list(map(torch.from_numpy, shares))), family.factors.gated(shares))
+    alone = family.context.workload.framework.predict(family.built([0] * len(family.space.choices)), {"x": x})
+    assert output.detach().float().numpy() == pytest.approx(alone, abs=0.02)
+
+
 def test_candidates_learn_together_and_the_users_model_stays(digits: Digits) -> None:
     family = family_of(residual(), digits, (1, 8, 8))
     workload = family.context.workload
