@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.batches import Inputs, classes_second, leaves
+from nbopt.batches import Inputs, leaves
 from nbopt.data import Split
 from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, OptionError, nearest
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.outputs import infer_output
-from nbopt.teaching import Remembered, family_of, in_kind, mean_of, normal_form, pairs_of
+from nbopt.teaching import Remembered, axis_of, family_of, in_kind, mean_of, normal_form, pairs_of
 from nbopt.techniques._distill.lowering import lowering_of
 
 Array = np.ndarray[Any, Any]
@@ -69,9 +69,7 @@ class Panel:
         raws = [_said("teacher", model, inputs, context) for model in models]
         for model, raw in zip(models, raws, strict=True):
             _refuse_shape("teacher", model, raw, context)
-        axis = -1
-        if family_of(workload.output) == "classes" and targets is not None:
-            axis = 1 if classes_second(raws[0].shape, targets.shape) else -1
+        axis = axis_of(workload.output, raws[0].shape[1:], targets)
         kinds = tuple(
             workload.output
             if model is workload.model or own
