@@ -19,6 +19,7 @@ from nbopt.teaching import family_of
 from nbopt.techniques._distill import choosing
 from nbopt.techniques._distill.simple import columns_of, designs
 from nbopt.techniques._distill_torch.students import build
+from nbopt.techniques._distill_torch.tables import vocabulary
 from nbopt.workload import Workload
 from tests.conftest import Digits
 from tests.models import mlp, train
@@ -273,3 +274,90 @@ def test_simple_students_take_the_same_inputs_and_give_the_same_outputs(
             np.testing.assert_allclose(raw.sum(-1), 1, rtol=1e-5)
         if kind == "regression":
             assert 80 < raw.mean() < 120
+
+
+class Table(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.table = how, nn.Parameter(torch.randn(40, 4))
+        self.head = nn.Linear(8 if how != "one hot" else 80, 3)
+
+    def forward(self, x: Any) -> Any:
+        if self.how == "amounts":
+            return self.head(x.float().repeat(1, 4))
+        if self.how == "one hot":
+            return self.head(nn.functional.one_hot(x, 40).flatten(1).float())
+        found = self.table[x] if self.how == "indexed" else nn.functional.embedding(x, self.table)
+        return self.head(found.flatten(1))
+
+
+@pytest.mark.parametrize(("how", "size"), [("amounts", 0), ("one hot", 40), ("indexed", 40), ("functional", 40)])
+def test_tables_are_found_by_what_is_called(how: str, size: int) -> None:
+    model = Table(how).train()
+    assert vocabulary(model, (np.array([[1, 2], [3, 4]]),)) == size
+    assert model.training
+
+
+def test_whole_numbers_of_a_table_are_taken_by_simple_students_for_what_they_are() -> None:
+    rng = np.random.default_rng(0)
+    dummies = np.eye(20, dtype=np.int64)[rng.integers(0, 20, 300)]
+    x = np.hstack([1_700_000_000 + 1000 * rng.integers(0, 1000, (300, 1)), dummies])
+    y = dummies.argmax(1) % 2
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(21, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(torch.cat([(x[:, :1] - 1_700_000_000) / 1e6, x[:, 1:]], 1).float())
+
+    work = Workload(Scaled().eval(), train=(x[:200], y[:200]), valid=(x[200:], y[200:]))
+    draft = applied(nbopt.Distill(student="simple", epochs=40, learning_rate=0.03, alpha=0.0), work)
+    assert sum(p.numel() for p in draft.model.parameters()) < 3000
+    assert any("a linear model 0.9" in note or "a linear model 1.0" in note for note in draft.notes)
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: Any) -> Any:
+        return self.head(self.words(ids))
+
+
+def test_simple_students_are_judged_where_splits_have_lengths_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    (x, shorter), tags = (rng.integers(1, 50, size=(60, length)) for length in (12, 9)), lambda ids: ids % 3
+    work = Workload(Tagger().eval(), train=(x, tags(x)), valid=(shorter, tags(shorter)))
+    draft = applied(nbopt.Distill(student="simple", epochs=2), work)
+    (told,) = [note for note in draft.notes if "surest of the simple students" in note]
+    assert "failed" not in told
+
+
+class Loudness(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(torch.stack([x.mean(1), x.amax(1)], 1))
+
+
+def test_rows_of_numbers_of_any_length_have_simple_students() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    (long, short) = (rng.normal(size=(80, length)).astype(np.float32) + 2 * y[:, None] for length in (30, 20))
+    work = Workload(Loudness().eval(), train=(long, y), valid=(short, y))
+    draft = applied(nbopt.Distill(student="simple", epochs=20), work)
+    (told,) = [note for note in draft.notes if "surest of the simple students" in note]
+    assert "failed" not in told
+    assert framework_of(draft.model).predict(draft.model, (short,)).shape == (80, 2)
+
+
+def test_two_rows_of_train_are_not_parted_further() -> None:
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    work = Workload(nn.Linear(4, 2).eval(), train=(x, np.array([0, 1])), valid=(x + 0.5, np.array([0, 1])))
+    draft = applied(nbopt.Distill(student="simple", epochs=2), work)
+    assert any("surest of the simple students" in note for note in draft.notes)
