@@ -144,6 +144,44 @@ def test_a_worse_teacher_is_told_with_the_figures(workload: Workload, digits: Di
     assert "accuracy {:.4f} against {:.4f} on valid".format(*scores) in told
 
 
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [(nn.BCEWithLogitsLoss(), np.eye(3)[np.arange(60) % 3]), (nn.MSELoss(), np.eye(3)[np.arange(60) % 3])],
+)
+def test_what_a_teachers_output_means_is_what_the_loss_says(loss: Any, targets: np.ndarray) -> None:
+    x, y = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), targets.astype(np.float32)
+    torch.manual_seed(0)
+    work = Workload(nn.Linear(4, 3).eval(), train=(x, y), valid=(x, y), loss=loss)
+    teacher = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3)).eval()
+    draft = applied(nbopt.Distill(teacher=teacher, student=nn.Linear(4, 3).eval(), epochs=1), work)
+    said = draft.plan.teacher.outputs((x,))
+    np.testing.assert_allclose(said, teacher(torch.from_numpy(x)).detach(), atol=1e-5)
+    if work.output != "regression":
+        sure = nn.Sequential(teacher, nn.Sigmoid()).eval()
+        found = applied(nbopt.Distill(teacher=sure, student=nn.Linear(4, 3).eval(), epochs=1), work)
+        np.testing.assert_allclose(found.plan.teacher.outputs((x,)), said, atol=1e-3)
+        with pytest.raises(ModelError, match="whose output is probabilities"):
+            applied(nbopt.Distill(teacher=nn.Sequential(teacher, nn.Softmax(-1)).eval()), work)
+
+
+class Ending(nn.Module):
+    def __init__(self, end: Any) -> None:
+        super().__init__()
+        self.only, self.end = nn.Linear(64, 10), end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(self.only(x), -1)
+
+
+def test_a_student_that_ends_otherwise_is_refused_though_no_layer_says_so(workload: Workload, digits: Digits) -> None:
+    with pytest.raises(ModelError, match="let both end alike"):
+        applied(nbopt.Distill(student=Ending(torch.softmax).eval()), workload)
+    assert applied(nbopt.Distill(student=Ending(torch.log_softmax).eval()), workload).plan.teacher is not None
+    sure = Workload(Ending(torch.softmax).eval(), train=digits.train, valid=digits.valid)
+    with pytest.raises(ModelError, match="whose output is logits"):
+        applied(nbopt.Distill(student=nn.Linear(64, 10).eval()), sure)
+
+
 def test_several_teachers_teach_together(workload: Workload, digits: Digits) -> None:
     torch.manual_seed(5)
     other = train(mlp(), *digits.train)
