@@ -238,6 +238,19 @@ def test_extra_rows_must_be_inputs_and_their_labels_are_told_to_be_unused(worklo
         applied(nbopt.Distill(extra=(batch for batch in [x])), workload)
 
 
+def test_extra_rows_that_judge_too_are_told(workload: Workload, digits: Digits) -> None:
+    def told(extra: Any) -> list[str]:
+        return [note for note in applied(nbopt.Distill(extra=extra), workload).notes if "optimistic" in note]
+
+    assert workload.test is not None
+    mixed = np.vstack([digits.train[0], digits.test[0][:30], digits.valid[0][:20]])
+    (report, select) = told(mixed)
+    assert f"30 of {len(np.unique(digits.test[0], axis=0))} distinct rows of test" in report
+    assert "20 of" in select
+    assert "distinct rows of valid" in select
+    assert not told(digits.train[0])
+
+
 def test_a_student_that_diverges_is_a_failed_row_with_the_reason(digits: Digits, trained_mlp: Any) -> None:
     class Explodes(nn.Module):
         def __init__(self) -> None:

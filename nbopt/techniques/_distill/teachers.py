@@ -16,6 +16,7 @@ from nbopt.errors import DataError, ModelError, OptionError, nearest
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.outputs import infer_output
+from nbopt.overlap import hash_split, overlap_of
 from nbopt.teaching import Remembered, axis_of, family_of, in_kind, mean_of, normal_form, pairs_of
 from nbopt.techniques._distill.lowering import lowering_of
 
@@ -287,4 +288,20 @@ def unlabelled(given: Any, context: Context) -> tuple[Split | None, list[str]]:
             "--extra with the same inputs as train, without labels",
         ) from error
     told = "rows of --extra are learned from the teacher alone"
-    return split, [told if first.targets is None else f"{told}; the labels that came with them are not used"]
+    unused = "" if first.targets is None else "; the labels that came with them are not used"
+    return split, [f"{told}{unused}", *_shared(split, context)]
+
+
+def _shared(extra: Split, context: Context) -> list[str]:
+    """Return what the rows without labels share with those that judge, by content."""
+    workload = context.workload
+    hashed = hash_split(extra, workload.framework.float_dtype(workload.model))
+    judging = {workload.report.name: workload.report_rows, workload.select.name: workload.select_rows}
+    notes = []
+    for name, rows in judging.items():
+        found = overlap_of("--extra", hashed, name, rows.row_digests)
+        if found.rows:
+            least = "" if found.whole else "at least "
+            which = f"{least}{found.rows:,} of {found.of:,} distinct rows of {name} ({found.share:.0%})"
+            notes.append(f"{which} are in --extra too: quality on {name} is optimistic for what learns from them")
+    return notes
