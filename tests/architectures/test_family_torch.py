@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from nbopt.architectures._torch.lessons import Lessons, Shared, mixture
 from nbopt.architectures._torch.parts import without
 from nbopt.architectures.family import Family
 from nbopt.architectures.lowering import whole_as_teacher
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.batches import Batch
 from nbopt.controllers.relaxed import softmax
 from nbopt.draft import Context
@@ -162,14 +163,26 @@ def test_candidates_learn_together_and_the_users_model_stays(digits: Digits) -> 
     assert workload.train is not None
     steps = plan.epochs * (workload.train.steps(plan.batch_size) or 1)
     teacher = whole_as_teacher(workload.output)
-    lessons = Lessons(Shared(family.model, family.factors), Sandwich(family.space.grid), teacher, steps)
+    lessons = Lessons(Shared(family.model, family.factors), Sandwich(family.space.grid), teacher, Pace(steps))
     workload.framework.fit(family.model, plan, family.context.fitting(teach=lessons, score=None))
-    assert lessons.step == steps
+    assert lessons.pace.step == steps
     after = [family.judged(setting)[1] for setting in settings]
     # Half-width candidates of a trained network begin at 0.8: a fifth of their errors must go.
     assert 1 - np.mean(after) < 0.8 * (1 - np.mean(before))
     now = workload.framework.state(workload.model)
     assert all(torch.equal(now[name], value) for name, value in untouched.items())
+
+
+def test_the_steps_of_a_source_that_does_not_tell_are_counted(images: Family, digits: Digits) -> None:
+    x, y = digits.x.reshape(-1, 1, 8, 8), digits.y
+
+    def batches() -> Any:
+        yield from ((x[start : start + 50], y[start : start + 50]) for start in range(0, 1000, 50))
+
+    work = Workload(images.context.workload.model, train=batches, valid=(x[1000:1100], y[1000:1100]))
+    family = replace(images, context=Context(work))
+    lessons = family.lessons(TrainingPlan(epochs=3, max_seconds=7.0), whole_as_teacher(work.output))
+    assert (lessons.pace.steps, lessons.pace.seconds) == (60, 7.0)
 
 
 def test_the_gradient_of_a_mixture_is_that_of_differences(images: Family) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nbopt.architectures.factors import Factor, Factors
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.arrays import to_numpy
 from nbopt.batches import Batch, Inputs
 from nbopt.frameworks._primary import primary_output
@@ -102,12 +102,11 @@ class Lessons:
         shared: The module and its candidates.
         sandwich: Which candidates each step computes.
         teacher: Kind and axis of the output.
-        steps: Steps of the whole training.
+        pace: How much of the training is done.
     """
 
-    def __init__(self, shared: Shared, sandwich: Sandwich, teacher: Teacher, steps: int) -> None:
-        self.shared, self.sandwich, self.teacher, self.steps = shared, sandwich, teacher, max(1, steps)
-        self.step = 0
+    def __init__(self, shared: Shared, sandwich: Sandwich, teacher: Teacher, pace: Pace) -> None:
+        self.shared, self.sandwich, self.teacher, self.pace = shared, sandwich, teacher, pace
 
     def __call__(
         self,
@@ -121,12 +120,11 @@ class Lessons:
         """Return the loss as it is, once the candidates of this step have gone backward."""
         taught = normal_output(output.detach().float(), self.teacher)
         device, factors = output.device, self.shared.factors
-        for setting in self.sandwich.draw(self.step / self.steps):
+        for setting in self.sandwich.draw(self.pace.next()):
             rows = factors.one_hot(setting.tolist())
             weights = self.shared.weights([torch.from_numpy(row).to(device) for row in rows])
             candidate = self.shared.call(inputs, weights, factors.gated(rows))
             soft_loss(self.teacher, candidate, taught, None, weight).backward()
-        self.step += 1
         return loss
 
 

@@ -72,9 +72,7 @@ class Panel:
             _refuse_shape("teacher", model, raw, context)
         axis = axis_of(workload.output, raws[0].shape[1:], targets)
         kinds = tuple(
-            workload.output
-            if model is workload.model or own
-            else _kind_of(model, raw, targets, context)
+            workload.output if model is workload.model or own else _kind_of(model, raw, targets, context)
             for model, raw in zip(models, raws, strict=True)
         )
         family = family_of(workload.output)

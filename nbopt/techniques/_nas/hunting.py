@@ -19,7 +19,6 @@ from nbopt.architectures.exploring import Explored, explored, judged, limits_of,
 from nbopt.architectures.family import Family
 from nbopt.architectures.latency import Latency, fitted, parts_of, to_measure, weighed
 from nbopt.architectures.lowering import whole_as_teacher
-from nbopt.architectures.sandwich import Sandwich
 from nbopt.controllers import Settings
 from nbopt.draft import Context, Deployed
 from nbopt.errors import ModelError, NbOptError, OptionError
@@ -237,10 +236,7 @@ class Hunt:
         plan = self.plan.adjusted(
             seed=context.seed, keep_best=False, max_seconds=self.purse.seconds_for(SHARED), precision="float32"
         )
-        steps = plan.epochs * (workload.train.steps(plan.batch_size) or 1)
-        sandwich = Sandwich(self.family.space.grid, context.seed)
-        lessons = self.family.lowering.lessons(self.family.model, self.family.factors, sandwich, self.teacher, steps)
-        fitting = context.fitting(teach=lessons, score=None, valid=None)
+        fitting = context.fitting(teach=self.family.lessons(plan, self.teacher), score=None, valid=None)
         self.shared = False  # an interrupt leaves it as far as it came, and it goes on from there
         record = workload.framework.fit(self.family.model, plan, fitting)
         self.shared = True
