@@ -212,13 +212,14 @@ def test_nothing_to_choose_is_refused_with_what_was_found(digits: Digits) -> Non
         Family.of(model, Context(work))
 
 
-def test_a_candidate_that_does_not_run_says_why(images: Family) -> None:
+@pytest.mark.parametrize("error", [ValueError, ArithmeticError])
+def test_a_candidate_that_does_not_run_says_why(error: type[Exception], images: Family) -> None:
     class Picky(nn.Module):
         def forward(self, x: Any) -> Any:
-            raise ValueError("not this way")
+            raise error("not this way")
 
     broken = copy.copy(images)
     object.__setattr__(broken, "traced", None)
     object.__setattr__(broken, "model", nn.Sequential(*images.model[:2], Picky(), *images.model[3:]))
-    with pytest.raises(ModelError, match="ValueError: not this way"):
+    with pytest.raises(ModelError, match="Error: not this way"):
         broken.built(images.space.grid.start or ())

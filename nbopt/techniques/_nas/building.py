@@ -20,7 +20,7 @@ from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.quality import judge
 from nbopt.progress import Progress, silent
-from nbopt.studies import Budget, Opened, Running, best_of, open_study, run_study, seeded
+from nbopt.studies import Budget, Opened, Running, best_of, journal_file, open_study, run_study, seeded
 from nbopt.studies.extra import load
 from nbopt.studies.opening import REASON
 from nbopt.studies.repeating import fresh_seeds
@@ -181,7 +181,8 @@ class Building:
         rows, wanted = two_rows(self.context), (2, *workload.outputs_shape)
         try:
             came = framework.predict(model, rows).shape
-        except (RuntimeError, IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except Exception as error:
+            # Whatever the user's code raises, or TensorFlow, whose errors are no RuntimeError.
             first = (str(error).splitlines() or [""])[0]
             raise ModelError(
                 "a candidate that takes the inputs of the bound model", f"{type(error).__name__}: {first}"
@@ -197,7 +198,11 @@ class Building:
         name = f"{workload.name}: {words} {digest.hexdigest()}, seed {self.context.seed}, {workload.digest[:8]}"
         number = 1
         while True:
-            opened = open_study(name if number == 1 else f"{name} #{number}", directions=(direction,))
+            opened = open_study(
+                name if number == 1 else f"{name} #{number}",
+                directions=(direction,),
+                storage=journal_file(self.context.home),
+            )
             if opened.study.user_attrs.get(SETTLED, 0) < self.trials:
                 return opened
             number += 1
