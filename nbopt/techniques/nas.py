@@ -147,7 +147,7 @@ class Nas(Technique):
             draft = draft.with_(tested={**draft.tested, **before.table}).noted(AGAIN, *before.notes)
             return self._put(draft, before.hunt, before.chosen, plan, CHOSEN)
         known = None if before is None else before.hunt
-        hunt, keeper = self._hunt(draft, context, purse, known), Keeper.of(key, text)
+        hunt, keeper = self._hunt(draft, context, purse, known), Keeper.of(key, text, context.home)
         if before is None or known is None:
             keeper.restore(hunt)
         else:

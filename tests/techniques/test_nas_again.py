@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,15 @@ def test_an_interrupt_while_the_best_are_trained_again_keeps_all_candidates(digi
     # One that has ended is not gone on with by a longer line.
     more = replace(step, learning_rate=1e-2).apply(Draft(context.workload.model), replace(context, progress=silent))
     assert more.tested["study"] != draft.tested["study"]
+
+
+def test_searches_are_kept_where_the_runs_are(digits: Digits, tmp_path: Path) -> None:
+    context = replace(hunt_of(digits, Budget()).context, home=tmp_path)
+    Nas(build=dense, trials=1, epochs=1, finalists=1).apply(Draft(context.workload.model), context)
+    assert [path.name for path in tmp_path.glob("*.journal")] == ["studies.journal"]
+    stopped = replace(context, progress=interrupting("looking at candidates", 3))
+    Nas(**FEW).apply(Draft(context.workload.model), stopped)
+    assert len(list((tmp_path / "searches").iterdir())) == 1
 
 
 WIDTH = 8
