@@ -70,15 +70,6 @@ class Explored:
         settings = np.asarray([look.setting for look in self.looks], np.int64)
         return History(settings, np.asarray([look.quality for look in self.looks]))
 
-    def front(self) -> list[Look]:
-        """Return the candidates that no other is both faster and better than, the fastest first."""
-        found: list[Look] = []
-        good = [look for look in self.looks if np.isfinite(look.quality)]
-        for look in sorted(good, key=lambda each: (each.latency_ms, -each.quality)):
-            if not found or look.quality > found[-1].quality:
-                found.append(look)
-        return found
-
     def ranked(self, limit_ms: float) -> list[Look]:
         """Return the candidates that ran and are within a latency by the table, the best first."""
         within = [look for look in self.looks if np.isfinite(look.quality) and look.latency_ms <= limit_ms]

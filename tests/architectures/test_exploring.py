@@ -71,7 +71,7 @@ def test_what_fails_is_kept_with_its_reason_and_the_search_goes_on(latency: Late
     failed = [look for look in found.looks if look.reason]
     assert failed
     assert all("too small" in look.reason and np.isnan(look.quality) for look in failed)
-    assert all(not look.reason for look in found.front())
+    assert all(not look.reason for look in found.ranked(1e9))
 
 
 def test_a_budget_ends_it_and_it_goes_on_from_there(latency: Latency) -> None:
@@ -85,10 +85,11 @@ def test_a_budget_ends_it_and_it_goes_on_from_there(latency: Latency) -> None:
     assert again.ended == ""
 
 
-def test_a_front_is_of_those_that_none_is_faster_and_better_than() -> None:
+def test_the_best_within_a_latency_come_first() -> None:
     looks = [((0,), 1.0, 3.0), ((1,), 2.0, 2.0), ((2,), float("nan"), 0.1), ((3,), 0.5, 1.0), ((4,), 0.4, 1.5)]
-    front = Explored(tuple(Look(*each) for each in looks)).front()
-    assert [look.setting for look in front] == [(3,), (1,)]
+    found = Explored(tuple(Look(*each) for each in looks))
+    assert [look.setting for look in found.ranked(2.0)] == [(1,), (3,), (4,)]
+    assert found.best_within(0.5) is None
 
 
 def test_a_latency_that_no_candidate_has_is_refused(latency: Latency) -> None:
