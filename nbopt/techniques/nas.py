@@ -201,6 +201,8 @@ class Nas(Technique):
             known.beside.discard(self.controller)
         hunt = known.hunt if known is not None and beside else None
         purse = known.purse if known is not None and beside else self._purse()
+        share = RIVAL_CHOSEN if self.controller == RANDOM else 1.0
+        purse.refuse_spent(share)
         if hunt is None:
             hunt = self._hunt(draft, context, purse)
         hunt = replace(hunt, family=replace(hunt.family, context=context), notes=[], keep=None)
@@ -211,7 +213,6 @@ class Nas(Technique):
             limit = 0.5 * hunt.there(hunt.family.model, start).latency_ms
         chosen = hunt.uniform(limit) if self.controller == UNIFORM else hunt.at_random(limit)
         draft = draft.noted(*hunt.notes, f"within {limit:.3g} ms")
-        share = RIVAL_CHOSEN if self.controller == RANDOM else 1.0
         return self._put(draft, hunt, chosen, self._plan(draft.plan, EPOCHS), share)
 
     def _put(self, draft: Draft, hunt: Hunt, chosen: Finalist, plan: TrainingPlan, share: float) -> Draft:
@@ -244,6 +245,7 @@ class Nas(Technique):
             return self._built(draft.noted(AGAIN), known.chosen, purse, plan, CHOSEN)
         beside = known is not None and self.controller in known.beside
         purse = known.purse if known is not None and beside else purse
+        purse.refuse_spent(RIVAL_CHOSEN)
         limit = known.latency_ms if known is not None and beside else context.max_latency
         building = Building(
             self.build,

@@ -56,6 +56,9 @@ def test_a_purse_is_spent_from_when_it_was_made() -> None:
     assert purse.going(0.15, lambda: 1_000)()
     assert not purse.going(0.15, lambda: 2_000)()
     assert purse.note == "3600 s of 36000 s were spent, which cost 0.3"
+    purse.refuse_spent(0.15)
+    with pytest.raises(OptionError, match="lasts for what stands beside"):
+        purse.refuse_spent(0.05)
 
 
 def test_without_a_limit_there_is_always_time() -> None:
