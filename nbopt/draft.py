@@ -51,6 +51,7 @@ class Context:
         max_latency: Longest median latency of one row in milliseconds that the user allows.
         deploy: Gives the size and latency that a model has where it will run; None where nothing is measured.
         where: Runtime and threads by which `deploy` measures, "" likewise.
+        home: Folder of the store, where searches are kept too; None takes the usual one.
     """
 
     workload: Workload
@@ -61,6 +62,7 @@ class Context:
     max_latency: float | None = None
     deploy: Callable[[Any], Deployed] | None = None
     where: str = ""
+    home: Path | None = None
 
     def score(self, model: Any, most: int | None = None) -> float:
         """Return a model's quality on the selection rows, in the metric's own units.

@@ -297,6 +297,7 @@ class Stage:
             self.settings.max_latency,
             lambda model: self.deployed(model, where),
             f"{where.title} on {self.settings.threads or 'all'} threads",
+            self.store.home,
         )
 
     def deployed(self, model: Any, runtime: Runtime) -> Deployed:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.batches import Inputs, leaves
+from nbopt.batches import Inputs, classes_second, leaves
 from nbopt.data import Split
 from nbopt.errors import OptionError
 
@@ -19,6 +19,8 @@ Family = Literal["classes", "labels", "values"]
 """What an output is: one class of several, a yes or no for each column, or numbers."""
 
 METHODS = ("kl", "decoupled")
+NEVER = -1e30
+"""What stands for a logit of minus infinity, by which models leave classes out: with that, 0 times it would be NaN."""
 TINY = 1e-7  # probabilities are clipped to [TINY, 1 - TINY] before their logarithm, as losses do
 REMEMBERED_BYTES = 256 << 20
 ENTRY_BYTES = 250  # that Python needs for an entry beside its numbers
@@ -29,6 +31,19 @@ def family_of(kind: str) -> Family:
     if kind == "regression":
         return "values"
     return "labels" if kind.startswith(("binary", "multilabel")) else "classes"
+
+
+def axis_of(kind: str, row: Sequence[int], targets: Array | None) -> int:
+    """Return where the classes of an output are: 1 where it is (rows, classes, height, width), else -1.
+
+    Args:
+        kind: What it means, an OutputKind.
+        row: Its shape without the rows.
+        targets: Labels of some rows, or None.
+    """
+    if targets is None or family_of(kind) != "classes":
+        return -1
+    return 1 if classes_second((len(targets), *row), targets.shape) else -1
 
 
 def normal_form(raw: Array, kind: str, axis: int = -1) -> Array:
@@ -47,11 +62,11 @@ def normal_form(raw: Array, kind: str, axis: int = -1) -> Array:
         return np.asarray(np.log(np.clip(values, TINY, 1.0)))
     if kind in ("logits", "log_probabilities"):
         top = values - values.max(-1, keepdims=True)
-        return np.asarray(top - np.log(np.exp(top).sum(-1, keepdims=True)))
+        return np.asarray(np.maximum(top - np.log(np.exp(top).sum(-1, keepdims=True)), NEVER))
     if kind.endswith("_probabilities"):
         clipped = np.clip(values, TINY, 1 - TINY)
         return np.asarray(np.log(clipped) - np.log1p(-clipped))
-    return values
+    return values if kind == "regression" else np.maximum(values, NEVER)
 
 
 def in_kind(normal: Array, kind: str, axis: int = -1) -> Array:
@@ -198,6 +213,7 @@ __all__ = [
     "Family",
     "Remembered",
     "Teacher",
+    "axis_of",
     "family_of",
     "in_kind",
     "mean_of",

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbopt.errors import OptionError
-from nbopt.teaching import Remembered, Teacher, family_of, in_kind, mean_of, normal_form, pairs_of, row_keys
+from nbopt.teaching import (
+    Remembered,
+    Teacher,
+    axis_of,
+    family_of,
+    in_kind,
+    mean_of,
+    normal_form,
+    pairs_of,
+    row_keys,
+)
 
 KINDS = [
     "logits",
@@ -54,6 +64,14 @@ def test_classes_in_the_second_axis_come_last_and_go_back(seed: int) -> None:
     assert normal.shape == (2, 5, 3)
     np.testing.assert_allclose(np.exp(normal).sum(-1), 1, rtol=1e-5)
     assert in_kind(normal, "logits", axis=1).argmax(1).tolist() == raw.argmax(1).tolist()
+
+
+def test_where_classes_are_is_told_from_shapes() -> None:
+    labels = np.zeros((2, 8, 8), np.int64)
+    assert axis_of("logits", (5, 8, 8), labels) == 1
+    assert axis_of("logits", (8, 8, 5), labels) == -1
+    assert axis_of("logits", (5, 8, 8), None) == -1
+    assert axis_of("regression", (5, 8, 8), labels) == -1
 
 
 @pytest.mark.parametrize("kind", KINDS)

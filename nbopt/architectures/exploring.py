@@ -70,19 +70,14 @@ class Explored:
         settings = np.asarray([look.setting for look in self.looks], np.int64)
         return History(settings, np.asarray([look.quality for look in self.looks]))
 
-    def front(self) -> list[Look]:
-        """Return the candidates that no other is both faster and better than, the fastest first."""
-        found: list[Look] = []
-        good = [look for look in self.looks if np.isfinite(look.quality)]
-        for look in sorted(good, key=lambda each: (each.latency_ms, -each.quality)):
-            if not found or look.quality > found[-1].quality:
-                found.append(look)
-        return found
+    def ranked(self, limit_ms: float) -> list[Look]:
+        """Return the candidates that ran and are within a latency by the table, the best first."""
+        within = [look for look in self.looks if np.isfinite(look.quality) and look.latency_ms <= limit_ms]
+        return sorted(within, key=lambda look: -look.quality)
 
     def best_within(self, limit_ms: float) -> Look | None:
         """Return the best candidate within a latency, None where there is none."""
-        within = [look for look in self.looks if np.isfinite(look.quality) and look.latency_ms <= limit_ms]
-        return max(within, key=lambda look: look.quality, default=None)
+        return next(iter(self.ranked(limit_ms)), None)
 
 
 def limits_of(latency: Latency, whole_ms: float, max_latency: float | None, count: int = 4) -> tuple[float, ...]:
@@ -164,7 +159,6 @@ def explored(
         KeyboardInterrupt: The user interrupted before the first candidate; later the search ends with what it has.
     """
     looks = list(known.looks) if known is not None else []
-    # What controllers are told: beside what was looked at, proposals that are the same candidate as one of those.
     told = Explored(tuple(looks)).history if looks else History.empty(space.grid)
     ended = ""
     for rung, limit in enumerate(limits):
@@ -173,25 +167,19 @@ def explored(
         while len(looks) < until:
             if not going():
                 return Explored(tuple(looks), f"the budget was used up after {len(looks)} of {trials} candidates")
-            proposed = controller.propose(told)
-            if proposed is None:
+            try:
+                setting = controller.propose(told)
+                look = None if setting is None else _look(setting, judge, latency)
+            except KeyboardInterrupt:
+                if not looks:
+                    raise
+                ended = f"interrupted after {len(looks)} of {trials} candidates: the best so far"
+                return Explored(tuple(looks), ended, interrupted=True)
+            if setting is None or look is None:
                 ended = "every candidate within the latency was tried"
                 break
-            setting = space.plain(proposed[None])[0]
-            places = tuple(setting.tolist())
-            look = next((each for each in looks if each.setting == places), None)
-            if look is None:
-                try:
-                    look = _look(setting, judge, latency)
-                except KeyboardInterrupt:
-                    if not looks:
-                        raise
-                    ended = f"interrupted after {len(looks)} of {trials} candidates: the best so far"
-                    return Explored(tuple(looks), ended, interrupted=True)
-                looks.append(look)
-                if (proposed != setting).any():
-                    told = told.then(setting, look.quality)
-            told = told.then(proposed, look.quality)
+            looks.append(look)
+            told = told.then(setting, look.quality)
     return Explored(tuple(looks), ended)
 
 

@@ -11,14 +11,18 @@ import numpy as np
 from nbopt.architectures.factors import Factors
 from nbopt.architectures.lowering import Lowering, lowering_of
 from nbopt.architectures.parts import Parts
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.architectures.space import KINDS, SHARES, Space, space_of
 from nbopt.batches import Inputs, map_leaves
 from nbopt.controllers import Settings
+from nbopt.data import kept_randomness
 from nbopt.draft import Context
 from nbopt.errors import ModelError
 from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Ranking, Traced, some_of_train
 from nbopt.narrowing.lowering import lowering_of as narrowing_of
 from nbopt.narrowing.widths import importance
+from nbopt.teaching import Teacher
+from nbopt.training import TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,22 @@ class Family:
         """Return the lowering to the framework."""
         return lowering_of(self.context)
 
+    def lessons(self, plan: TrainingPlan, teacher: Teacher) -> Any:
+        """Return what `Fitting.teach` is of a training in which all candidates learn together.
+
+        Args:
+            plan: The training, on the workload's train data.
+            teacher: What the whole model is to its candidates.
+        """
+        train = self.context.workload.train
+        assert train is not None
+        steps = train.steps(plan.batch_size)
+        if steps is None:  # a source that does not tell is read once for it
+            with kept_randomness(train):
+                steps = sum(1 for _ in train.training_batches(plan.batch_size, self.context.rng()))
+        pace, sandwich = Pace(plan.epochs * steps, plan.max_seconds), Sandwich(self.space.grid, self.context.seed)
+        return self.lowering.lessons(self.model, self.factors, sandwich, teacher, pace)
+
     def built(self, setting: Sequence[int] | Settings) -> Any:
         """Return a candidate as a model of its own, with its weights out of the shared ones.
 
@@ -107,7 +127,8 @@ class Family:
         wanted = (2, *self.context.workload.outputs_shape)
         try:
             came = framework.predict(model, two_rows(self.context)).shape
-        except (RuntimeError, IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except Exception as error:
+            # Whatever the user's code raises, or TensorFlow, whose errors are no RuntimeError: a candidate that failed.
             first = (str(error).splitlines() or [""])[0]
             raise ModelError("a candidate that runs", f"{type(error).__name__}: {first}") from error
         if tuple(came) != wanted:

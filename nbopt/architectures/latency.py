@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nbopt.architectures.factors import Factor, Factors
-from nbopt.architectures.space import BLOCK, WIDTH, Space
+from nbopt.architectures.space import BLOCK, Space
 from nbopt.controllers.grid import Settings
 from nbopt.controllers.table import Table, Term
 
@@ -209,11 +209,3 @@ def not_negative(columns: Array, values: Array) -> Array:
         if np.abs(factors - before).max() <= 1e-9 * usual:
             break
     return factors
-
-
-def scaled_to(space: Space, latency: Latency, milliseconds: float) -> Settings | None:
-    """Return the widest setting of all widths alike that is within a latency, None where none is."""
-    shares = sorted({share for choice in space.choices if choice.kind == WIDTH for share in choice.options})
-    settings = [space.uniform(share) for share in shares]
-    within = [setting for setting in settings if latency.table.at(setting[None])[0] <= milliseconds]
-    return within[-1] if within else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from nbopt.architectures.factors import Factors
 from nbopt.architectures.parts import Block, Kernel
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.batches import Batch, Inputs
 from nbopt.draft import Context, lowering_module
 from nbopt.teaching import Teacher
@@ -40,7 +40,7 @@ class Lowering(Protocol):
         """Return the model without some blocks; the given one may be changed."""
         ...
 
-    def lessons(self, model: Any, factors: Factors, sandwich: Sandwich, teacher: Teacher, steps: int) -> Any:
+    def lessons(self, model: Any, factors: Factors, sandwich: Sandwich, teacher: Teacher, pace: Pace) -> Any:
         """Return what `Fitting.teach` is where a training of shared weights shall follow the sandwich rule.
 
         Args:
@@ -48,7 +48,7 @@ class Lowering(Protocol):
             factors: Its candidates.
             sandwich: Which of them each step computes.
             teacher: How far a candidate is from the whole model: kind and axis of the output; see `whole_as_teacher`.
-            steps: Steps of the whole training.
+            pace: How much of the training is done.
         """
         ...
 

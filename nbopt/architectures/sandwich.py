@@ -9,6 +9,8 @@ arXiv 1908.09791).
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,3 +65,32 @@ class Sandwich:
         found = np.vstack([lowest[None], some])
         # The whole model is computed anyway.
         return np.asarray(found[(found != sizes - 1).any(1)], np.int64)
+
+
+@dataclass
+class Pace:
+    """Tell how much of a training is done: by its steps, or by its time where that is to end it first.
+
+    By the steps alone, one that its time ends would end with a space that is half closed, and candidates would be
+    judged that never learned.
+
+    Args:
+        steps: Of the whole training, 1 or more.
+        seconds: The most that it may take; None without a limit.
+        clock: Tells the time in seconds.
+    """
+
+    steps: int
+    seconds: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    step: int = field(default=0, init=False)
+    _began: float | None = field(default=None, init=False, repr=False)
+
+    def next(self) -> float:
+        """Return the share that is done before the next step, 0 to 1, and count that."""
+        if self._began is None:
+            self._began = self.clock()
+        by_time = 0.0 if self.seconds is None else (self.clock() - self._began) / max(self.seconds, 1e-9)
+        by_steps = self.step / max(1, self.steps)
+        self.step += 1
+        return min(1.0, max(by_steps, by_time))

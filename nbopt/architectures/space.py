@@ -81,7 +81,7 @@ class Space:
     def grid(self) -> Grid:
         """Return the space as numbers, with the model as it is as its start."""
         sizes = tuple(len(choice.options) for choice in self.choices)
-        return Grid(sizes, (True,) * len(sizes), tuple(size - 1 for size in sizes))
+        return Grid(sizes, (True,) * len(sizes), tuple(size - 1 for size in sizes), self.plain)
 
     def blueprint(self, setting: Sequence[int] | Settings) -> Blueprint:
         """Return what the candidate of a setting is.

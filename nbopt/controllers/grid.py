@@ -33,6 +33,8 @@ class Grid:
         sizes: Options of each dimension, 1 or more.
         ordered: For each dimension whether its options have an order, as widths have and operations have not.
         start: The setting that changes nothing; None where there is none.
+        plain: Brings n settings to the form in which each candidate is there once, where several are the same one;
+            None where no two are.
 
     Raises:
         OptionError: There is no dimension, one has no option, or the start lies outside.
@@ -41,6 +43,7 @@ class Grid:
     sizes: tuple[int, ...]
     ordered: tuple[bool, ...] = ()
     start: tuple[int, ...] | None = None
+    plain: Callable[[Settings], Settings] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
@@ -146,9 +149,11 @@ class Untried:
     _whole: Settings | None = field(default=None, init=False)
 
     def among(self, settings: Settings, history: History) -> Settings:
-        """Return those of some settings that may be tried and were not, each once, in their order."""
+        """Return those of some settings that may be tried and were not, each candidate once, in their order."""
         if not len(settings):
             return settings
+        if self.grid.plain is not None:
+            settings = self.grid.plain(settings)
         codes, tried = self._codes(settings), self._codes(history.began)
         _, first = np.unique(codes, return_index=True)
         fresh = np.sort(first[~np.isin(codes[first], tried)])

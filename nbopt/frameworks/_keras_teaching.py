@@ -20,7 +20,7 @@ from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_dialect import is_graph, symbolic
 from nbopt.frameworks._keras_losses import IGNORED, TINY
 from nbopt.frameworks._primary import primary_output
-from nbopt.teaching import Teacher
+from nbopt.teaching import NEVER, Teacher
 from nbopt.training import TrainingPlan
 
 FAR = 1e4  # what a logit is lowered by to leave its class out
@@ -152,7 +152,7 @@ def normal_output(output: Any, teacher: Teacher) -> Any:
     if teacher.kind.endswith("_probabilities") and teacher.family == "labels":
         clipped = tf.clip_by_value(output, TINY, 1 - TINY)
         return tf.math.log(clipped) - tf.math.log(1 - clipped)
-    return output
+    return output if teacher.family == "values" else tf.maximum(output, NEVER)
 
 
 def _divergence(student: Any, taught_now: Any) -> Any:

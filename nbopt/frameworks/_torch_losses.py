@@ -58,6 +58,7 @@ def _mean(rows: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     if weight is None:
         return rows.mean()
     rows = rows.reshape(len(rows), -1).mean(1) if rows.ndim > 1 else rows
+    weight = weight.reshape(-1)  # a column of weights would be spread over all pairs of rows
     return (rows * weight).sum() / weight.sum().clamp_min(TINY)
 
 

@@ -19,7 +19,7 @@ from nbopt.frameworks._primary import primary_output
 from nbopt.frameworks._torch_layer_io import WHOLE, watched_io
 from nbopt.frameworks._torch_losses import IGNORED, TINY
 from nbopt.frameworks._torch_module import call, clone, device_of, plain, tensors
-from nbopt.teaching import Teacher
+from nbopt.teaching import NEVER, Teacher
 from nbopt.training import TrainingPlan
 
 FAR = 1e4  # what a logit is lowered by to leave its class out
@@ -159,10 +159,11 @@ def soft_loss(
         rows = rows - functional.binary_cross_entropy_with_logits(taught_now / t, sure, reduction="none")
         return t * t * _mean(rows, weight, None)
     places = student.shape[:-1]
-    numbers = target if target is not None and target.shape == places and not target.is_floating_point() else None
+    # Class numbers come in whatever dtype, as one column too; else there is a column for each class.
+    numbers = target.reshape(places).long() if target is not None and target.numel() == places.numel() else None
     counted = None if numbers is None else numbers != IGNORED
     if teacher.method == "decoupled" and target is not None:
-        classes = target.argmax(-1) if numbers is None else numbers.clamp_min(0).long()
+        classes = target.argmax(-1) if numbers is None else numbers.clamp_min(0)
         rows = _decoupled(student / t, taught_now / t, classes.reshape(places), teacher.beta)
     else:
         rows = _divergence(student / t, taught_now / t)
@@ -177,7 +178,7 @@ def normal_output(output: torch.Tensor, teacher: Teacher) -> torch.Tensor:
     if teacher.kind.endswith("_probabilities") and teacher.family == "labels":
         clipped = values.clamp(TINY, 1 - TINY)
         return clipped.log() - (1 - clipped).log()
-    return values
+    return values if teacher.family == "values" else values.clamp_min(NEVER)
 
 
 def _divergence(student: torch.Tensor, taught_now: torch.Tensor) -> torch.Tensor:

@@ -52,8 +52,9 @@ class Asked:
                 # A draw that is not taken stays a trial under way, from which the next one keeps away.
                 params = study.ask(space).params
                 drawn = np.asarray([[params[name] for name in space]], np.int64)
-                if len(self._untried.among(drawn, history)):
-                    return drawn[0]
+                left = self._untried.among(drawn, history)
+                if len(left):
+                    return left[0]
         rng = np.random.default_rng(seeds)
         left = self._untried.some(history, rng)
         return left[int(rng.integers(len(left)))] if len(left) else None

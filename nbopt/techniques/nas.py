@@ -15,12 +15,13 @@ from nbopt.planning import lengthened, refuse_quantized
 from nbopt.studies.asking import TPE
 from nbopt.studies.extra import load
 from nbopt.technique import Technique
-from nbopt.techniques._nas.building import Building, Picked, source_of
+from nbopt.techniques._nas.building import Building, Picked
 from nbopt.techniques._nas.choosing import settled
 from nbopt.techniques._nas.hunting import RELAXED, Finalist, Hunt
 from nbopt.techniques._nas.keeping import Keeper
 from nbopt.techniques._nas.purse import CHOSEN, RIVAL_CHOSEN, Purse, budget_of, price_of
-from nbopt.techniques._nas.remembering import Remembered, key_of, last, remember
+from nbopt.techniques._nas.reading import code_of
+from nbopt.techniques._nas.remembering import Remembered, going_by, key_of, last, remember
 from nbopt.techniques._nas.telling import table_of, words_of
 from nbopt.training import TrainingPlan
 
@@ -32,6 +33,8 @@ EPOCHS, BUILT_EPOCHS = 3, 10
 
 TRIALS, BUILT_TRIALS = 60, 20
 """Candidates likewise: those that are looked at, and those that are trained."""
+
+AGAIN = "what the same search found before in this kernel is taken again"
 
 
 @dataclass(frozen=True)
@@ -138,19 +141,20 @@ class Nas(Technique):
         if self.controller in (RANDOM, UNIFORM):
             return self._rival(draft, context)
         key, text, plan = key_of(draft.model, context), self.text(), self._plan(draft.plan, EPOCHS)
-        before = last(key, text)
-        if before is not None and before.hunt is not None and isinstance(before.chosen, Finalist):
-            draft = draft.with_(tested={**draft.tested, **before.table}).noted(*before.notes)
-            return self._put(draft, before.hunt, before.chosen, plan, 1.0)
+        before, by, purse = last(key, text), going_by(plan, context), self._purse()
+        if before is not None and before.hunt is not None and isinstance(before.chosen, Finalist) and before.by == by:
+            before.again(purse, {RANDOM, UNIFORM})
+            draft = draft.with_(tested={**draft.tested, **before.table}).noted(AGAIN, *before.notes)
+            return self._put(draft, before.hunt, before.chosen, plan, CHOSEN)
         known = None if before is None else before.hunt
-        purse = self._purse()
-        hunt, keeper = self._hunt(draft, context, purse, known), Keeper.of(key, text)
-        if known is not None:
-            hunt.notes.append("went on from where the last one was cut off")
-        else:
+        hunt, keeper = self._hunt(draft, context, purse, known), Keeper.of(key, text, context.home)
+        if before is None or known is None:
             keeper.restore(hunt)
+        else:
+            ended = "went on from where the last one was cut off"
+            hunt.notes.append(ended if before.chosen is None else "chosen anew among what the last one looked at")
         hunt.keep = keeper.keep
-        kept = Remembered(key, text, purse, hunt)
+        kept = Remembered(key, text, purse, hunt, by=by)
         remember(kept)
         found = hunt.chosen()
         chosen, notes, tried = settled(found, plan, hunt)
@@ -197,6 +201,8 @@ class Nas(Technique):
             known.beside.discard(self.controller)
         hunt = known.hunt if known is not None and beside else None
         purse = known.purse if known is not None and beside else self._purse()
+        share = RIVAL_CHOSEN if self.controller == RANDOM else 1.0
+        purse.refuse_spent(share)
         if hunt is None:
             hunt = self._hunt(draft, context, purse)
         hunt = replace(hunt, family=replace(hunt.family, context=context), notes=[], keep=None)
@@ -207,7 +213,6 @@ class Nas(Technique):
             limit = 0.5 * hunt.there(hunt.family.model, start).latency_ms
         chosen = hunt.uniform(limit) if self.controller == UNIFORM else hunt.at_random(limit)
         draft = draft.noted(*hunt.notes, f"within {limit:.3g} ms")
-        share = RIVAL_CHOSEN if self.controller == RANDOM else 1.0
         return self._put(draft, hunt, chosen, self._plan(draft.plan, EPOCHS), share)
 
     def _put(self, draft: Draft, hunt: Hunt, chosen: Finalist, plan: TrainingPlan, share: float) -> Draft:
@@ -231,12 +236,16 @@ class Nas(Technique):
         for wrong, expected, came in refused:
             if wrong:
                 raise OptionError(f"nas: {expected}", came, "leave one of them out")
-        key, text = key_of(draft.model, context), f"{self.text()} {source_of(self.build)}"
+        key, text = key_of(draft.model, context), f"{self.text()} {code_of(self.build)}"
         known, plan = last(key), self._plan(draft.plan, BUILT_EPOCHS)
-        if known is not None and known.text == text and isinstance(known.chosen, Picked):
-            return self._built(draft, known.chosen, known.purse, plan, 1.0)
+        by, rivals = going_by(plan, context), set() if self.controller == RANDOM else {RANDOM, UNIFORM}
+        purse = self._purse()
+        if known is not None and (known.text, known.by) == (text, by) and isinstance(known.chosen, Picked):
+            known.again(purse, rivals)
+            return self._built(draft.noted(AGAIN), known.chosen, purse, plan, CHOSEN)
         beside = known is not None and self.controller in known.beside
-        purse = known.purse if known is not None and beside else self._purse()
+        purse = known.purse if known is not None and beside else purse
+        purse.refuse_spent(RIVAL_CHOSEN)
         limit = known.latency_ms if known is not None and beside else context.max_latency
         building = Building(
             self.build,
@@ -253,8 +262,7 @@ class Nas(Technique):
         if known is not None and beside:
             known.beside.discard(self.controller)
         elif not picked.interrupted:
-            rivals = set() if self.controller == RANDOM else {RANDOM, UNIFORM}
-            remember(Remembered(key, text, purse, None, picked.latency_ms, rivals, picked))
+            remember(Remembered(key, text, purse, None, picked.latency_ms, rivals, by, picked))
         return self._built(draft, picked, purse, plan, RIVAL_CHOSEN if beside else CHOSEN)
 
     @staticmethod

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from nbopt.architectures import space_of
+from nbopt.architectures import Block, Parts, space_of
 from nbopt.architectures.exploring import Explored, Look, explored, judged, limits_of, uniform_within
 from nbopt.architectures.factors import Factors
 from nbopt.architectures.latency import Latency, fitted, parts_of, to_measure
 from nbopt.controllers import Settings
+from nbopt.controllers.table import Table, Term
 from nbopt.errors import ModelError, OptionError
+from nbopt.narrowing.widths import Width
 from tests.architectures.small import IMPORTANCES, PARTS
 
 Array = np.ndarray[Any, Any]
@@ -67,7 +71,7 @@ def test_what_fails_is_kept_with_its_reason_and_the_search_goes_on(latency: Late
     failed = [look for look in found.looks if look.reason]
     assert failed
     assert all("too small" in look.reason and np.isnan(look.quality) for look in failed)
-    assert all(not look.reason for look in found.front())
+    assert all(not look.reason for look in found.ranked(1e9))
 
 
 def test_a_budget_ends_it_and_it_goes_on_from_there(latency: Latency) -> None:
@@ -81,10 +85,11 @@ def test_a_budget_ends_it_and_it_goes_on_from_there(latency: Latency) -> None:
     assert again.ended == ""
 
 
-def test_a_front_is_of_those_that_none_is_faster_and_better_than() -> None:
+def test_the_best_within_a_latency_come_first() -> None:
     looks = [((0,), 1.0, 3.0), ((1,), 2.0, 2.0), ((2,), float("nan"), 0.1), ((3,), 0.5, 1.0), ((4,), 0.4, 1.5)]
-    front = Explored(tuple(Look(*each) for each in looks)).front()
-    assert [look.setting for look in front] == [(3,), (1,)]
+    found = Explored(tuple(Look(*each) for each in looks))
+    assert [look.setting for look in found.ranked(2.0)] == [(1,), (3,), (4,)]
+    assert found.best_within(0.5) is None
 
 
 def test_a_latency_that_no_candidate_has_is_refused(latency: Latency) -> None:
@@ -123,6 +128,36 @@ def test_candidates_that_are_given_are_judged_once_each(latency: Latency) -> Non
     some = np.repeat(SPACE.grid.draw(np.random.default_rng(0), 5), 2, axis=0)
     assert len(judged(some, quality, latency).looks) == len(np.unique(some, axis=0))
     assert len(judged(some, quality, latency, going=lambda: False).looks) == 1
+
+
+@pytest.mark.parametrize("word", ["surrogate", "evolution", "policy", "chance", "tpe"])
+def test_what_lies_in_a_block_that_is_left_out_makes_no_other_candidate(word: str) -> None:
+    names = [[f"b{block}.w{at}" for at in range(2)] for block in range(4)]
+    blocks = [Block(f"b{block}", (), tuple(row)) for block, row in enumerate(names)]
+    space = space_of(Parts([Width(name, (name,), 64, ()) for row in names for name in row], (), blocks))
+    table = Table(tuple(Term((8 + block,), np.array([0.0, 1.0])) for block in range(4)), 0.5)
+    latency = Latency(table, np.zeros((0, 12), np.int64), np.zeros(0), 0.0, 0.0)
+    found = explored(space, lambda _: 1.0, latency, (0.6,), word=word, trials=10)
+    assert [look.setting for look in found.looks] == [(6,) * 8 + (0,) * 4]
+    assert "every candidate within the latency was tried" in found.ended
+    found = explored(space, lambda _: 1.0, latency, (2.6,), word=word, trials=30)
+    assert len({look.setting for look in found.looks}) == 30
+
+
+def test_an_interrupt_while_the_next_candidate_is_sought_keeps_the_others(latency: Latency) -> None:
+    calls = 0
+
+    def at(settings: Settings) -> Array:
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise KeyboardInterrupt
+        return np.zeros(len(settings))
+
+    table = SimpleNamespace(at=at)
+    found = explored(SPACE, quality, replace(latency, table=cast("Table", table)), (1.0,), trials=40)
+    assert found.interrupted
+    assert 0 < len(found.looks) < 12
 
 
 def test_uniform_scaling_is_measured_and_the_widest_within_is_taken() -> None:

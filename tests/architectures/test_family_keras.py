@@ -13,7 +13,7 @@ from nbopt.architectures._keras.lessons import Lessons, Shared, mixture
 from nbopt.architectures._keras.parts import blocks_of, kernels_of
 from nbopt.architectures.family import Family
 from nbopt.architectures.lowering import whole_as_teacher
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.batches import Batch
 from nbopt.controllers.relaxed import softmax
 from nbopt.draft import Context
@@ -115,11 +115,10 @@ def test_candidates_learn_together_and_the_users_model_stays(digits: Digits) -> 
     plan = TrainingPlan(epochs=10, learning_rate=3e-3, schedule="cosine", keep_best=False)
     assert work.train is not None
     steps = plan.epochs * (work.train.steps(plan.batch_size) or 1)
-    lessons = Lessons(
-        Shared(family.model, family.factors), Sandwich(family.space.grid), whole_as_teacher(work.output), steps
-    )
+    pace, teacher = Pace(steps), whole_as_teacher(work.output)
+    lessons = Lessons(Shared(family.model, family.factors), Sandwich(family.space.grid), teacher, pace)
     work.framework.fit(family.model, plan, family.context.fitting(teach=lessons, score=None))
-    assert lessons.step == steps
+    assert pace.step == steps
     assert np.mean([family.judged(setting)[1] for setting in settings]) > np.mean(before) + 0.1
     now = [variable.numpy() for variable in model.variables]
     assert all(np.array_equal(one, other) for one, other in zip(untouched, now, strict=True))

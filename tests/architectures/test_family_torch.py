@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from nbopt.architectures._torch.lessons import Lessons, Shared, mixture
 from nbopt.architectures._torch.parts import without
 from nbopt.architectures.family import Family
 from nbopt.architectures.lowering import whole_as_teacher
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.batches import Batch
 from nbopt.controllers.relaxed import softmax
 from nbopt.draft import Context
@@ -128,6 +129,27 @@ def test_a_candidate_in_training_leaves_no_trace_in_the_statistics(images: Famil
     assert all(torch.equal(buffer, before[name]) for name, buffer in images.model.named_buffers())
 
 
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, batch: Any) -> Any:
+        return self.head(torch.relu(self.body(batch["x"])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_candidates_of_a_model_are_called_as_it_is(dtype: torch.dtype, digits: Digits) -> None:
+    x, y = digits.x[:200], digits.y[:200]
+    model = Whole().to(dtype).eval()
+    family = Family.of(model, Context(Workload(model, train=({"x": x}, y), valid=({"x": x}, y), metric="accuracy")))
+    shared, shares = Shared(family.model, family.factors), family.factors.one_hot([0] * len(family.space.choices))
+    inputs = {"x": torch.from_numpy(x).to(dtype)}
+    output = shared.call(inputs, shared.weights(list(map(torch.from_numpy, shares))), family.factors.gated(shares))
+    alone = family.context.workload.framework.predict(family.built([0] * len(family.space.choices)), {"x": x})
+    assert output.detach().float().numpy() == pytest.approx(alone, abs=0.02)
+
+
 def test_candidates_learn_together_and_the_users_model_stays(digits: Digits) -> None:
     family = family_of(residual(), digits, (1, 8, 8))
     workload = family.context.workload
@@ -141,14 +163,26 @@ def test_candidates_learn_together_and_the_users_model_stays(digits: Digits) -> 
     assert workload.train is not None
     steps = plan.epochs * (workload.train.steps(plan.batch_size) or 1)
     teacher = whole_as_teacher(workload.output)
-    lessons = Lessons(Shared(family.model, family.factors), Sandwich(family.space.grid), teacher, steps)
+    lessons = Lessons(Shared(family.model, family.factors), Sandwich(family.space.grid), teacher, Pace(steps))
     workload.framework.fit(family.model, plan, family.context.fitting(teach=lessons, score=None))
-    assert lessons.step == steps
+    assert lessons.pace.step == steps
     after = [family.judged(setting)[1] for setting in settings]
     # Half-width candidates of a trained network begin at 0.8: a fifth of their errors must go.
     assert 1 - np.mean(after) < 0.8 * (1 - np.mean(before))
     now = workload.framework.state(workload.model)
     assert all(torch.equal(now[name], value) for name, value in untouched.items())
+
+
+def test_the_steps_of_a_source_that_does_not_tell_are_counted(images: Family, digits: Digits) -> None:
+    x, y = digits.x.reshape(-1, 1, 8, 8), digits.y
+
+    def batches() -> Any:
+        yield from ((x[start : start + 50], y[start : start + 50]) for start in range(0, 1000, 50))
+
+    work = Workload(images.context.workload.model, train=batches, valid=(x[1000:1100], y[1000:1100]))
+    family = replace(images, context=Context(work))
+    lessons = family.lessons(TrainingPlan(epochs=3, max_seconds=7.0), whole_as_teacher(work.output))
+    assert (lessons.pace.steps, lessons.pace.seconds) == (60, 7.0)
 
 
 def test_the_gradient_of_a_mixture_is_that_of_differences(images: Family) -> None:
@@ -178,13 +212,14 @@ def test_nothing_to_choose_is_refused_with_what_was_found(digits: Digits) -> Non
         Family.of(model, Context(work))
 
 
-def test_a_candidate_that_does_not_run_says_why(images: Family) -> None:
+@pytest.mark.parametrize("error", [ValueError, ArithmeticError])
+def test_a_candidate_that_does_not_run_says_why(error: type[Exception], images: Family) -> None:
     class Picky(nn.Module):
         def forward(self, x: Any) -> Any:
-            raise ValueError("not this way")
+            raise error("not this way")
 
     broken = copy.copy(images)
     object.__setattr__(broken, "traced", None)
     object.__setattr__(broken, "model", nn.Sequential(*images.model[:2], Picky(), *images.model[3:]))
-    with pytest.raises(ModelError, match="ValueError: not this way"):
+    with pytest.raises(ModelError, match="Error: not this way"):
         broken.built(images.space.grid.start or ())

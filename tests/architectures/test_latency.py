@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbopt.architectures import space_of
 from nbopt.architectures.factors import Factors
-from nbopt.architectures.latency import fitted, not_negative, parts_of, scaled_to, to_measure, weighed
+from nbopt.architectures.latency import fitted, not_negative, parts_of, to_measure, weighed
 from tests.architectures.small import IMPORTANCES, PARTS, SHAPES
 
 Array = np.ndarray[Any, Any]
@@ -97,15 +97,3 @@ def test_factors_are_of_0_or_more_and_no_worse_than_their_neighbours(seed: int) 
             other = found.copy()
             other[at] = max(0.0, other[at] + step)
             assert lost(found) <= lost(other) + 1e-4
-
-
-def test_uniform_scaling_to_a_latency_is_the_widest_within_it() -> None:
-    parts = parts_of(FACTORS)
-    settings = to_measure(SPACE, 40, np.random.default_rng(0))
-    latency = fitted(parts, settings, np.asarray(0.1 + sum(part.at(settings) for part in parts)))
-    whole = float(latency.table.at(settings[:1])[0])
-    found = scaled_to(SPACE, latency, 0.6 * whole)
-    assert found is not None
-    assert latency.table.at(found[None])[0] <= 0.6 * whole
-    assert scaled_to(SPACE, latency, 1e-6) is None
-    assert (scaled_to(SPACE, latency, 2 * whole) == settings[0]).all()

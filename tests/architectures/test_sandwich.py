@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.controllers import Grid
 
 GRID = Grid((7, 3, 2), (True,) * 3, start=(6, 2, 1))
@@ -38,3 +38,15 @@ def test_the_same_seed_draws_alike() -> None:
     one, other, third = Sandwich(GRID, 1), Sandwich(GRID, 1), Sandwich(GRID, 2)
     draws = [[each.draw(0.8).tolist() for _ in range(5)] for each in (one, other, third)]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_training_that_its_time_ends_opens_the_space_too() -> None:
+    clock = iter([0.0, *np.arange(20)]).__next__
+    by_steps = Pace(10)
+    assert [round(by_steps.next(), 3) for _ in range(12)] == [*(np.arange(10) / 10), 1.0, 1.0]
+    # Of a thousand steps there is time for ten.
+    by_time = Pace(1000, 10.0, clock)
+    shares = [by_time.next() for _ in range(12)]
+    assert shares[5] == pytest.approx(0.5)
+    assert shares[-1] == 1.0
+    assert Sandwich(GRID).lowest(shares[5]).tolist() == [0, 0, 0]

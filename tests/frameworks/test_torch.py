@@ -443,6 +443,15 @@ def test_a_class_for_each_pixel_or_token_trains(loss: Any) -> None:
         assert record.losses[-1] < 0.97 * record.losses[0]
 
 
+@pytest.mark.parametrize("kind", ["logits", "binary_logits", "regression"])
+@pytest.mark.parametrize("user", [None, nn.MSELoss()])
+def test_row_weights_in_a_column_are_those_of_the_rows(kind: Any, user: Any) -> None:
+    output, weight = torch.from_numpy(RNG.normal(size=(6, 3 if kind == "logits" else 1))), torch.arange(6.0)
+    target = torch.eye(3)[torch.arange(6) % 3] if kind == "logits" else torch.arange(6.0) % 2
+    loss = FRAMEWORK.loss(None, user, kind)[0]
+    assert loss(output, target, weight[:, None]).item() == pytest.approx(loss(output, target, weight).item())
+
+
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), functional.cross_entropy])
 def test_row_weights_reach_torchs_own_losses(loss: Any) -> None:
     wrong = np.where(np.arange(400) % 2, Y, (Y + 1) % 3)

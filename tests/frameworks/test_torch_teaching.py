@@ -56,6 +56,30 @@ def test_padding_teaches_nothing_and_classes_may_come_second() -> None:
     assert value(student) == pytest.approx(expected(teacher, student[kept], taught[kept]), rel=1e-4)
 
 
+def test_labels_mean_the_same_in_whatever_form_they_come() -> None:
+    rng = np.random.default_rng(0)
+    student, taught = (torch.from_numpy(rng.normal(size=(6, 3)).astype(np.float32)) for _ in range(2))
+    teacher = Teacher(lambda inputs: inputs, "logits", method="decoupled")
+    numbers = torch.tensor([0, 1, 2, 0, 1, 2])
+    wanted = soft_loss(teacher, student, taught.log_softmax(-1), numbers, None).item()
+    assert wanted != soft_loss(teacher, student, taught.log_softmax(-1), torch.zeros_like(numbers), None).item()
+    for form in (numbers[:, None], numbers.float(), numbers[:, None].double(), torch.eye(3)[numbers]):
+        assert soft_loss(teacher, student, taught.log_softmax(-1), form, None).item() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("method", ["kl", "decoupled"])
+def test_a_class_that_a_model_leaves_out_is_none_to_learn(method: str) -> None:
+    teacher, numbers = Teacher(lambda inputs: inputs, "logits", method=method), torch.tensor([0, 1])
+    given = torch.tensor([[1.0, 2.0, -torch.inf], [0.0, 1.0, -torch.inf]], requires_grad=True)
+    taught = torch.from_numpy(normal_form(np.array([[2.0, 1.0, -np.inf], [1.0, 1.0, -np.inf]]), "logits"))
+    value = soft_loss(teacher, given, taught, numbers, None)
+    value.backward()
+    without = soft_loss(teacher, given[:, :2], taught[:, :2], numbers, None)
+    assert value.item() == pytest.approx(without.item(), rel=1e-5)
+    assert given.grad is not None
+    assert given.grad.isfinite().all()
+
+
 def test_hints_of_one_shape_are_compared_as_they_are_and_of_two_by_how_alike_rows_are() -> None:
     x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     assert hint_loss(x, x).item() == 0

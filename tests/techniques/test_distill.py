@@ -114,6 +114,34 @@ def test_a_few_categories_are_looked_up_each_in_its_place() -> None:
     assert words(found) == ["linear", "mlp"]
 
 
+def test_whole_numbers_that_the_teacher_looks_up_nowhere_are_amounts() -> None:
+    times = np.array([[1_700_000_000, 3], [1_700_086_400, 5]] * 4)
+    for vocabulary in (0, 1000):
+        (column,) = columns(("x", times, (2,)), vocabulary=vocabulary)
+        assert column.use == "numbers"
+        np.testing.assert_allclose(column.spread, [43_200, 1], rtol=1e-6)
+    (few, many) = columns(("a", IDS[:, 0], ()), ("b", IDS, (30,)), vocabulary=100)
+    assert (few.use, many.use) == ("tokens", "tokens")
+    assert [column.use for column in columns(("a", IDS[:, 0], ()), ("b", IDS, (30,)), vocabulary=0)] == ["numbers"] * 2
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint8])
+def test_columns_of_yes_and_no_are_no_text(dtype: Any) -> None:
+    dummies = np.eye(20)[np.arange(60) % 20].astype(dtype)
+    (column,) = columns(("x", dummies, (20,)), vocabulary=None)
+    assert column.use == "numbers"
+
+
+def test_only_beside_tokens_does_a_name_say_that_there_is_nothing_to_see() -> None:
+    place = np.arange(50)
+    named = ("customer_segment", "wears_mask", "position_in_list")
+    for vocabulary in (None, 0):
+        found = columns(*((name, place, ()) for name in named), vocabulary=vocabulary)
+        assert {column.use for column in found} == {"tokens" if vocabulary is None else "numbers"}
+    found = columns(("ids", IDS, (30,)), ("ad_position", place, ()), ("position_ids", IDS, (30,)), vocabulary=None)
+    assert [column.use for column in found] == ["tokens", "tokens", "unused"]
+
+
 @pytest.mark.parametrize(
     ("shape", "more", "axis", "last"),
     [

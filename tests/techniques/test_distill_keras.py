@@ -15,6 +15,7 @@ from nbopt.frameworks import framework_of
 from nbopt.frozen import Leaf
 from nbopt.teaching import family_of
 from nbopt.techniques._distill.simple import columns_of, designs
+from nbopt.techniques._distill_keras import LOWERING
 from nbopt.techniques._distill_keras.students import build
 from nbopt.workload import Workload
 from tests.conftest import Digits
@@ -95,3 +96,28 @@ def test_simple_students_take_the_same_inputs_and_give_the_same_outputs(
         np.testing.assert_allclose(framework.predict(framework.clone(model), inputs), raw, rtol=1e-5)
         if kind == "regression":
             assert 80 < raw.mean() < 120
+
+
+def test_whole_numbers_are_looked_up_where_the_teacher_does() -> None:
+    ids = keras.Input((3,), dtype="int64")
+    inner = keras.Sequential([keras.Input((3,)), L.Embedding(70, 4), L.Flatten()])
+    looking = keras.Model(ids, L.Dense(2)(inner(ids)))
+    plain = keras.Sequential([keras.Input((3,), dtype="int64"), L.Dense(2)])
+    counted = keras.Model(ids, L.Dense(2)(L.CategoryEncoding(30, output_mode="multi_hot")(ids)))
+    assert [LOWERING.vocabulary(model, ()) for model in (looking, plain, counted)] == [70, 0, 30]
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.integers(0, 2_000_000_000, 90), rng.integers(0, 2, 90), rng.integers(0, 9, 90)], 1)
+    work = Workload(plain, train=(x[:60], x[:60, 1]), valid=(x[60:], x[60:, 1]))
+    draft = applied(nbopt.Distill(student="simple", epochs=1), work)
+    assert draft.model.count_params() < 1000
+
+
+def test_rows_of_numbers_of_any_length_have_simple_students() -> None:
+    row = keras.Input((None,))
+    model = keras.Model(row, L.Dense(2)(L.GlobalMaxPooling1D()(keras.ops.expand_dims(row, -1))))
+    rng = np.random.default_rng(0)
+    long, short = (rng.normal(size=(40, length)).astype(np.float32) for length in (30, 20))
+    work = Workload(model, train=(long, np.arange(40) % 2), valid=(short, np.arange(40) % 2))
+    draft = applied(nbopt.Distill(student="simple", epochs=1), work)
+    (told,) = [note for note in draft.notes if "surest of the simple students" in note]
+    assert "failed" not in told

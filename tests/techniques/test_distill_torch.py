@@ -19,6 +19,7 @@ from nbopt.teaching import family_of
 from nbopt.techniques._distill import choosing
 from nbopt.techniques._distill.simple import columns_of, designs
 from nbopt.techniques._distill_torch.students import build
+from nbopt.techniques._distill_torch.tables import vocabulary
 from nbopt.workload import Workload
 from tests.conftest import Digits
 from tests.models import mlp, train
@@ -143,6 +144,44 @@ def test_a_worse_teacher_is_told_with_the_figures(workload: Workload, digits: Di
     assert "accuracy {:.4f} against {:.4f} on valid".format(*scores) in told
 
 
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [(nn.BCEWithLogitsLoss(), np.eye(3)[np.arange(60) % 3]), (nn.MSELoss(), np.eye(3)[np.arange(60) % 3])],
+)
+def test_what_a_teachers_output_means_is_what_the_loss_says(loss: Any, targets: np.ndarray) -> None:
+    x, y = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), targets.astype(np.float32)
+    torch.manual_seed(0)
+    work = Workload(nn.Linear(4, 3).eval(), train=(x, y), valid=(x, y), loss=loss)
+    teacher = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3)).eval()
+    draft = applied(nbopt.Distill(teacher=teacher, student=nn.Linear(4, 3).eval(), epochs=1), work)
+    said = draft.plan.teacher.outputs((x,))
+    np.testing.assert_allclose(said, teacher(torch.from_numpy(x)).detach(), atol=1e-5)
+    if work.output != "regression":
+        sure = nn.Sequential(teacher, nn.Sigmoid()).eval()
+        found = applied(nbopt.Distill(teacher=sure, student=nn.Linear(4, 3).eval(), epochs=1), work)
+        np.testing.assert_allclose(found.plan.teacher.outputs((x,)), said, atol=1e-3)
+        with pytest.raises(ModelError, match="whose output is probabilities"):
+            applied(nbopt.Distill(teacher=nn.Sequential(teacher, nn.Softmax(-1)).eval()), work)
+
+
+class Ending(nn.Module):
+    def __init__(self, end: Any) -> None:
+        super().__init__()
+        self.only, self.end = nn.Linear(64, 10), end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(self.only(x), -1)
+
+
+def test_a_student_that_ends_otherwise_is_refused_though_no_layer_says_so(workload: Workload, digits: Digits) -> None:
+    with pytest.raises(ModelError, match="let both end alike"):
+        applied(nbopt.Distill(student=Ending(torch.softmax).eval()), workload)
+    assert applied(nbopt.Distill(student=Ending(torch.log_softmax).eval()), workload).plan.teacher is not None
+    sure = Workload(Ending(torch.softmax).eval(), train=digits.train, valid=digits.valid)
+    with pytest.raises(ModelError, match="whose output is logits"):
+        applied(nbopt.Distill(student=nn.Linear(64, 10).eval()), sure)
+
+
 def test_several_teachers_teach_together(workload: Workload, digits: Digits) -> None:
     torch.manual_seed(5)
     other = train(mlp(), *digits.train)
@@ -197,6 +236,19 @@ def test_extra_rows_must_be_inputs_and_their_labels_are_told_to_be_unused(worklo
         applied(nbopt.Distill(extra=x[:, :3]), workload)
     with pytest.raises(DataError, match="read again"):
         applied(nbopt.Distill(extra=(batch for batch in [x])), workload)
+
+
+def test_extra_rows_that_judge_too_are_told(workload: Workload, digits: Digits) -> None:
+    def told(extra: Any) -> list[str]:
+        return [note for note in applied(nbopt.Distill(extra=extra), workload).notes if "optimistic" in note]
+
+    assert workload.test is not None
+    mixed = np.vstack([digits.train[0], digits.test[0][:30], digits.valid[0][:20]])
+    (report, select) = told(mixed)
+    assert f"30 of {len(np.unique(digits.test[0], axis=0))} distinct rows of test" in report
+    assert "20 of" in select
+    assert "distinct rows of valid" in select
+    assert not told(digits.train[0])
 
 
 def test_a_student_that_diverges_is_a_failed_row_with_the_reason(digits: Digits, trained_mlp: Any) -> None:
@@ -273,3 +325,90 @@ def test_simple_students_take_the_same_inputs_and_give_the_same_outputs(
             np.testing.assert_allclose(raw.sum(-1), 1, rtol=1e-5)
         if kind == "regression":
             assert 80 < raw.mean() < 120
+
+
+class Table(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.table = how, nn.Parameter(torch.randn(40, 4))
+        self.head = nn.Linear(8 if how != "one hot" else 80, 3)
+
+    def forward(self, x: Any) -> Any:
+        if self.how == "amounts":
+            return self.head(x.float().repeat(1, 4))
+        if self.how == "one hot":
+            return self.head(nn.functional.one_hot(x, 40).flatten(1).float())
+        found = self.table[x] if self.how == "indexed" else nn.functional.embedding(x, self.table)
+        return self.head(found.flatten(1))
+
+
+@pytest.mark.parametrize(("how", "size"), [("amounts", 0), ("one hot", 40), ("indexed", 40), ("functional", 40)])
+def test_tables_are_found_by_what_is_called(how: str, size: int) -> None:
+    model = Table(how).train()
+    assert vocabulary(model, (np.array([[1, 2], [3, 4]]),)) == size
+    assert model.training
+
+
+def test_whole_numbers_of_a_table_are_taken_by_simple_students_for_what_they_are() -> None:
+    rng = np.random.default_rng(0)
+    dummies = np.eye(20, dtype=np.int64)[rng.integers(0, 20, 300)]
+    x = np.hstack([1_700_000_000 + 1000 * rng.integers(0, 1000, (300, 1)), dummies])
+    y = dummies.argmax(1) % 2
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(21, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(torch.cat([(x[:, :1] - 1_700_000_000) / 1e6, x[:, 1:]], 1).float())
+
+    work = Workload(Scaled().eval(), train=(x[:200], y[:200]), valid=(x[200:], y[200:]))
+    draft = applied(nbopt.Distill(student="simple", epochs=40, learning_rate=0.03, alpha=0.0), work)
+    assert sum(p.numel() for p in draft.model.parameters()) < 3000
+    assert any("a linear model 0.9" in note or "a linear model 1.0" in note for note in draft.notes)
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: Any) -> Any:
+        return self.head(self.words(ids))
+
+
+def test_simple_students_are_judged_where_splits_have_lengths_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    (x, shorter), tags = (rng.integers(1, 50, size=(60, length)) for length in (12, 9)), lambda ids: ids % 3
+    work = Workload(Tagger().eval(), train=(x, tags(x)), valid=(shorter, tags(shorter)))
+    draft = applied(nbopt.Distill(student="simple", epochs=2), work)
+    (told,) = [note for note in draft.notes if "surest of the simple students" in note]
+    assert "failed" not in told
+
+
+class Loudness(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(torch.stack([x.mean(1), x.amax(1)], 1))
+
+
+def test_rows_of_numbers_of_any_length_have_simple_students() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    (long, short) = (rng.normal(size=(80, length)).astype(np.float32) + 2 * y[:, None] for length in (30, 20))
+    work = Workload(Loudness().eval(), train=(long, y), valid=(short, y))
+    draft = applied(nbopt.Distill(student="simple", epochs=20), work)
+    (told,) = [note for note in draft.notes if "surest of the simple students" in note]
+    assert "failed" not in told
+    assert framework_of(draft.model).predict(draft.model, (short,)).shape == (80, 2)
+
+
+def test_two_rows_of_train_are_not_parted_further() -> None:
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    work = Workload(nn.Linear(4, 2).eval(), train=(x, np.array([0, 1])), valid=(x + 0.5, np.array([0, 1])))
+    draft = applied(nbopt.Distill(student="simple", epochs=2), work)
+    assert any("surest of the simple students" in note for note in draft.notes)

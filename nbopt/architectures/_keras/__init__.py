@@ -7,7 +7,7 @@ from typing import Any
 from nbopt.architectures._keras import parts
 from nbopt.architectures._keras.lessons import Lessons, Shared, mixture
 from nbopt.architectures.factors import Factors
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.teaching import Teacher
 
 
@@ -21,9 +21,9 @@ class KerasLowering:
     without = staticmethod(parts.without)
     mixture = staticmethod(mixture)
 
-    def lessons(self, model: Any, factors: Factors, sandwich: Sandwich, teacher: Teacher, steps: int) -> Any:
+    def lessons(self, model: Any, factors: Factors, sandwich: Sandwich, teacher: Teacher, pace: Pace) -> Any:
         """Return what `Fitting.teach` is where a training of shared weights shall follow the sandwich rule."""
-        return Lessons(Shared(model, factors), sandwich, teacher, steps)
+        return Lessons(Shared(model, factors), sandwich, teacher, pace)
 
 
 LOWERING = KerasLowering()

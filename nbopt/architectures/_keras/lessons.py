@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from nbopt.architectures.factors import Factors
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.arrays import to_numpy
 from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
@@ -71,19 +71,17 @@ class Lessons:
         shared: The model and its candidates.
         sandwich: Which candidates each step computes.
         teacher: Kind and axis of the output.
-        steps: Steps of the whole training.
+        pace: How much of the training is done.
     """
 
-    def __init__(self, shared: Shared, sandwich: Sandwich, teacher: Teacher, steps: int) -> None:
-        self.shared, self.sandwich, self.teacher, self.steps = shared, sandwich, teacher, max(1, steps)
-        self.step = 0
+    def __init__(self, shared: Shared, sandwich: Sandwich, teacher: Teacher, pace: Pace) -> None:
+        self.shared, self.sandwich, self.teacher, self.pace = shared, sandwich, teacher, pace
 
     def lesson(self, inputs: Any) -> dict[str, Any]:
         """Return the candidates of this step, as tensors for the compiled step."""
-        drawn = self.sandwich.draw(self.step / self.steps).tolist()
+        drawn = self.sandwich.draw(self.pace.next()).tolist()
         whole = [size - 1 for size in self.sandwich.grid.sizes]
         drawn += [whole] * (self.sandwich.between + 1 - len(drawn))
-        self.step += 1
         factors = self.shared.factors
         return {"inputs": inputs, "lines": [self.shared.lines(factors.one_hot(setting)) for setting in drawn]}
 

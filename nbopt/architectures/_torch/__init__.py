@@ -10,7 +10,7 @@ from torch import nn
 from nbopt.architectures._torch import parts
 from nbopt.architectures._torch.lessons import Lessons, Shared, mixture
 from nbopt.architectures.factors import Factors
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.teaching import Teacher
 
 
@@ -27,9 +27,9 @@ class TorchLowering:
         """Return the layer of each weight."""
         return {name: name.rpartition(".")[0] for name, _ in model.named_parameters()}
 
-    def lessons(self, model: nn.Module, factors: Factors, sandwich: Sandwich, teacher: Teacher, steps: int) -> Any:
+    def lessons(self, model: nn.Module, factors: Factors, sandwich: Sandwich, teacher: Teacher, pace: Pace) -> Any:
         """Return what `Fitting.teach` is where a training of shared weights shall follow the sandwich rule."""
-        return Lessons(Shared(model, factors), sandwich, teacher, steps)
+        return Lessons(Shared(model, factors), sandwich, teacher, pace)
 
 
 LOWERING = TorchLowering()

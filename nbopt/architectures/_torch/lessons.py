@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from nbopt.architectures.factors import Factor, Factors
-from nbopt.architectures.sandwich import Sandwich
+from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.arrays import to_numpy
 from nbopt.batches import Batch, Inputs
 from nbopt.frameworks._primary import primary_output
-from nbopt.frameworks._torch_module import device_of, tensors
+from nbopt.frameworks._torch_module import device_of, invoke, takes_whole, tensors
 from nbopt.frameworks._torch_norms import NORMS
 from nbopt.frameworks._torch_teaching import normal_output, soft_loss
 from nbopt.teaching import Teacher
@@ -53,7 +53,7 @@ class Shared:
         for name, lines in self._lines.items():
             value: torch.Tensor = own[name]
             for factor, line in lines:
-                value = value * _shaped(factor, shares[factor.choice] @ line)
+                value = value * _shaped(factor, shares[factor.choice] @ line).to(value.dtype)
             found[name] = value
         return found
 
@@ -66,9 +66,13 @@ class Shared:
             gates: How much of a block counts, 0 to 1; what is left of it is what the block was given.
         """
         values = {**dict(weights), **{name: buffer.clone() for name, buffer in self.model.named_buffers()}}
-        positions, named = ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
+        whole = takes_whole(self.model, inputs if isinstance(inputs, dict) else len(inputs))
+
+        def model(*positions: Any, **named: Any) -> Any:
+            return torch.func.functional_call(self.model, values, positions, named)
+
         with self._gated(gates):
-            return primary_output(torch.func.functional_call(self.model, values, positions, named))
+            return primary_output(invoke(model, inputs, whole=whole))
 
     def _gated(self, gates: Mapping[str, Any]) -> AbstractContextManager[Any]:
         stack = ExitStack()
@@ -98,12 +102,11 @@ class Lessons:
         shared: The module and its candidates.
         sandwich: Which candidates each step computes.
         teacher: Kind and axis of the output.
-        steps: Steps of the whole training.
+        pace: How much of the training is done.
     """
 
-    def __init__(self, shared: Shared, sandwich: Sandwich, teacher: Teacher, steps: int) -> None:
-        self.shared, self.sandwich, self.teacher, self.steps = shared, sandwich, teacher, max(1, steps)
-        self.step = 0
+    def __init__(self, shared: Shared, sandwich: Sandwich, teacher: Teacher, pace: Pace) -> None:
+        self.shared, self.sandwich, self.teacher, self.pace = shared, sandwich, teacher, pace
 
     def __call__(
         self,
@@ -117,12 +120,11 @@ class Lessons:
         """Return the loss as it is, once the candidates of this step have gone backward."""
         taught = normal_output(output.detach().float(), self.teacher)
         device, factors = output.device, self.shared.factors
-        for setting in self.sandwich.draw(self.step / self.steps):
+        for setting in self.sandwich.draw(self.pace.next()):
             rows = factors.one_hot(setting.tolist())
             weights = self.shared.weights([torch.from_numpy(row).to(device) for row in rows])
             candidate = self.shared.call(inputs, weights, factors.gated(rows))
             soft_loss(self.teacher, candidate, taught, None, weight).backward()
-        self.step += 1
         return loss
 
 

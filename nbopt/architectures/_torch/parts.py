@@ -69,7 +69,8 @@ def cropped(model: nn.Module, kernels: Mapping[str, int]) -> nn.Module:
 def blocks_of(model: nn.Module, inputs: Inputs) -> list[Block]:
     """Return the residual blocks that keep their shape, the innermost ones, in the order in which they run.
 
-    A block is residual where what it is given still decides what it gives when all its matrices are zero.
+    A block is residual where what it is given still decides what it gives when all its matrices are zero. One that the
+    model looks into by itself can't go: `nn.TransformerEncoder` asks its first layer how that has its axes.
 
     Args:
         model: In evaluation mode; it stays as it is.
@@ -106,7 +107,22 @@ def blocks_of(model: nn.Module, inputs: Inputs) -> list[Block]:
     return [
         Block(name, (), tuple(f"{name}.{part}" for part, _ in watched[name][0].named_modules() if part))
         for name in inner
+        if _runs_without(model, name, inputs)
     ]
+
+
+def _runs_without(model: nn.Module, name: str, inputs: Inputs) -> bool:
+    """Tell whether the model runs with a block left out; it has it again afterwards."""
+    block = model.get_submodule(name)
+    without(model, frozenset([name]))
+    try:
+        with torch.no_grad():
+            call(model, tensors(model, inputs))
+    except Exception:  # noqa: BLE001 - whatever the user's own code raises where a block of it is another
+        return False
+    finally:
+        _put(model, name, block)
+    return True
 
 
 def _matrices(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -127,10 +143,14 @@ def _residual(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 def without(model: nn.Module, blocks: frozenset[str]) -> nn.Module:
     """Return the model without some blocks, in place: each gives what it is given."""
     for name in blocks:
-        owner, _, leaf = name.rpartition(".")
-        parent = model.get_submodule(owner) if owner else model
-        parent._modules[leaf] = Passing()
+        _put(model, name, Passing())
     return model
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, leaf = name.rpartition(".")
+    parent = model.get_submodule(owner) if owner else model
+    parent._modules[leaf] = module
 
 
 class Passing(nn.Module):

@@ -12,6 +12,7 @@ from nbopt.batches import Batch, Inputs, leaves, map_leaves, take_rows
 from nbopt.data import Split
 from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, TrainingError
+from nbopt.frozen import join_ragged
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.predictions import prepare
@@ -115,6 +116,7 @@ def chosen(plan: TrainingPlan, panel: Panel, context: Context) -> Choice:
         [to_numpy(leaf) for leaf in leaves(rows.inputs)],
         lowering.channels(workload.model),
         channels_last=workload.framework.family == "keras",
+        vocabulary=lowering.vocabulary(workload.model, take_rows(rows.inputs, slice(0, 2))),
     )
     all_designs = designs(
         columns,
@@ -131,11 +133,11 @@ def chosen(plan: TrainingPlan, panel: Panel, context: Context) -> Choice:
     best = best_of(tried, greater_is_better=metric.greater_is_better)
     how = "on valid" if workload.select_rows.rows >= SMALL else f"on valid and, in {FOLDS} folds, on train"
     told = "; ".join(_told(each) for each in tried)
-    return Choice(
-        lowering.build(best.design, context.seed),
-        best.design,
-        (f"{best.design.title} is the surest of the simple students by {metric.name} {how}: {told}",),
-    )
+    notes = [f"{best.design.title} is the surest of the simple students by {metric.name} {how}: {told}"]
+    unseen = [column.name for column in columns if column.use == "unused"]
+    if unseen:
+        notes.append(f"simple students do not look at {', '.join(unseen)}")
+    return Choice(lowering.build(best.design, context.seed), best.design, tuple(notes))
 
 
 def _told(each: Tried) -> str:
@@ -161,12 +163,11 @@ def _try(design: Design, plan: TrainingPlan, rows: Batch, metric: Metric, contex
         parts = [(context.outputs(model), workload.select_rows.targets, workload.select_rows.weight)]
         if workload.select_rows.rows < SMALL and rows.targets is not None:
             parts += _out_of_fold(design, plan, rows, record.kept_epoch, context)
-        outputs = np.concatenate([part[0] for part in parts])
-        targets = np.concatenate([part[1] for part in parts if part[1] is not None])
-        weights = [part[2] for part in parts]
-        weight = (
-            None if any(each is None for each in weights) else np.concatenate([w for w in weights if w is not None])
-        )
+        # Each split may be padded to a length of its own.
+        outputs = join_ragged([part[0] for part in parts])
+        targets = join_ragged([part[1] for part in parts if part[1] is not None])
+        weights = [part[2].reshape(len(part[2]), -1) for part in parts if part[2] is not None]
+        weight = np.concatenate(weights) if len(weights) == len(parts) else None
         scored = prepare(targets, outputs, metric.output, weight)
         tried.quality = quality_interval(
             metric, scored.y, scored.scores, weight=scored.weight, groups=scored.groups, rng=context.seed
@@ -190,6 +191,8 @@ def _out_of_fold(
     found = []
     for fold in range(FOLDS):
         held, rest = order[fold::FOLDS], np.concatenate([order[i::FOLDS] for i in range(FOLDS) if i != fold])
+        if not len(held) or not len(rest):
+            continue
         model = lowering.build(design, context.seed)
         part = _taken(rows, np.sort(rest))
         split = Split((part.inputs, part.targets, part.weight), "train")

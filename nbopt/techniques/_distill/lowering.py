@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nbopt.batches import Batch
+from nbopt.batches import Batch, Inputs
 from nbopt.draft import Context, lowering_module
 from nbopt.techniques._distill.simple import Design
 
@@ -30,6 +30,15 @@ class Lowering(Protocol):
 
     def channels(self, model: Any) -> int | None:
         """Return how many channels the first convolution or recurrent layer takes, None where none tells."""
+        ...
+
+    def vocabulary(self, model: Any, inputs: Inputs) -> int:
+        """Return how many different tokens a model can look up: rows of its largest table, 0 where it has none.
+
+        Args:
+            model: It stays as it is.
+            inputs: Of two rows or more.
+        """
         ...
 
     def layer_names(self, model: Any, context: Context) -> list[str]:

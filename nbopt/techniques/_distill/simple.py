@@ -33,6 +33,7 @@ MOST_FLAT = 20_000
 """Numbers of a row above which no student looks at all of them at once: its weights would outgrow the teacher's."""
 MASKS = ("mask",)
 UNUSED = ("token_type", "position", "segment")
+"""Parts of the names that what goes along with the tokens of a text has; of other inputs they mean nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +63,12 @@ class Column:
     @property
     def in_places(self) -> bool:
         """Tell whether each of its tokens means something of its own, as the columns of a table do."""
-        return not self.shape or (self.shape[0] is not None and self.shape[0] <= MOST_PLACES)
+        return in_places(self.shape)
 
     @property
     def channels(self) -> int:
-        """Return the numbers at each place, 0 where that varies."""
-        return (self.shape[self.channel_axis] or 0) if self.shape else 1
+        """Return the numbers at each place, 0 where that varies; rows of single numbers have one."""
+        return (self.shape[self.channel_axis] or 0) if len(self.shape) > 1 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,11 @@ class Design:
 
 
 def columns_of(
-    inputs: Sequence[Leaf], values: Sequence[Array], channels: int | None = None, channels_last: bool = False
+    inputs: Sequence[Leaf],
+    values: Sequence[Array],
+    channels: int | None = None,
+    channels_last: bool = False,
+    vocabulary: int | None = None,
 ) -> tuple[Column, ...]:
     """Tell how each input enters.
 
@@ -116,21 +121,52 @@ def columns_of(
         values: Some rows of train, of each input.
         channels: Channels that the teacher's first layer takes, where it tells.
         channels_last: The framework has channels in the last axis.
+        vocabulary: How many different tokens the teacher can look up, 0 where it looks up none; whole numbers from
+            there on are amounts. None where that is not known.
     """
+    several = list(zip(inputs, values, strict=True))
+    looked_up = [_are_tokens(leaf.shape[1:], array, vocabulary) for leaf, array in several]
+    texts = {
+        leaf.shape
+        for (leaf, _), tokens in zip(several, looked_up, strict=True)
+        if tokens and len(leaf.shape) == 2 and not _named(leaf, *UNUSED, *MASKS)
+    }
     found = []
-    for leaf, array in zip(inputs, values, strict=True):
-        shape = leaf.shape[1:]
-        whole = np.issubdtype(array.dtype, np.integer) or array.dtype == bool
-        if whole and any(word in leaf.name for word in UNUSED):
+    for (leaf, array), tokens in zip(several, looked_up, strict=True):
+        shape, beside = leaf.shape[1:], _is_whole(array) and leaf.shape in texts
+        if beside and _named(leaf, *UNUSED):
             found.append(Column(leaf.name, "unused", shape, leaf.dtype))
-        elif whole and any(word in leaf.name for word in MASKS):
+        elif beside and _named(leaf, *MASKS):
             found.append(Column(leaf.name, "mask", shape, leaf.dtype))
-        elif whole and len(shape) <= 1 and array.min(initial=0) >= 0:
+        elif tokens:
             # One more, which tokens that train does not have share.
             found.append(Column(leaf.name, "tokens", shape, leaf.dtype, int(array.max(initial=0)) + 2))
         else:
             found.append(_numbers(leaf.name, shape, leaf.dtype, array.astype(np.float32), channels, channels_last))
     return tuple(found)
+
+
+def _named(leaf: Leaf, *words: str) -> bool:
+    return any(word in leaf.name for word in words)
+
+
+def _is_whole(array: Array) -> bool:
+    return bool(np.issubdtype(array.dtype, np.integer)) or array.dtype == bool
+
+
+def _are_tokens(shape: tuple[int | None, ...], array: Array, vocabulary: int | None) -> bool:
+    """Tell ids that are looked up from amounts, which come as whole numbers too."""
+    if not _is_whole(array) or len(shape) > 1 or array.min(initial=0) < 0:
+        return False
+    greatest = int(array.max(initial=0))
+    if not in_places(shape) and greatest <= 1:
+        return False  # a text of one word: columns of yes and no
+    return vocabulary is None or greatest < vocabulary
+
+
+def in_places(shape: tuple[int | None, ...]) -> bool:
+    """Tell whether each number of a row means something of its own, as the columns of a table do."""
+    return not shape or (shape[0] is not None and shape[0] <= MOST_PLACES)
 
 
 def _numbers(
@@ -139,11 +175,12 @@ def _numbers(
     fixed = all(size is not None for size in shape)
     size = int(np.prod([each for each in shape if each is not None])) if fixed else 0
     if len(shape) <= 1 and fixed:
-        spread = array.std(0)
-        return Column(name, "numbers", shape, dtype, size, array.mean(0), np.where(spread > 1e-6, spread, 1.0))
-    mean, spread = float(array.mean()), float(array.std()) or 1.0
+        # In float64: of times since 1970 the squares are beyond what float32 can tell apart.
+        mean, spread = array.mean(0, dtype=np.float64), array.std(0, dtype=np.float64)
+        return Column(name, "numbers", shape, dtype, size, mean, np.where(spread > 1e-6, spread, 1.0))
+    middle, around = float(array.mean()), float(array.std()) or 1.0
     axis = len(shape) - 1
-    if not channels_last:
+    if not channels_last and len(shape) > 1:
         sizes = list(shape)
         if channels is not None and channels in (sizes[0], sizes[-1]):
             axis = 0 if sizes[0] == channels and sizes[-1] != channels else len(shape) - 1
@@ -153,7 +190,7 @@ def _numbers(
             axis = 0
         elif sizes[0] is not None and sizes[-1] is not None and sizes[0] < sizes[-1]:
             axis = 0  # the shorter axis is taken for the channels
-    return Column(name, "numbers", shape, dtype, size, mean, spread, axis)
+    return Column(name, "numbers", shape, dtype, size, middle, around, axis)
 
 
 def designs(

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.batches import Inputs, classes_second, leaves
+from nbopt.batches import Inputs, leaves
 from nbopt.data import Split
 from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, OptionError, nearest
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.outputs import infer_output
-from nbopt.teaching import Remembered, family_of, in_kind, mean_of, normal_form, pairs_of
+from nbopt.overlap import hash_split, overlap_of
+from nbopt.teaching import Remembered, axis_of, family_of, in_kind, mean_of, normal_form, pairs_of
 from nbopt.techniques._distill.lowering import lowering_of
 
 Array = np.ndarray[Any, Any]
@@ -69,13 +70,9 @@ class Panel:
         raws = [_said("teacher", model, inputs, context) for model in models]
         for model, raw in zip(models, raws, strict=True):
             _refuse_shape("teacher", model, raw, context)
-        axis = -1
-        if family_of(workload.output) == "classes" and targets is not None:
-            axis = 1 if classes_second(raws[0].shape, targets.shape) else -1
+        axis = axis_of(workload.output, raws[0].shape[1:], targets)
         kinds = tuple(
-            workload.output
-            if model is workload.model or own
-            else infer_output(raw, targets, framework.declared_output(model, None))[0]
+            workload.output if model is workload.model or own else _kind_of(model, raw, targets, context)
             for model, raw in zip(models, raws, strict=True)
         )
         family = family_of(workload.output)
@@ -134,6 +131,32 @@ class Panel:
         return told
 
 
+def _kind_of(model: Any, raw: Array, targets: Array | None, context: Context) -> str:
+    """Return what a teacher's output means.
+
+    Where its last layer does not tell, labels don't either whether 0 and 1 are classes, a yes or no each, or values:
+    the workload's output does, whose loss has told, and the teacher's values tell the form.
+    """
+    workload = context.workload
+    declared = workload.framework.declared_output(model, None)
+    kind, family = infer_output(raw, targets, declared)[0], family_of(workload.output)
+    if declared is not None or family_of(kind) == family:
+        return kind
+    if family == "values":
+        return workload.output
+    if family == "classes":
+        return _of_classes(raw)
+    if kind == "probabilities":
+        return kind  # of one class among several, since they sum to 1
+    inside = bool(np.all((raw >= 0) & (raw <= 1)))
+    return f"{workload.output.partition('_')[0]}_{'probabilities' if inside else 'logits'}"
+
+
+def _of_classes(raw: Array) -> str:
+    """Return the form of outputs for one class among several, by their values."""
+    return infer_output(raw, raw.argmax(-1), None)[0]
+
+
 def _listed(given: Any, own: Any) -> tuple[Any, ...]:
     if given is None:
         return (own,)
@@ -154,12 +177,18 @@ def refuse_other_shape(role: str, model: Any, context: Context) -> None:
         ModelError: They have, or the model does not take the inputs.
     """
     workload = context.workload
-    _refuse_shape(role, model, _said(role, model, _first(context)[0], context), context)
-    declared = workload.framework.declared_output(model, None)
-    if declared is not None and declared != workload.output:
+    inputs, targets = _first(context)
+    raw = _said(role, model, inputs, context)
+    _refuse_shape(role, model, raw, context)
+    kind: str | None = workload.framework.declared_output(model, None)
+    several = family_of(workload.output) == "classes" and raw.ndim > 1 and raw.shape[-1] > 1
+    if kind is None and several and axis_of(workload.output, raw.shape[1:], targets) == -1:
+        kind = _of_classes(raw)  # a softmax that is no layer shows in what it gives
+    alike = {workload.output, *(["log_probabilities"] if workload.output == "logits" else [])}
+    if kind is not None and kind not in alike:
         raise ModelError(
             f"a {role} whose output is {workload.output.replace('_', ' ')}, as that of {workload.name}",
-            f"{type(model).__name__}, whose output is {declared.replace('_', ' ')}",
+            f"{type(model).__name__}, whose output is {kind.replace('_', ' ')}",
             "let both end alike: with a softmax or sigmoid, or without",
         )
 
@@ -257,4 +286,20 @@ def unlabelled(given: Any, context: Context) -> tuple[Split | None, list[str]]:
             "--extra with the same inputs as train, without labels",
         ) from error
     told = "rows of --extra are learned from the teacher alone"
-    return split, [told if first.targets is None else f"{told}; the labels that came with them are not used"]
+    unused = "" if first.targets is None else "; the labels that came with them are not used"
+    return split, [f"{told}{unused}", *_shared(split, context)]
+
+
+def _shared(extra: Split, context: Context) -> list[str]:
+    """Return what the rows without labels share with those that judge, by content."""
+    workload = context.workload
+    hashed = hash_split(extra, workload.framework.float_dtype(workload.model))
+    judging = {workload.report.name: workload.report_rows, workload.select.name: workload.select_rows}
+    notes = []
+    for name, rows in judging.items():
+        found = overlap_of("--extra", hashed, name, rows.row_digests)
+        if found.rows:
+            least = "" if found.whole else "at least "
+            which = f"{least}{found.rows:,} of {found.of:,} distinct rows of {name} ({found.share:.0%})"
+            notes.append(f"{which} are in --extra too: quality on {name} is optimistic for what learns from them")
+    return notes

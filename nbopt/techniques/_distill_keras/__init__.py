@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbopt.batches import Batch
+import keras
+
+from nbopt.batches import Batch, Inputs
 from nbopt.draft import Context
 from nbopt.errors import ModelError
+from nbopt.frameworks._keras_dialect import layers_of
 from nbopt.frameworks._keras_teaching import layer_names
 from nbopt.techniques._distill.lowering import Array
 from nbopt.techniques._distill.simple import Design
@@ -37,6 +40,22 @@ class KerasLowering:
         """Return None: in Keras channels come last."""
         del model
         return None
+
+    def vocabulary(self, model: Any, inputs: Inputs) -> int:
+        """Return how many different tokens a model can look up, by its layers that do."""
+        del inputs
+        layers = keras.layers
+        sizes = [0]
+        for layer in layers_of(model):
+            if isinstance(layer, layers.Embedding):
+                sizes.append(int(layer.input_dim))
+            elif isinstance(layer, layers.CategoryEncoding):
+                sizes.append(int(layer.num_tokens or 0))
+            elif isinstance(layer, layers.Hashing):
+                sizes.append(int(layer.num_bins))
+            elif isinstance(layer, layers.IntegerLookup):
+                sizes.append(int(layer.vocabulary_size()))
+        return max(sizes)
 
     def layer_names(self, model: Any, context: Context) -> list[str]:
         """Return the layers whose outputs can be hints."""

@@ -89,7 +89,8 @@ class _Maker:
             scaled = self._scaled(column, tensor)
             if column.size:
                 return [layers.Flatten()(scaled) if len(column.shape) != 1 else scaled]
-            return [ops.mean(scaled, 1), ops.max(scaled, 1)]
+            single = len(column.shape) == 1
+            return [ops.mean(scaled, 1, keepdims=single), ops.max(scaled, 1, keepdims=single)]
         if column.use != "tokens":
             return []
         width = units if self.design.word == "linear" and not column.in_places else EMBEDDED
@@ -109,6 +110,7 @@ class _Maker:
             tensor = tensor * ops.expand_dims(real, -1)
         else:
             tensor = self._scaled(column, tensor)
+            tensor = ops.expand_dims(tensor, -1) if len(column.shape) == 1 else tensor
         word = self.design.word
         if word == "linear":
             return tensor

@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from nbopt.batches import Batch
+from nbopt.batches import Batch, Inputs
 from nbopt.draft import Context
 from nbopt.frameworks._torch_teaching import layer_names
 from nbopt.techniques._distill.simple import Design
 from nbopt.techniques._distill_torch.blocks import shallower, two_rows
 from nbopt.techniques._distill_torch.losses import Array, layers_read
 from nbopt.techniques._distill_torch.students import build
+from nbopt.techniques._distill_torch.tables import vocabulary
 
 
 class TorchLowering:
@@ -34,6 +35,10 @@ class TorchLowering:
             if isinstance(module, nn.RNNBase):
                 return int(module.input_size)
         return None
+
+    def vocabulary(self, model: nn.Module, inputs: Inputs) -> int:
+        """Return how many different tokens a module can look up: by what it calls, layers or not."""
+        return vocabulary(model, inputs)
 
     def layer_names(self, model: nn.Module, context: Context) -> list[str]:
         """Return the layers whose outputs can be hints."""

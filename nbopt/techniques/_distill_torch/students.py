@@ -115,6 +115,8 @@ class SimpleStudent(nn.Module):
                 scaled = self._scaled(index, x)
                 if size or scaled.ndim == 1:
                     found.append(scaled.reshape(len(scaled), -1))
+                elif scaled.ndim == 2:
+                    found += [scaled.mean(1, keepdim=True), scaled.amax(1, keepdim=True)]
                 else:
                     time = 2 if axis == 0 else 1
                     found += [scaled.mean(time), scaled.amax(time)]
@@ -137,7 +139,7 @@ class SimpleStudent(nn.Module):
             x = (x * real.unsqueeze(-1)).transpose(1, 2)
         else:
             x = self._scaled(index, x)
-            x = x if axis == 0 else x.movedim(-1, 1)
+            x = x.unsqueeze(1) if x.ndim == 2 else x if axis == 0 else x.movedim(-1, 1)
         if self.word == "linear":
             return x.transpose(1, 2)
         x = self.body(x)

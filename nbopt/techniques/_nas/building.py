@@ -7,7 +7,6 @@ exported and timed before it is trained, and what is slower than asked for is no
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,17 +20,21 @@ from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.quality import judge
 from nbopt.progress import Progress, silent
-from nbopt.studies import Budget, Opened, Running, best_of, open_study, run_study, seeded
+from nbopt.studies import Budget, Opened, Running, best_of, journal_file, open_study, run_study, seeded
 from nbopt.studies.extra import load
 from nbopt.studies.opening import REASON
 from nbopt.studies.repeating import fresh_seeds
 from nbopt.studies.trials import SEED
 from nbopt.techniques._nas.hunting import TOLERANCE
 from nbopt.techniques._nas.purse import BUILT, FINALISTS, RIVAL, Purse
+from nbopt.techniques._nas.reading import code_of
 from nbopt.training import TrainingPlan
 
 LATENCY, SECONDS, EPOCHS = "latency_ms", "seconds", "epochs"
 """User attributes of a trial."""
+
+SETTLED = "settled"
+"""User attribute of a study: how many trials it had when its best were trained again. An interrupt may cut that off."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,17 @@ class Building:
                 raise  # the study is kept, and goes on from there
             interrupted = f"interrupted after {_ended(opened)} of {self.trials} candidates: the best so far"
         best = best_of(opened.study, 1 if interrupted else self.finalists)
+        scores: list[float | None] = []
+        at = 0
+        try:
+            if len(best) > 1:
+                scores, at = self._again(best, greater=greater)
+        except KeyboardInterrupt:
+            interrupted = "interrupted while the best were trained again: the best by its first training"
+        if not interrupted:
+            opened.study.set_user_attr(SETTLED, _ended(opened))
         if not best:
             raise self._none(opened)
-        scores, at = self._again(best, greater=greater) if len(best) > 1 else ([], 0)
         said = [*opened.notes, ended, interrupted, self._told(opened, best[at]), _failures(opened)]
         self.notes += filter(None, said)
         params = dict(best[at].params)
@@ -170,7 +181,8 @@ class Building:
         rows, wanted = two_rows(self.context), (2, *workload.outputs_shape)
         try:
             came = framework.predict(model, rows).shape
-        except (RuntimeError, IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except Exception as error:
+            # Whatever the user's code raises, or TensorFlow, whose errors are no RuntimeError.
             first = (str(error).splitlines() or [""])[0]
             raise ModelError(
                 "a candidate that takes the inputs of the bound model", f"{type(error).__name__}: {first}"
@@ -180,14 +192,18 @@ class Building:
         return model
 
     def _opened(self, direction: str) -> Opened:
-        """Open the study to go on with; one that has all its trials stays as it is, and the next is new."""
+        """Open the study to go on with; one that has come to its end stays as it is, and the next is new."""
         workload, words = self.context.workload, "nas, random" if self.controller == "random" else "nas"
-        digest = hashlib.blake2b(f"{source_of(self.build)} {self.plan} {self.limit_ms}".encode(), digest_size=4)
+        digest = hashlib.blake2b(f"{code_of(self.build)} {self.plan} {self.limit_ms}".encode(), digest_size=4)
         name = f"{workload.name}: {words} {digest.hexdigest()}, seed {self.context.seed}, {workload.digest[:8]}"
         number = 1
         while True:
-            opened = open_study(name if number == 1 else f"{name} #{number}", directions=(direction,))
-            if _ended(opened) < self.trials:
+            opened = open_study(
+                name if number == 1 else f"{name} #{number}",
+                directions=(direction,),
+                storage=journal_file(self.context.home),
+            )
+            if opened.study.user_attrs.get(SETTLED, 0) < self.trials:
                 return opened
             number += 1
 
@@ -266,17 +282,6 @@ class Building:
             "chosen": _final(chosen, []),
             "ended": ended,
         }
-
-
-def source_of(build: Callable[[Any], Any]) -> str:
-    """Return what tells one function from another: its source where there is one, else its name."""
-    own = getattr(build, "source", None)
-    if isinstance(own, str):
-        return own
-    try:
-        return inspect.getsource(build)
-    except (OSError, TypeError):
-        return getattr(build, "__qualname__", type(build).__name__)
 
 
 def _values(trial: Any) -> dict[str, Any]:

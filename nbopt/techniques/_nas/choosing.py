@@ -87,7 +87,7 @@ def settled(found: Sequence[Finalist], plan: TrainingPlan, hunt: Hunt) -> tuple[
     context, purse = hunt.context, hunt.purse
     if hunt.interrupted:
         # Nothing more is trained: the best by the weights that it shares.
-        return max(found, key=lambda each: -context.lost(each.quality, 0.0)), [], []
+        return max(found, key=lambda each: context.lost(each.quality, 0.0)), [], []
     untrained = not plan.epochs or context.workload.train is None
     if len(found) == 1 or context.workload.select_rows.targets is None:
         return found[0], [], []

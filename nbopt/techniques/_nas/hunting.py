@@ -19,11 +19,11 @@ from nbopt.architectures.exploring import Explored, explored, judged, limits_of,
 from nbopt.architectures.family import Family
 from nbopt.architectures.latency import Latency, fitted, parts_of, to_measure, weighed
 from nbopt.architectures.lowering import whole_as_teacher
-from nbopt.architectures.sandwich import Sandwich
 from nbopt.controllers import Settings
 from nbopt.draft import Context, Deployed
 from nbopt.errors import ModelError, NbOptError, OptionError
 from nbopt.progress import Progress
+from nbopt.teaching import Teacher, axis_of
 from nbopt.techniques._nas.purse import FINALISTS, LOOKS, RIVAL, SHARED, TABLE, Purse
 from nbopt.techniques._nas.relaxing import relaxed_settings
 from nbopt.training import TrainingPlan
@@ -36,6 +36,9 @@ TOLERANCE = 1.03
 
 RIVALS_BUILT = 5
 """Candidates of a random search that are measured before one is taken that is as fast as the choice."""
+
+TRIED_EACH = 2
+"""Candidates that are measured for each finalist that is to be within a latency, once one of them is."""
 
 RELAXED = "relaxed"
 """Word of the controller that goes by gradients; see `nbopt.controllers.relaxed`."""
@@ -107,12 +110,49 @@ class Hunt:
         whole = float(latency.table.at(np.asarray([self.family.space.grid.start]))[0])
         limits = limits_of(latency, whole, self.context.max_latency, self.finalists)
         found = self.looked(latency, limits)
-        picked = {look.setting: look for limit in limits if (look := found.best_within(limit)) is not None}
-        built = self.built(sorted(picked, key=lambda setting: picked[setting].latency_ms)[: self.finalists])
+        most = self.context.max_latency
+        if most is None:
+            picked = {look.setting: look for limit in limits if (look := found.best_within(limit)) is not None}
+            built = self.built(sorted(picked, key=lambda setting: picked[setting].latency_ms)[: self.finalists])
+        else:
+            built = self.within(found, most)
         if not built:
             reasons = [look.reason for look in found.looks if look.reason] or [found.ended]
             raise ModelError("a candidate that runs", reasons[0] or "none within the latency", "nas --change width")
         return self.faster(built)
+
+    def within(self, found: Explored, limit_ms: float) -> list[Finalist]:
+        """Return the best candidates that are measured to be within a latency, the fastest first; [] where none runs.
+
+        The best of those that the table takes to be within it lie at its edge, and some of them beyond.
+
+        Args:
+            found: What was looked at.
+            limit_ms: The user's limit.
+
+        Raises:
+            OptionError: None of those that run is.
+        """
+        kept: list[Finalist] = []
+        taken: list[float] = []
+        for look in found.ranked(limit_ms):
+            if len(kept) == self.finalists or (kept and len(taken) >= TRIED_EACH * self.finalists):
+                break
+            if kept and not self.purse.left(FINALISTS):
+                self.notes.append(f"fewer finalists than {self.finalists}: {self.purse.note}")
+                break
+            for each in self.built([look.setting]):
+                taken.append(each.there.latency_ms)
+                kept += [each] if each.there.latency_ms <= limit_ms else []
+        if taken and not kept:
+            raise OptionError(
+                f"a candidate within {limit_ms:.3g} ms",
+                f"{len(taken)} that the table takes for that, of which the fastest was measured at {min(taken):.3g} ms",
+                "a higher --max-latency, or more --timed candidates for the table",
+            )
+        if len(kept) < len(taken):
+            self.notes.append(f"{len(taken) - len(kept)} of {len(taken)} candidates were measured above the limit")
+        return sorted(kept, key=lambda each: each.there.latency_ms)
 
     def faster(self, built: list[Finalist]) -> list[Finalist]:
         """Return those that were measured to be faster than the whole model; all, with a note, where none was."""
@@ -125,6 +165,13 @@ class Hunt:
             return built
         self.notes.append(f"{len(built) - len(found)} finalists were no faster than the {whole:.3g} ms of the model")
         return found
+
+    @property
+    def teacher(self) -> Teacher:
+        """Return what the whole model is to its candidates while they learn together."""
+        workload = self.context.workload
+        axis = axis_of(workload.output, workload.outputs_shape, workload.select_rows.targets)
+        return whole_as_teacher(workload.output, axis)
 
     @property
     def interrupted(self) -> bool:
@@ -189,11 +236,7 @@ class Hunt:
         plan = self.plan.adjusted(
             seed=context.seed, keep_best=False, max_seconds=self.purse.seconds_for(SHARED), precision="float32"
         )
-        steps = plan.epochs * (workload.train.steps(plan.batch_size) or 1)
-        sandwich = Sandwich(self.family.space.grid, context.seed)
-        teacher = whole_as_teacher(workload.output)
-        lessons = self.family.lowering.lessons(self.family.model, self.family.factors, sandwich, teacher, steps)
-        fitting = context.fitting(teach=lessons, score=None, valid=None)
+        fitting = context.fitting(teach=self.family.lessons(plan, self.teacher), score=None, valid=None)
         self.shared = False  # an interrupt leaves it as far as it came, and it goes on from there
         record = workload.framework.fit(self.family.model, plan, fitting)
         self.shared = True
@@ -279,17 +322,16 @@ class Hunt:
 
         Raises:
             ModelError: None is.
+            KeyboardInterrupt: The user interrupted.
         """
         latency = self.timed_table()
         self.share()
         seen = replace(self, controller="chance", seen=None, looks_until=RIVAL, keep=None)
         found = seen.looked(latency, (limit_ms,))
-        ranked = sorted(
-            (look for look in found.looks if np.isfinite(look.quality) and look.latency_ms <= limit_ms),
-            key=lambda look: -look.quality,
-        )
+        if found.interrupted:
+            raise KeyboardInterrupt  # one of fewer looks would be no fair rival
         taken = []
-        for look in ranked[:RIVALS_BUILT]:
+        for look in found.ranked(limit_ms)[:RIVALS_BUILT]:
             finalist = next(iter(self.built([look.setting])), None)
             if finalist is not None and finalist.there.latency_ms <= limit_ms * TOLERANCE:
                 return finalist

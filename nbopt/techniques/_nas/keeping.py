@@ -35,10 +35,10 @@ class Keeper:
     path: Path
 
     @classmethod
-    def of(cls, key: str, text: str) -> Keeper:
-        """Return what keeps the hunt of a model by a line's options."""
+    def of(cls, key: str, text: str, home: Path | None = None) -> Keeper:
+        """Return what keeps the hunt of a model by a line's options, in a store's folder or the usual one."""
         digest = hashlib.blake2b(f"{key} {text}".encode(), digest_size=12).hexdigest()
-        return cls(default_home() / "searches" / f"nas-{digest}.pickle")
+        return cls((home or default_home()) / "searches" / f"nas-{digest}.pickle")
 
     def keep(self, hunt: Hunt) -> None:
         """Write what there is; a file is whole or not there.

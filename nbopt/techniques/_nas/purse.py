@@ -63,6 +63,15 @@ class Purse:
         """
         return None if self.endless else self.left(share) / parts
 
+    def refuse_spent(self, share: float) -> None:
+        """Refuse to begin what would not be trained any more: a row of that would be no fair rival.
+
+        Raises:
+            OptionError: Nothing is left of a share of it.
+        """
+        if not self.left(share):
+            raise OptionError("a --budget that lasts for what stands beside a search too", self.note, "a larger one")
+
     @property
     def note(self) -> str:
         """Return what was spent, in words."""

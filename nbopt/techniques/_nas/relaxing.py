@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -45,7 +46,9 @@ def relaxed_settings(
     if train is None:
         raise DataError("train data, by whose gradients --controller relaxed goes", "none", "--controller surrogate")
     steps = max(FEWEST_STEPS, STEPS * trials)
-    relaxed = Relaxed(family.space.grid, steps, latency.table, seed=context.seed)
+    # Odds are of each option by itself: which of several settings are one candidate is told after they are ranked.
+    grid = replace(family.space.grid, plain=None)
+    relaxed = Relaxed(grid, steps, latency.table, seed=context.seed)
     going = purse.going((SHARED + LOOKS) / 2)
     rng = context.rng()
     batches = (batch for _ in cycle([0]) for batch in train.training_batches(plan.batch_size, rng))
