@@ -161,6 +161,9 @@ def test_every_runtime_either_has_a_way_or_says_why(wide: Workload) -> None:
         reasons = {name: step.refuses(runtime) for name, runtime in all_runtimes().items()}
         assert reasons["openvino"] == ""
         assert reasons["torch"].startswith("PyTorch eager: ")
+    (step,) = Quantize(method="dynamic", per_channel=False).apply(Draft(wide.model), Context(wide)).lower
+    assert "--no-per-channel" in step.refuses(runtime_named("openvino"))
+    assert step.refuses(runtime_named("onnxruntime")) == ""
     assert "bfloat16" in Quantize(dtype="bfloat16").apply(Draft(wide.model), Context(wide)).lower[0].refuses(
         runtime_named("onnxruntime")
     )

@@ -16,7 +16,7 @@ from nbopt.errors import DataError, ExportError, OptionError
 from nbopt.runtimes import runtime_named
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, relative_error
-from nbopt.techniques._quantize.openvino_static import IrParts
+from nbopt.techniques._quantize.openvino_static import IrParts, _ranges
 from nbopt.techniques._quantize.weights import bits_of, block_of, told
 from nbopt.techniques.quantize import GROUPS, Quantize
 from nbopt.workload import Workload
@@ -189,6 +189,13 @@ def test_a_percentile_rescues_the_rest_from_an_outlier(runtime_name: str, tmp_pa
         errors[method] = relative_error(session.run((x,)), expected)
     assert errors["minmax"] > 0.3
     assert errors["percentile"] < 0.15 * errors["minmax"]
+
+
+@pytest.mark.parametrize("percentile", [50.0, 80.0, 99.0])
+def test_as_many_values_lie_inside_the_range_as_the_percentile_says(percentile: float) -> None:
+    ranges = _ranges(Quantize(calibration_method="percentile", percentile=percentile))
+    low, high = ranges.min.quantile_outlier_prob, 1 - ranges.max.quantile_outlier_prob
+    assert 100 * (high - low) == pytest.approx(percentile)
 
 
 @pytest.mark.parametrize("runtime_name", ["onnxruntime", "openvino"])

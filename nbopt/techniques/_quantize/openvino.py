@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
     """Return why the options have no way here, "" where they have."""
+    if options.how == "dynamic" and not options.per_channel:
+        return "its weights have a scale for each channel: leave --no-per-channel out"
     return of_whole_numbers(options) or of_groups(options)
 
 
