@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -192,6 +193,15 @@ class Quantize(Technique):
         return f"quantize {self.dtype}" + (f" {self.method.replace('_', ' ')}" if self.dtype == "int8" else "")
 
 
+def int8_share(elements: Mapping[str, int]) -> float:
+    """Return the share of weights that are whole numbers of 8 bits or fewer, 0 to 1.
+
+    Args:
+        elements: How many a file has in each dtype.
+    """
+    return sum(elements.get(name, 0) for name in ("int8", "uint8", "int4", "uint4")) / max(sum(elements.values()), 1)
+
+
 @dataclass(frozen=True)
 class Quantizing:
     """Be the step on the file: a module `_quantize/FORM.py` for each form of artifact does the work.
@@ -234,8 +244,7 @@ class Quantizing:
                 f"{type(error).__name__}: {text}"[:300],
                 "--method dynamic, --dtype float16, or another runtime",
             ) from error
-        weights = runtime.weight_precisions(lowered.exported.path)
-        share = sum(weights.get(name, 0) for name in ("int8", "uint8", "int4", "uint4")) / max(sum(weights.values()), 1)
+        share = int8_share(runtime.weight_precisions(lowered.exported.path))
         if lowered.precision == "int8" and share < LEAST_SHARE:
             dtype = context.workload.framework.float_dtype(context.workload.model)
             other = "--dtype float16" if options.how == "static" else "--method static, or --dtype float16"
