@@ -52,10 +52,24 @@ class Wide(nn.Module):
         return self.head(self.down(self.up(x).relu()).relu().mean(1))
 
 
-def case(runtime_name: str, folder: Path, options: Quantize):
+class Sharing(nn.Module):
+    """A head whose weights are the embedding's, and a layer that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.layer = nn.Embedding(100, 128), nn.Linear(128, 128)
+        self.head = nn.Linear(128, 100, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.layer(self.embed(ids)).tanh()))[:, 0]
+
+
+def case(runtime_name: str, folder: Path, options: Quantize, model: nn.Module | None = None):
     torch.manual_seed(0)
     ids = np.random.default_rng(0).integers(0, 100, (50, 6))
-    work = Workload(Wide().eval(), train=(ids, ids[:, 0] % 4), valid=(ids, ids[:, 0] % 4))
+    model = (model or Wide()).eval()
+    work = Workload(model, train=(ids, ids[:, 0] % 4), valid=(ids, ids[:, 0] % 4))
     runtime = runtime_named(runtime_name)
     source = work.framework.export(work.model, work.signature, folder / f"float{runtime.suffix}", runtime.form)
     (step,) = options.apply(Draft(work.model), Context(work)).lower
@@ -92,6 +106,30 @@ def test_int8_weights_alone_change_next_to_nothing(runtime: str, tmp_path: Path)
     assert {layer.weight_dtype for layer in linear} <= {"int8", "uint8"}
     assert 0 < error < 0.01
     assert result.precision == "int8"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_weights_that_several_layers_share_are_int4_too(runtime: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    result, error, layers = case(runtime, tmp_path, Quantize(dtype="int4"), Sharing())
+    assert {layer.weight_dtype for layer in layers.values() if layer.kind == "Linear"} <= {"int4", "uint4"}
+    counts = runtime_named(runtime).weight_precisions(result.exported.path)
+    assert counts.get("float32", 0) < 0.1 * sum(counts.values())
+    assert 0 < error < 0.2
+
+
+def test_a_product_that_stays_float_is_named(tmp_path: Path) -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.many = nn.Embedding(100, 128), nn.Parameter(torch.randn(6, 128, 16))
+            self.head = nn.Linear(16, 4)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head((self.embed(ids)[:, :, None] @ self.many).sum((1, 2)))
+
+    result, _, _ = case("onnxruntime", tmp_path, Quantize(dtype="int4"), Stacked())
+    assert any("stay float: node_" in note for note in result.notes), result.notes
 
 
 def test_a_model_without_linear_layers_says_so(tmp_path: Path) -> None:
