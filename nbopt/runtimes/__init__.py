@@ -138,6 +138,7 @@ class Runtime:
         needs_framework: The worker process must import the training framework.
         compiles: It compiles a module of the framework, and fuses quantizers in it.
         symmetric_int8: Its int8 kernels take no zero point of activations.
+        half_kernels: It computes in float16 where that is asked for.
     """
 
     name: ClassVar[str]
@@ -150,6 +151,7 @@ class Runtime:
     needs_framework: ClassVar[bool] = False
     compiles: ClassVar[bool] = False
     symmetric_int8: ClassVar[bool] = False
+    half_kernels: ClassVar[bool] = False
 
     def unavailable(self, framework: str = "") -> str:
         """Return why this runtime can't be used here for models of `framework`, "" where it can."""

@@ -268,6 +268,53 @@ def test_a_table_whose_rows_differ_in_size_keeps_its_range(runtime_name: str, tm
     assert _error(models.mlp(10, 4, 64), (x, rng.integers(0, 4, 96)), runtime_name, tmp_path) < 0.05
 
 
+class Scaled(nn.Module):
+    """A model that normalizes its inputs, among them one that is larger than float16 goes, and looks up positions."""
+
+    def __init__(self, times: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([[38.6, 189778.0]]))
+        self.register_buffer("variance", torch.tensor([[1e-9, 1.1e10]]))
+        self.register_buffer("positions", torch.arange(5000.0))
+        self.first, self.last = nn.Linear(2, 64), nn.Linear(64, 2)
+        with torch.no_grad():
+            self.first.weight.mul_(times)
+
+    def forward(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        scaled = (x - self.mean) / self.variance.sqrt() + (self.positions[place] - 4097)[:, None]
+        return self.last(self.first(scaled).relu())
+
+
+@pytest.mark.parametrize("times", [1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_float16_holds_weights_and_leaves_what_it_would_spoil(times: float, dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(96, 2)) * [3e-5, 1e5] + [38.6, 189778]).astype(str(dtype).removeprefix("torch."))
+    data = ((x, rng.integers(4096, 4099, 96)), rng.integers(0, 2, 96))
+    work, runtime = Workload(Scaled(times).to(dtype).eval(), train=data, valid=data), runtime_named("onnxruntime")
+    source = work.framework.export(work.model, work.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(dtype="float16").apply(Draft(work.model), Context(work)).lower
+    folder = tmp_path / "half"
+    folder.mkdir()
+    lowered = step(work.model, work.signature, source, runtime, folder, Context(work))
+    session = runtime.load(lowered.exported.path, Manifest(runtime.name, tuple(work.signature.names)), threads=1)
+    expected = work.framework.predict(work.model, data[0])
+    assert np.abs(session.run(data[0]) - expected).max() < 5e-3 * np.abs(expected).max()
+    assert runtime.weight_precisions(lowered.exported.path)["float16"] >= 128
+    assert any("too narrow for them" in note for note in lowered.notes) == (times > 1)
+
+
+def test_a_model_of_half_precision_has_nothing_to_halve(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+    model = models.mlp(6, 4).half().eval()
+    work, runtime = Workload(model, valid=(x, np.arange(9) % 4)), runtime_named("onnxruntime")
+    source = work.framework.export(model, work.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(dtype="float16").apply(Draft(model), Context(work)).lower
+    with pytest.raises(ExportError, match="none in this float16 model"):
+        step(model, work.signature, source, runtime, tmp_path, Context(work))
+
+
 def test_int8_that_changed_nothing_is_no_int8(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images, rows = rng.normal(size=(9, 1, 8, 8)).astype(np.float32), rng.normal(size=(9, 6))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -224,17 +222,16 @@ def _collected(calibrator: Any, graph: onnx.GraphProto, rows: Rows, wanted: set[
         calibrator.tensors_to_calibrate = set(calibrator.tensors_to_calibrate) & wanted
     calibrator.create_inference_session()
     used = {value.name for value in graph.input}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        for chunk in _chunks(rows):
-            calibrator.collect_data(_Rows(chunk, used))
-        try:
-            return calibrator.compute_data()
-        except (ValueError, IndexError) as error:
-            raise ExportError(
-                f"activations that --calibration-method {options.calibration_method} finds a range for",
-                f"{type(error).__name__}: {error}"[:200],
-                "--calibration-method minmax",
-            ) from error
+    for chunk in _chunks(rows):
+        calibrator.collect_data(_Rows(chunk, used))
+    try:
+        return calibrator.compute_data()
+    except (ValueError, IndexError) as error:
+        raise ExportError(
+            f"activations that --calibration-method {options.calibration_method} finds a range for",
+            f"{type(error).__name__}: {error}"[:200],
+            "--calibration-method minmax",
+        ) from error
 
 
 def _chunks(rows: Rows) -> Iterator[Rows]:
