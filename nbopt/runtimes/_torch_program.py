@@ -13,8 +13,8 @@ from nbopt.runtimes import Layer
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 PRODUCTS = ("linear", "addmm", "mm", "matmul", "bmm")
-SAME_VALUES = ("permute", "transpose", "t", "numpy_T", "view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze",
-               "expand", "contiguous", "clone", "alias", "detach", "to", "_to_copy")  # fmt: skip
+SAME_VALUES = ("permute", "transpose", "t", "numpy_T", "view", "reshape", "_unsafe_view", "flatten", "squeeze",
+               "unsqueeze", "expand", "contiguous", "clone", "alias", "detach", "to", "_to_copy")  # fmt: skip
 """Calls of a graph that change the form of a tensor, or its dtype, alone."""
 
 
