@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nbopt.draft import Context, Draft, Lowered
-from nbopt.errors import DataError, ExportError, ModelError, NbOptError, OptionError
+from nbopt.errors import FULL, DataError, ExportError, ModelError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.options import option
 from nbopt.runtimes import Runtime
@@ -172,6 +172,8 @@ class Quantize(Technique):
             raise OptionError(
                 f"{flag} together with --method {' or '.join(methods)}", f"{which}, where it has no effect", "leave it"
             )
+        if not any(part.strip() for part in self.keep_float.split(",")):
+            raise OptionError("--keep-float with names by commas, auto or none", repr(self.keep_float), "none")
         if self.percentile != 99.99 and self.calibration_method != "percentile":
             raise OptionError(
                 "--percentile together with --calibration-method percentile",
@@ -237,6 +239,8 @@ class Quantizing:
         except NbOptError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise  # no fault of the model's: whoever keeps the disk says so
             # Quantizers raise whatever the graph makes them stumble over, types of their own too; the row shows it.
             text = (str(error).strip().splitlines() or [""])[0]
             raise ExportError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from nbopt.artifacts import size_of
 from nbopt.draft import Context, Draft, Lowered
-from nbopt.errors import ExportError, OptionError
+from nbopt.errors import FULL, ExportError, OptionError
 from nbopt.frameworks import Exported
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
 from nbopt.techniques._quantize.onnx_static import alike
@@ -199,6 +200,22 @@ def test_what_a_quantizer_stumbles_over_becomes_a_reason(wide: Workload, tmp_pat
     with pytest.raises(ExportError, match="can quantize to int8") as caught:
         step(wide.model, wide.signature, Exported(broken), runtime_named("onnxruntime"), tmp_path, Context(wide))
     assert caught.value.do
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of file sizes")
+def test_a_full_disk_is_not_the_models_fault(wide: Workload, tmp_path: Path) -> None:
+    import resource
+
+    source = wide.framework.export(wide.model, wide.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(dtype="float16").apply(Draft(wide.model), Context(wide)).lower
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number below says which
+            step(wide.model, wide.signature, source, runtime_named("onnxruntime"), tmp_path, Context(wide))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno in FULL
 
 
 def test_labels_say_dtype_and_where_it_matters_the_method() -> None:

@@ -155,6 +155,7 @@ def test_a_model_without_linear_layers_says_so(tmp_path: Path) -> None:
         ({"dtype": "int4", "method": "dynamic"}, "--method"),
         ({"dtype": "float16", "method": "dynamic"}, "--method"),
         ({"method": "qat", "per_channel": False}, "--per-channel"),
+        ({"keep_float": " , "}, "--keep-float"),
     ],
 )
 def test_an_option_without_effect_is_refused_and_not_ignored(options: dict, flag: str, workload: Workload) -> None:

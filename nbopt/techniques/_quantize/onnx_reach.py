@@ -37,6 +37,11 @@ class Reach:
     everything: bool = True
     smoothed: bool = False
 
+    def told(self) -> str:
+        """Return what a reader must know of products alone."""
+        how = ", their inputs smoothed (SmoothQuant)" if self.smoothed else ""
+        return f"int8 in products and embeddings alone{how}, what lies between them in float"
+
     def options(self) -> dict[str, Any]:
         """Return the arguments of `quantize_static`, `extra_options` apart."""
         return {} if self.everything else {"op_types_to_quantize": [*LAYERS, "Gather"]}
@@ -70,8 +75,7 @@ def reach_of(
     choice = near_enough(REACHES, outputs, _outputs(reference, rows))
     if choice.way.everything:
         return choice.way, ""
-    how = ", their inputs smoothed (SmoothQuant)" if choice.way.smoothed else ""
-    return choice.way, f"int8 in products and embeddings alone{how}, what lies between them in float: {choice}"
+    return choice.way, f"{choice.way.told()}: {choice}"
 
 
 def _outputs(path: Path, rows: Sequence[Row]) -> list[np.ndarray[Any, Any]]:

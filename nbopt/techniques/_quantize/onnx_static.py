@@ -61,7 +61,9 @@ class OnnxParts:
         _name_nodes(prepared)
         self._plain = _Ranged(prepared, rows, options)
         if options.equalize:
-            self.reach, self.note = (SMOOTHED, "") if self._smoothed else (Reach(), "no linear layer to equalize")
+            self.reach, self.note = Reach(), "no linear layer to equalize"
+            if self._smoothed:
+                self.reach, self.note = SMOOTHED, f"{SMOOTHED.told()}, as asked for with --equalize"
         else:
             self.reach, self.note = reach_of(prepared, rows, self._write_within, scratch)
 
