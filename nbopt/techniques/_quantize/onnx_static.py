@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +75,11 @@ class OnnxParts:
 
     def write(self, target: Path, kept: Collection[str]) -> None:
         """Write a QDQ graph with some layers in float."""
-        self._write_within(target, self.reach, kept)
+        whole = self._scratch / self.reach.file
+        if whole.exists() and not kept:  # quantizing takes its time, and has been here
+            shutil.copyfile(whole, target)
+        else:
+            self._write_within(target, self.reach, kept)
 
     @cached_property
     def _smoothed(self) -> _Ranged | None:

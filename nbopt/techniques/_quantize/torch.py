@@ -71,7 +71,8 @@ def lower(
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=options.how == "dynamic"))
         prepared = quantize_pt2e.prepare_pt2e(program.module(), quantizer)
         # Dynamic ranges are found at run time: one row serves to run the quantizers, whatever is in it.
-        rows, said = [by_name(signature.example, signature)], ()
+        said: tuple[str, ...] = ()
+        rows = [by_name(signature.example, signature)]
         if options.how != "dynamic":
             rows, said = calibration_rows(signature, context, options)
         given = [leaves(tensors(plain, tuple(row.values()))) for row in rows]
