@@ -175,9 +175,15 @@ def overlaps_in(environment: Mapping[str, Any]) -> list[Overlap]:
 
 
 def rows_apart(
-    split: Split, wanted: int, float_dtype: str, reporting: frozenset[bytes], limit: int = READ_ROWS
-) -> tuple[list[Inputs], int]:
-    """Return rows of a split that do not stand among the reporting rows, as batches of one.
+    split: Split,
+    wanted: int,
+    float_dtype: str,
+    reporting: frozenset[bytes],
+    limit: int = READ_ROWS,
+    *,
+    labelled: bool = False,
+) -> tuple[list[Batch], int]:
+    """Return rows of a split that do not stand among the reporting rows, as batches of one, views of those read.
 
     Args:
         split: The split.
@@ -185,21 +191,25 @@ def rows_apart(
         float_dtype: As in `hash_split`.
         reporting: Content hashes of the rows that figures are reported on.
         limit: Rows that are looked at at most.
+        labelled: With their labels and weights.
 
     Returns:
         The rows, and how many were left out because they report.
     """
-    apart: list[Inputs] = []
+    apart: list[Batch] = []
     left_out = 0
     with kept_randomness(split):
         for batch in split:
             inputs = numeric_inputs(batch.inputs, float_dtype)
+            told = (batch.targets, batch.weight) if labelled else ()
+            beside = [None if part is None else to_numpy(part) for part in told]
             for index in range(rows_of(inputs)):
-                row = take_rows(inputs, slice(index, index + 1))
+                one = slice(index, index + 1)
+                row = take_rows(inputs, one)
                 if hash_rows(row) & reporting:
                     left_out += 1
                 else:
-                    apart.append(row)
+                    apart.append(Batch(row, *(None if part is None else part[one] for part in beside)))
             if len(apart) >= wanted or len(apart) + left_out >= limit:
                 break
     return apart, left_out

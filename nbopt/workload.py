@@ -255,6 +255,13 @@ class Workload:
         return self.shared.get(f"train-{self.report.name}", 0)
 
     def calibration(self, rows: int, rng: np.random.Generator) -> tuple[list[Inputs], str]:
+        """Return the inputs of `calibration_rows`, and its note."""
+        chosen, note = self.calibration_rows(rows, rng)
+        return [row.inputs for row in chosen], note
+
+    def calibration_rows(
+        self, rows: int, rng: np.random.Generator, *, labelled: bool = False
+    ) -> tuple[list[Batch], str]:
         """Return up to `rows` rows of train as batches of one, and a note where a reader must know more.
 
         They are drawn at random from the first batches that hold eight times as many rows, so that a loader
@@ -276,11 +283,11 @@ class Workload:
         dtype = self.framework.float_dtype(self.model)
         leaks = split is self.report
         reporting: frozenset[bytes] = frozenset() if leaks else self.report_rows.row_digests
-        pool, left_out = rows_apart(split, 8 * rows, dtype, reporting)
+        pool, left_out = rows_apart(split, 8 * rows, dtype, reporting, labelled=labelled)
         if not pool and self.test is None:
             # Whoever has one data set for both is told so, and still sees what the technique does.
             leaks = True
-            pool, left_out = rows_apart(split, 8 * rows, dtype, frozenset())
+            pool, left_out = rows_apart(split, 8 * rows, dtype, frozenset(), labelled=labelled)
         if not pool:
             raise DataError(
                 f"rows of {split.name} to calibrate on that do not report",
@@ -288,7 +295,7 @@ class Workload:
                 f"give other rows as {'train' if self.train else 'valid'}, or take what needs no calibration: "
                 "quantize --method dynamic, or --dtype float16",
             )
-        finite = [row for row in pool if all_finite(Batch(row))]
+        finite = [row for row in pool if all_finite(Batch(row.inputs))]
         if not finite:
             raise DataError(
                 f"finite numbers in {split.name} to calibrate on", f"NaN or infinity in all of {len(pool):,} rows"
@@ -308,7 +315,7 @@ class Workload:
         if broken:
             # A range with NaN in it is none; which runtime copes with that, and how, is chance.
             notes.append(f"{broken:,} of the rows of {split.name} with NaN or infinity left out of calibration")
-        return [map_leaves(np.ascontiguousarray, pool[i]) for i in chosen], "; ".join(notes)
+        return [_copied(pool[i]) for i in chosen], "; ".join(notes)
 
     def describe(self) -> list[tuple[str, str]]:
         """Return the card: what is bound, and what was inferred, as pairs of words."""
@@ -352,6 +359,12 @@ class Workload:
     def __repr__(self) -> str:
         width = max(len(key) for key, _ in self.describe())
         return "\n".join(f"{key:<{width}}  {value}" for key, value in self.describe())
+
+
+def _copied(row: Batch) -> Batch:
+    """Return a row that holds nothing but itself: a view holds all of the batch that it was read in."""
+    inputs = map_leaves(lambda leaf: np.array(leaf, order="C"), row.inputs)
+    return Batch(inputs, *(None if part is None else np.array(part) for part in (row.targets, row.weight)))
 
 
 RANDOM = 1e-3

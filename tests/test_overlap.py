@@ -130,6 +130,6 @@ def test_rows_that_report_are_left_out_until_enough_are_found() -> None:
     batches = [(X[i : i + 10], Y[i : i + 10]) for i in range(0, 60, 10)]
     rows, left_out = rows_apart(Split(batches, "train"), 15, "float32", reporting)
     assert left_out == 30
-    np.testing.assert_array_equal(np.concatenate([leaves(row)[0] for row in rows]), X[30:50])
+    np.testing.assert_array_equal(np.concatenate([leaves(row.inputs)[0] for row in rows]), X[30:50])
     none, seen = rows_apart(Split(batches, "train"), 15, "float32", reporting, limit=20)
     assert (none, seen) == ([], 20)

@@ -383,6 +383,19 @@ def test_a_shape_that_the_model_does_not_take_opens_no_axis() -> None:
     assert work.signature.leaves[0].shape == (None, 9, 3)
 
 
+def test_rows_to_calibrate_on_hold_no_batch_that_they_came_in() -> None:
+    batches = [(RNG.normal(size=(10, 6)).astype(np.float32), np.arange(10)) for _ in range(8)]
+    work = Workload(small(), train=batches, valid=(X, Y))
+    rows, _ = work.calibration(10, np.random.default_rng(0))
+    assert all(leaf.base is None for row in rows for leaf in leaves(row))
+    labelled, _ = work.calibration_rows(10, np.random.default_rng(0), labelled=True)
+    assert all(row.targets.base is None and row.targets.shape == (1,) for row in labelled)
+    every = {x.tobytes(): y for batch in batches for x, y in zip(*batch, strict=True)}
+    assert [every[leaves(row.inputs)[0].tobytes()] for row in labelled] == [row.targets[0] for row in labelled]
+    for row, beside in zip(rows, labelled, strict=True):
+        np.testing.assert_array_equal(leaves(row)[0], leaves(beside.inputs)[0])
+
+
 def test_rows_with_nan_are_left_out_of_calibration_and_told() -> None:
     x = np.where(np.arange(240).reshape(40, 6) == 13, np.nan, RNG.normal(size=(40, 6))).astype(np.float32)
     work = Workload(small(), train=(x, Y), valid=(X, Y))

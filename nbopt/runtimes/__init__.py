@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbopt.batches import Inputs, rows_of, take_rows
-from nbopt.errors import DataError, MissingExtra, OptionError, nearest
+from nbopt.errors import ArtifactError, DataError, MissingExtra, OptionError, nearest
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,26 @@ UNKNOWN = "unknown"
 class Session:
     """Run a loaded artifact: NumPy in, primary output out.
 
-    A subclass sets `manifest` and implements `_run` for one batch that the file takes.
+    A subclass sets `manifest` and implements `_run` for one batch that the file takes, and `_release` where it holds
+    more than Python gives back by itself.
     """
 
     manifest: Manifest
+    closed = False
 
     def run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
         """Return the primary output for a batch of any number of rows.
 
         Raises:
+            ArtifactError: The session was closed.
             DataError: Inputs are missing, or have a shape that the model does not take.
         """
+        if self.closed:
+            raise ArtifactError("an open session", "one that was closed", "load it again")
         fixed = self.manifest.batch
         rows = rows_of(inputs)
+        if not rows and fixed is not None:
+            raise DataError("one row at least", "none")
         if fixed is None or rows == fixed:
             return self._run(inputs)
         parts = []
@@ -111,7 +118,13 @@ class Session:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Give back threads and memory."""
+        """Give back threads and memory; a second time does nothing."""
+        if not self.closed:
+            self.closed = True
+            self._release()
+
+    def _release(self) -> None:
+        """Give up what the session holds."""
 
     def named(self, inputs: Inputs) -> dict[str, np.ndarray[Any, Any]]:
         """Return inputs by the names that the manifest gives them."""
@@ -138,6 +151,7 @@ class Runtime:
         needs_framework: The worker process must import the training framework.
         compiles: It compiles a module of the framework, and fuses quantizers in it.
         symmetric_int8: Its int8 kernels take no zero point of activations.
+        half_kernels: It computes in float16 where that is asked for.
     """
 
     name: ClassVar[str]
@@ -150,6 +164,7 @@ class Runtime:
     needs_framework: ClassVar[bool] = False
     compiles: ClassVar[bool] = False
     symmetric_int8: ClassVar[bool] = False
+    half_kernels: ClassVar[bool] = False
 
     def unavailable(self, framework: str = "") -> str:
         """Return why this runtime can't be used here for models of `framework`, "" where it can."""

@@ -13,6 +13,9 @@ from nbopt.runtimes import Layer
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 PRODUCTS = ("linear", "addmm", "mm", "matmul", "bmm")
+SAME_VALUES = ("permute", "transpose", "t", "numpy_T", "view", "reshape", "_unsafe_view", "flatten", "squeeze",
+               "unsqueeze", "expand", "contiguous", "clone", "alias", "detach", "to", "_to_copy")  # fmt: skip
+"""Calls of a graph that change the form of a tensor, or its dtype, alone."""
 
 
 class Program(torch.nn.Module):
@@ -76,7 +79,7 @@ def program_layers(program: Program, inputs: list[torch.Tensor], rows: int) -> t
         if node.op != "call_function" or name not in (*CONVOLUTIONS, *PRODUCTS):
             continue
         sides = [arg for arg in node.args if isinstance(arg, torch.fx.Node)][-2 if name == "addmm" else 0 :][:2]
-        quantized = [_is_dequantized(side) for side in sides]
+        compute = _computes(sides)
         weight = _held(program.inner, sides[1])
         shape = tuple(weight.shape) if weight is not None else ()
         out = math.prod(run.shapes[node])
@@ -87,27 +90,41 @@ def program_layers(program: Program, inputs: list[torch.Tensor], rows: int) -> t
                 _scope(node),
                 "Conv" if name in CONVOLUTIONS else "Linear" if weight is not None else "MatMul",
                 "" if weight is None else str(weight.dtype).removeprefix("torch."),
-                "int8" if all(quantized) else "float32",
+                compute,
                 shape,
                 0 if weight is None else weight.numel(),
                 0 if weight is None else int((weight == 0).sum()),
                 out * depth // max(1, rows),
-                note if all(quantized) else "",
+                "" if compute == "float32" else note,
             )
         )
     return tuple(layers)
 
 
-def _is_dequantized(node: Any) -> bool:
-    while node.op == "call_function" and "dequantize" not in str(node.target) and len(node.all_input_nodes) == 1:
+def _computes(sides: list[Any]) -> str:
+    """Return what a product multiplies in: integers where both sides come out of quantizers."""
+    ends = [_behind(side, ()) for side in sides]
+    if not all("dequantize" in str(end.target) for end in ends):
+        return "float32"
+    scales = [node for end in ends for node in end.all_input_nodes[1:]]
+    found = any("choose_qparams" in str(each.target) for scale in scales for each in (scale, *scale.all_input_nodes))
+    return "int8 dynamic" if found else "int8"
+
+
+def _behind(node: Any, through: tuple[str, ...]) -> Any:
+    """Return the node whose values a node passes on, by calls that keep them and by those named `through`."""
+    while node.op == "call_function" and node.all_input_nodes:
+        parts = str(node.target).split(".")
+        name = parts[1] if len(parts) > 1 else parts[0]
+        if name not in SAME_VALUES and not any(word in name for word in through):
+            break
         node = node.all_input_nodes[0]
-    return "dequantize" in str(node.target)
+    return node
 
 
 def _held(module: Any, node: Any) -> torch.Tensor | None:
     """Return the stored tensor that a node's values come from."""
-    while node.op == "call_function" and node.all_input_nodes:
-        node = node.all_input_nodes[0]
+    node = _behind(node, ("quantize",))
     if node.op != "get_attr":
         return None
     found: Any = module

@@ -65,7 +65,7 @@ class KerasSession(Session):
             function = frozen(tf.function(serve, autograph=False).get_concrete_function(**specs))
             return function, [named[tensor.op.name] for tensor in function.inputs]
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Forget the model."""
         self.function = None
 
@@ -95,7 +95,7 @@ class KerasFunction(Runtime):
 
         _set_threads(tf, threads)
         try:
-            if zipfile.is_zipfile(path) and "config.json" not in zipfile.ZipFile(path).namelist():
+            if _is_saved_model(path):
                 with quiet():
                     return _load_saved_model(tf, path, manifest)
             with quiet():
@@ -139,6 +139,13 @@ class KerasFunction(Runtime):
             if dtype not in ("uint32", "int64", "string"):
                 counts[dtype] = counts.get(dtype, 0) + size
         return counts
+
+
+def _is_saved_model(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "config.json" not in archive.namelist()
 
 
 def _reader(path: Path, keras: Any) -> Any:

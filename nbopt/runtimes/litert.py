@@ -52,7 +52,7 @@ class LiteRtSession(Session):
             raise DataError("inputs of the shapes that the model takes", f"{text}: {_first_line(error)}") from error
         return _dequantized(self.interpreter.get_tensor(self._output["index"]), self._output)
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Give back the interpreter's memory and threads."""
         self.interpreter = None
 

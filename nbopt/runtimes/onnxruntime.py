@@ -40,12 +40,10 @@ class OnnxSession(Session):
         if not manifest.dtypes:
             manifest = dataclasses.replace(manifest, dtypes=tuple(DTYPES.get(i.type, "") for i in inputs))
         self.manifest = manifest
-        self.session: onnxruntime.InferenceSession | None = session
+        self.session = session
         self._wanted = {i.name: DTYPES.get(i.type, "") for i in inputs}
 
     def _run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
-        if self.session is None:
-            raise ArtifactError("an open session", "one that was closed", "load it again")
         named = self.named(inputs)
         missing = [name for name in self._wanted if name not in named]
         if missing:
@@ -60,9 +58,9 @@ class OnnxSession(Session):
         array = np.asarray(output)
         return array.astype(np.float32) if array.dtype == np.float16 else array
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """End the session's threads."""
-        self.session = None
+        del self.session
 
 
 class OnnxRuntime(Runtime):

@@ -50,7 +50,7 @@ class OpenVinoSession(Session):
         array = np.asarray(result[0])
         return array.astype(np.float32) if array.dtype == np.float16 else array
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Give back the compiled model."""
         del self._request, self.compiled
 

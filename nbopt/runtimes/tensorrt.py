@@ -27,6 +27,7 @@ class TensorRt(OnnxRuntime):
     packages: ClassVar[dict[str, str]] = {"onnxruntime": "torch"}
     by_default: ClassVar[bool] = False
     symmetric_int8: ClassVar[bool] = True
+    half_kernels: ClassVar[bool] = True
 
     def unavailable(self, framework: str = "") -> str:
         """Return what is missing, "" where it can be used: a GPU's driver, the provider, TensorRT's own library."""

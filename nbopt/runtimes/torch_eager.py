@@ -76,9 +76,12 @@ class TorchSession(Session):
         return left_in_module(self.model)
 
     def _tensor(self, leaf: Any) -> torch.Tensor:
+        # torch takes neither views from back to front nor another machine's order of bytes, and warns about arrays that
+        # it must not write to; what it takes, it shares.
         array = np.asarray(leaf)
-        # torch warns about arrays that it must not write to; from_numpy shares memory otherwise.
-        tensor = self._torch.from_numpy(array if array.flags.writeable else array.copy())
+        if not (array.flags.carray and array.dtype.isnative):
+            array = np.require(array, array.dtype.newbyteorder("="), ("C", "W"))
+        tensor = self._torch.from_numpy(array)
         if self._dtype is not None and tensor.dtype.is_floating_point and tensor.dtype != self._dtype:
             tensor = tensor.to(self._dtype)
         return tensor.to(self._device) if self._device.type != "cpu" else tensor

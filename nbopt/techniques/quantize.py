@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nbopt.draft import Context, Draft, Lowered
-from nbopt.errors import DataError, ExportError, ModelError, NbOptError, OptionError
+from nbopt.errors import FULL, DataError, ExportError, ModelError, NbOptError, OptionError
 from nbopt.frameworks import Exported, Signature
 from nbopt.options import option
 from nbopt.planning import fine_tuning
@@ -170,6 +171,8 @@ class Quantize(Technique):
             raise OptionError(
                 f"{flag} together with --method {' or '.join(methods)}", f"{which}, where it has no effect", "leave it"
             )
+        if not any(part.strip() for part in self.keep_float.split(",")):
+            raise OptionError("--keep-float with names by commas, auto or none", repr(self.keep_float), "none")
         if self.percentile != 99.99 and self.calibration_method != "percentile":
             raise OptionError(
                 "--percentile together with --calibration-method percentile",
@@ -189,6 +192,15 @@ class Quantize(Technique):
         if self.dtype == "int4":
             return f"quantize int4 groups of {self.group_size}"
         return f"quantize {self.dtype}" + (f" {self.method.replace('_', ' ')}" if self.dtype == "int8" else "")
+
+
+def int8_share(elements: Mapping[str, int]) -> float:
+    """Return the share of weights that are whole numbers of 8 bits or fewer, 0 to 1.
+
+    Args:
+        elements: How many a file has in each dtype.
+    """
+    return sum(elements.get(name, 0) for name in ("int8", "uint8", "int4", "uint4")) / max(sum(elements.values()), 1)
 
 
 @dataclass(frozen=True)
@@ -226,6 +238,8 @@ class Quantizing:
         except NbOptError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise  # no fault of the model's: whoever keeps the disk says so
             # Quantizers raise whatever the graph makes them stumble over, types of their own too; the row shows it.
             text = (str(error).strip().splitlines() or [""])[0]
             raise ExportError(
@@ -233,8 +247,7 @@ class Quantizing:
                 f"{type(error).__name__}: {text}"[:300],
                 "--method dynamic, --dtype float16, or another runtime",
             ) from error
-        weights = runtime.weight_precisions(lowered.exported.path)
-        share = sum(weights.get(name, 0) for name in ("int8", "uint8", "int4", "uint4")) / max(sum(weights.values()), 1)
+        share = int8_share(runtime.weight_precisions(lowered.exported.path))
         if lowered.precision == "int8" and share < LEAST_SHARE:
             dtype = context.workload.framework.float_dtype(context.workload.model)
             other = "--dtype float16" if options.how == "static" else "--method static, or --dtype float16"

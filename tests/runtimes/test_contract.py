@@ -203,6 +203,27 @@ def test_a_shape_that_the_model_does_not_take_is_told_with_shapes(
 
 
 @pytest.mark.parametrize(("name", "framework", "kind"), [case for case in CASES if case.values[2] == "mlp"])
+def test_arrays_of_any_order_and_a_closed_session(
+    exported: Callable[..., tuple[Workload, Artifact]], name: str, framework: str, kind: str
+) -> None:
+    work, artifact = exported(name, framework, kind)
+    session = RUNTIMES[name].load(artifact.path, artifact.session.manifest, threads=1)
+    (x,) = next(work.report_rows.batches())
+    expected = session.run((x,))
+    backwards = np.ascontiguousarray(x[..., ::-1])[..., ::-1]
+    foreign = x.astype(x.dtype.newbyteorder())
+    for same in (backwards, foreign, np.asfortranarray(x)):
+        np.testing.assert_allclose(session.run((same,)), expected, atol=1e-6)
+    session.manifest = dataclasses.replace(session.manifest, batch=1)
+    with pytest.raises(DataError, match="one row"):
+        session.run((x[:0],))
+    session.close()
+    session.close()
+    with pytest.raises(ArtifactError, match="closed"):
+        session.run((x,))
+
+
+@pytest.mark.parametrize(("name", "framework", "kind"), [case for case in CASES if case.values[2] == "mlp"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_damaged_file_is_told_as_one(
     exported: Callable[..., tuple[Workload, Artifact]],

@@ -14,10 +14,11 @@ from nbopt.draft import Context, Draft
 from nbopt.loop import optimize
 from nbopt.runtimes import Manifest, runtime_named
 from nbopt.runtimes.inductor import COMPILERS
-from nbopt.techniques._quantize.mixed import relative_error
+from nbopt.techniques._quantize.mixed import manifest_for, relative_error
 from nbopt.techniques.quantize import Quantize
 from nbopt.workload import Workload
 from tests.conftest import Digits
+from tests.techniques.test_quantize import Masked
 
 RUNTIME = runtime_named("inductor")
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="torch.compile needs a C++ compiler")
@@ -64,6 +65,25 @@ def test_it_runs_in_integer_kernels_and_judges_as_before(
         assert [layer.macs for layer in layers] == [64 * 16 * 9, 16 * 32 * 16 * 9, 1280]
         assert runtime_named("inductor").weight_precisions(lowered.exported.path)["int8"] == 144 + 4608 + 1280
         assert size_of(lowered.exported.path) > 0
+
+
+@pytest.mark.parametrize(("method", "compute"), [("static", "int8"), ("dynamic", "int8 dynamic")])
+def test_products_of_an_attention_have_no_weights(method: str, compute: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ids, mask = rng.integers(0, 40, (20, 12)), np.ones((20, 12), np.int64)
+    data = ((ids, mask), rng.integers(0, 4, 20))
+    splits = {"train": data, "valid": data} if method == "static" else {"test": data}  # which nothing is calibrated on
+    work = Workload(Masked().eval(), **splits)
+    source = work.framework.export(work.model, work.signature, tmp_path / "float.pt", "torch")
+    folder = tmp_path / "lowered"
+    folder.mkdir()
+    (step,) = Quantize(method=method).apply(Draft(work.model), Context(work)).lower
+    lowered = step(work.model, work.signature, source, RUNTIME, folder, Context(work))
+    assert method == "static" or not lowered.notes
+    session = RUNTIME.load(lowered.exported.path, manifest_for(RUNTIME, work.signature, source), threads=1)
+    layers = RUNTIME.layers(lowered.exported.path, session, work.report_rows.first_row())
+    assert [(layer.kind, layer.weights) for layer in layers if layer.compute_dtype == "float32"] == [("MatMul", 0)] * 2
+    assert [layer.weights for layer in layers if layer.compute_dtype == compute] == [1024, 1024, 1024, 128]
 
 
 @pytest.mark.slow

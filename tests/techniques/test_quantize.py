@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from nbopt.artifacts import size_of
 from nbopt.draft import Context, Draft, Lowered
-from nbopt.errors import ExportError, OptionError
+from nbopt.errors import FULL, ExportError, OptionError
 from nbopt.frameworks import Exported
 from nbopt.runtimes import Manifest, all_runtimes, runtime_named
 from nbopt.techniques._quantize.onnx_static import alike
@@ -161,6 +162,9 @@ def test_every_runtime_either_has_a_way_or_says_why(wide: Workload) -> None:
         reasons = {name: step.refuses(runtime) for name, runtime in all_runtimes().items()}
         assert reasons["openvino"] == ""
         assert reasons["torch"].startswith("PyTorch eager: ")
+    (step,) = Quantize(method="dynamic", per_channel=False).apply(Draft(wide.model), Context(wide)).lower
+    assert "--no-per-channel" in step.refuses(runtime_named("openvino"))
+    assert step.refuses(runtime_named("onnxruntime")) == ""
     assert "bfloat16" in Quantize(dtype="bfloat16").apply(Draft(wide.model), Context(wide)).lower[0].refuses(
         runtime_named("onnxruntime")
     )
@@ -196,6 +200,22 @@ def test_what_a_quantizer_stumbles_over_becomes_a_reason(wide: Workload, tmp_pat
     with pytest.raises(ExportError, match="can quantize to int8") as caught:
         step(wide.model, wide.signature, Exported(broken), runtime_named("onnxruntime"), tmp_path, Context(wide))
     assert caught.value.do
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of file sizes")
+def test_a_full_disk_is_not_the_models_fault(wide: Workload, tmp_path: Path) -> None:
+    import resource
+
+    source = wide.framework.export(wide.model, wide.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(dtype="float16").apply(Draft(wide.model), Context(wide)).lower
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number below says which
+            step(wide.model, wide.signature, source, runtime_named("onnxruntime"), tmp_path, Context(wide))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno in FULL
 
 
 def test_labels_say_dtype_and_where_it_matters_the_method() -> None:
@@ -263,6 +283,53 @@ def test_a_table_whose_rows_differ_in_size_keeps_its_range(runtime_name: str, tm
     x = (rng.normal(size=(96, 10)) * rng.lognormal(0, 1, (96, 1))).astype(np.float32)
     # 0.2 and more with ranges from the mean of each row's extremes, or with sums that saturate.
     assert _error(models.mlp(10, 4, 64), (x, rng.integers(0, 4, 96)), runtime_name, tmp_path) < 0.05
+
+
+class Scaled(nn.Module):
+    """A model that normalizes its inputs, among them one that is larger than float16 goes, and looks up positions."""
+
+    def __init__(self, times: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([[38.6, 189778.0]]))
+        self.register_buffer("variance", torch.tensor([[1e-9, 1.1e10]]))
+        self.register_buffer("positions", torch.arange(5000.0))
+        self.first, self.last = nn.Linear(2, 64), nn.Linear(64, 2)
+        with torch.no_grad():
+            self.first.weight.mul_(times)
+
+    def forward(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        scaled = (x - self.mean) / self.variance.sqrt() + (self.positions[place] - 4097)[:, None]
+        return self.last(self.first(scaled).relu())
+
+
+@pytest.mark.parametrize("times", [1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_float16_holds_weights_and_leaves_what_it_would_spoil(times: float, dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(96, 2)) * [3e-5, 1e5] + [38.6, 189778]).astype(str(dtype).removeprefix("torch."))
+    data = ((x, rng.integers(4096, 4099, 96)), rng.integers(0, 2, 96))
+    work, runtime = Workload(Scaled(times).to(dtype).eval(), train=data, valid=data), runtime_named("onnxruntime")
+    source = work.framework.export(work.model, work.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(dtype="float16").apply(Draft(work.model), Context(work)).lower
+    folder = tmp_path / "half"
+    folder.mkdir()
+    lowered = step(work.model, work.signature, source, runtime, folder, Context(work))
+    session = runtime.load(lowered.exported.path, Manifest(runtime.name, tuple(work.signature.names)), threads=1)
+    expected = work.framework.predict(work.model, data[0])
+    assert np.abs(session.run(data[0]) - expected).max() < 5e-3 * np.abs(expected).max()
+    assert runtime.weight_precisions(lowered.exported.path)["float16"] >= 128
+    assert any("too narrow for them" in note for note in lowered.notes) == (times > 1)
+
+
+def test_a_model_of_half_precision_has_nothing_to_halve(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+    model = models.mlp(6, 4).half().eval()
+    work, runtime = Workload(model, valid=(x, np.arange(9) % 4)), runtime_named("onnxruntime")
+    source = work.framework.export(model, work.signature, tmp_path / "float.onnx", "onnx")
+    (step,) = Quantize(dtype="float16").apply(Draft(model), Context(work)).lower
+    with pytest.raises(ExportError, match="none in this float16 model"):
+        step(model, work.signature, source, runtime, tmp_path, Context(work))
 
 
 def test_int8_that_changed_nothing_is_no_int8(tmp_path: Path) -> None:

@@ -118,6 +118,79 @@ def test_test_is_never_read_for_the_choice(harsh: Workload, digits: Digits, tmp_
     assert any("agreement with the float model on 1,000 calibration rows" in note for note in result.notes)
 
 
+class Far(nn.Module):
+    """Values in dollars, from a head whose inputs lie far from zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Sequential(nn.Linear(16, 64), nn.ReLU()), nn.Linear(64, 1)
+        with torch.no_grad():
+            self.head.bias.sub_(self.head.weight.sum(1) * Harsh.OFFSET)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1e5 * self.head(self.body(x) + Harsh.OFFSET)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_without_test_data_a_loss_is_in_the_metrics_own_units(labelled: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = Far().eval()
+    x = rng.normal(size=(900, 16)).astype(np.float32)
+    with torch.no_grad():
+        y = model(torch.from_numpy(x)).numpy() + rng.normal(size=(900, 1)).astype(np.float32) * 2e3
+    train = (x[:600], y[:600]) if labelled else x[:600]
+    work = Workload(model, train=train, valid=(x[600:], y[600:]), metric="rmse", loss=nn.MSELoss())
+    result = lowered(work, "onnxruntime", tmp_path, Quantize(calibration=64), 100.0)
+    assert result.sensitivity["kept"] == ["head"]
+    against = "" if labelled else " against the float model's own outputs"
+    assert any(f"rmse{against} on 600 calibration rows lost" in note for note in result.notes)
+    (tmp_path / "enough").mkdir()
+    assert lowered(work, "onnxruntime", tmp_path / "enough", Quantize(calibration=64), 1e6).sensitivity == {}
+
+
+def test_rows_of_one_class_are_judged_by_agreement_where_the_metric_needs_two(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model, x, y = models.mlp(16, 2), rng.normal(size=(90, 16)).astype(np.float32), np.arange(90) % 2
+    with torch.no_grad():
+        model[-1].bias.add_(torch.tensor([9.0, 0.0]))
+    work = Workload(model.eval(), train=(x[:40], y[:40] * 0), valid=(x[40:], y[40:]), metric="auc")
+    assert lowered(work, "onnxruntime", tmp_path, Quantize(), 0.01).sensitivity == {}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_layer_that_is_all_there_is_stays_int8(deep: bool, runtime: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    wide = nn.Linear(1200, 4)
+    model = nn.Sequential(wide, nn.ReLU(), nn.Linear(4, 4, bias=False)) if deep else wide
+    with torch.no_grad():
+        wide.bias.sub_(wide.weight.sum(1) * Harsh.OFFSET)
+    x = (rng.normal(size=(400, 1200)) + Harsh.OFFSET).astype(np.float32)
+    with torch.no_grad():
+        y = model(torch.from_numpy(x)).argmax(1).numpy()
+    work = Workload(model.eval(), train=(x[:200], y[:200]), valid=(x[200:300], y[200:300]), test=(x[300:], y[300:]))
+    result = lowered(work, runtime, tmp_path, Quantize(calibration=64), 0.01)
+    shares = runtime_named(runtime).weight_precisions(result.exported.path)
+    assert shares["int8"] > 0.9 * sum(shares.values())
+    assert any("more than the 0.01 allowed" in note or "no layer in float helps" in note for note in result.notes)
+
+
+def test_images_are_judged_on_as_many_as_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
+    x, y = rng.normal(size=(300, 1, 16, 16)).astype(np.float32), rng.integers(0, 3, (300, 16, 16))
+    parts = {"train": (x[:100], y[:100]), "valid": (x[100:200], y[100:200])}
+    for name, splits in {"train": parts, "valid": {**parts, "test": (x[200:], y[200:])}}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.setattr("nbopt.techniques._quantize.mixed.HELD_BYTES", 20 * 3 * 16 * 16 * 4)
+        result = lowered(Workload(model, **splits), "onnxruntime", folder, Quantize(calibration=9), -1.0)
+        place = "20 calibration rows" if name == "train" else "20 rows of valid"
+        assert any(place in note for note in result.notes), result.notes
+
+
 def test_layers_are_kept_by_name_or_not_at_all(harsh: Workload, tmp_path: Path) -> None:
     for index, (asked, kept) in enumerate([("body", 1), ("none", 3)]):
         folder = tmp_path / str(index)

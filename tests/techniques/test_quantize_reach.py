@@ -126,6 +126,7 @@ def test_equalize_smooths_where_it_is_asked_for(tmp_path: Path) -> None:
         done, error = quantized(work, folder, Quantize(calibration=64, equalize=bool(count)))
         assert error < 0.1
         assert operators(done)["Mul"] == count
+        assert any("in float, as asked for" in note for note in done.notes) == bool(count)
 
 
 def test_equalize_without_a_linear_layer_says_so(tmp_path: Path) -> None:

@@ -125,6 +125,100 @@ def test_torch_rounds_as_numpy_does(digits: Digits) -> None:
     assert not twin[0]._forward_pre_hooks
 
 
+class Named(nn.Module):
+    """Layers that are called by keywords, with a mask that has infinities, and one that few rows come to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 4)
+        self.rare = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if float(x.max()) > 100:
+            x = self.rare(x)
+        mask = torch.zeros(5, 5).masked_fill(torch.ones(5, 5).triu(1) > 0, -torch.inf)
+        return self.head(input=self.attention(query=x, key=x, value=x, attn_mask=mask)[0].mean(1))
+
+
+def levels_of(layer: nn.Module, model: nn.Module, x: torch.Tensor) -> int:
+    """Return of how many different numbers the inputs of a layer are, its rounding in place."""
+    came: list[torch.Tensor] = []
+    hook = layer.register_forward_pre_hook(
+        lambda _, args, kwargs: came.append((*args, *kwargs.values())[0]), with_kwargs=True
+    )
+    with torch.no_grad():
+        model(x)
+    hook.remove()
+    return len(came[0].unique())
+
+
+def test_layers_called_by_keywords_are_rounded_and_masks_are_not() -> None:
+    torch.manual_seed(0)
+    model = Named().eval()
+    x = np.random.default_rng(0).normal(size=(64, 5, 16)).astype(np.float32)
+    twin, draft = rounded(model, (x, np.arange(64) % 4))
+    inputs = torch.from_numpy(x)
+    assert levels_of(model.attention, model, inputs) > 1000
+    assert levels_of(twin.attention, twin, inputs) <= 256
+    assert levels_of(twin.head, twin, inputs) < levels_of(model.head, model, inputs)
+    with torch.no_grad():
+        assert float((twin(inputs) - model(inputs)).abs().max()) < 0.05
+        # A layer whose range is not known leaves its inputs as they are, and does not make zeros of them.
+        far = inputs + 200
+        assert float((twin.rare(far) - model.rare(far)).abs().max()) < 0.02 * float(model.rare(far).abs().max())
+    assert any("no calibration row came to rare" in note for note in draft.notes)
+    twin.train()
+    twin(far)
+    twin.eval()
+    assert levels_of(twin.rare, twin, far) <= 256
+    (finish,) = draft.finish
+    assert not any(m._forward_pre_hooks or m._forward_pre_hooks_with_kwargs for m in finish(twin).modules())
+
+
+@pytest.mark.parametrize("how", ["bfloat16", "float16", "autocast"])
+def test_half_precisions_are_rounded_too(how: str) -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32)
+    model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Linear(32, 4)).eval()
+    model = model if how == "autocast" else model.to(getattr(torch, how))
+    twin, draft = rounded(model, (x, np.arange(400) % 4))
+    inputs = torch.from_numpy(x).to(model[0].weight.dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        assert levels_of(twin[0], twin, inputs) <= 256
+        assert levels_of(twin[2], twin, inputs) <= 256 < levels_of(model[2], model, inputs)
+        twin.train()(inputs).float().sum().backward()
+    (finish,) = draft.finish
+    finish(twin.eval())
+    weight = twin[0].weight.detach().float().numpy()
+    exact = 1e-6 if how == "autocast" else 2e-2
+    np.testing.assert_allclose(
+        rounding.round_weights(weight, (1,), rounding.weight_levels()), weight, rtol=exact, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_weights_that_are_made_of_others_end_on_their_grid(kind: str, digits: Digits) -> None:
+    torch.manual_seed(0)
+    made = getattr(nn.utils.parametrizations, kind)
+    model = nn.Sequential(made(nn.Linear(64, 10)), nn.ReLU(), nn.Linear(10, 10)).eval()
+    before = model[0].weight.detach().clone()
+    data = (digits.train[0][:40], digits.train[1][:40])
+    twin, draft = rounded(model, data)
+    assert list(twin.state_dict()) == list(model.state_dict())
+    grid = rounding.round_weights(before.numpy(), (1,), rounding.weight_levels())
+    np.testing.assert_allclose(twin[0].weight.detach().numpy(), grid, atol=1e-6)
+    work = Workload(model, train=data, valid=data)
+    work.framework.fit(twin, TrainingPlan(epochs=2, learning_rate=1e-2), Fitting(work.train, work.loss))
+    trained = twin.eval()[0].weight.detach().clone()
+    assert not torch.allclose(trained, torch.from_numpy(grid))
+    (finish,) = draft.finish
+    weight = finish(twin)[0].weight.detach()
+    torch.testing.assert_close(weight, trained, atol=1e-6, rtol=1e-4)
+    on_grid = rounding.round_weights(weight.numpy(), (1,), rounding.weight_levels())
+    np.testing.assert_allclose(weight.numpy(), on_grid, atol=1e-6)
+    assert torch.equal(model[0].weight, before)
+
+
 def test_a_channel_that_rounding_made_constant_is_not_blown_up_without_it(digits: Digits) -> None:
     images = digits.train[0][:200].reshape(-1, 1, 8, 8)
     body = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4, bias=False)]

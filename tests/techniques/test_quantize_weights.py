@@ -16,7 +16,7 @@ from nbopt.errors import DataError, ExportError, OptionError
 from nbopt.runtimes import runtime_named
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, relative_error
-from nbopt.techniques._quantize.openvino_static import IrParts
+from nbopt.techniques._quantize.openvino_static import IrParts, _ranges
 from nbopt.techniques._quantize.weights import bits_of, block_of, told
 from nbopt.techniques.quantize import GROUPS, Quantize
 from nbopt.workload import Workload
@@ -52,10 +52,24 @@ class Wide(nn.Module):
         return self.head(self.down(self.up(x).relu()).relu().mean(1))
 
 
-def case(runtime_name: str, folder: Path, options: Quantize):
+class Sharing(nn.Module):
+    """A head whose weights are the embedding's, and a layer that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.layer = nn.Embedding(100, 128), nn.Linear(128, 128)
+        self.head = nn.Linear(128, 100, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.layer(self.embed(ids)).tanh()))[:, 0]
+
+
+def case(runtime_name: str, folder: Path, options: Quantize, model: nn.Module | None = None):
     torch.manual_seed(0)
     ids = np.random.default_rng(0).integers(0, 100, (50, 6))
-    work = Workload(Wide().eval(), train=(ids, ids[:, 0] % 4), valid=(ids, ids[:, 0] % 4))
+    model = (model or Wide()).eval()
+    work = Workload(model, train=(ids, ids[:, 0] % 4), valid=(ids, ids[:, 0] % 4))
     runtime = runtime_named(runtime_name)
     source = work.framework.export(work.model, work.signature, folder / f"float{runtime.suffix}", runtime.form)
     (step,) = options.apply(Draft(work.model), Context(work)).lower
@@ -94,6 +108,30 @@ def test_int8_weights_alone_change_next_to_nothing(runtime: str, tmp_path: Path)
     assert result.precision == "int8"
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_weights_that_several_layers_share_are_int4_too(runtime: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    result, error, layers = case(runtime, tmp_path, Quantize(dtype="int4"), Sharing())
+    assert {layer.weight_dtype for layer in layers.values() if layer.kind == "Linear"} <= {"int4", "uint4"}
+    counts = runtime_named(runtime).weight_precisions(result.exported.path)
+    assert counts.get("float32", 0) < 0.1 * sum(counts.values())
+    assert 0 < error < 0.2
+
+
+def test_a_product_that_stays_float_is_named(tmp_path: Path) -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.many = nn.Embedding(100, 128), nn.Parameter(torch.randn(6, 128, 16))
+            self.head = nn.Linear(16, 4)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head((self.embed(ids)[:, :, None] @ self.many).sum((1, 2)))
+
+    result, _, _ = case("onnxruntime", tmp_path, Quantize(dtype="int4"), Stacked())
+    assert any("stay float: node_" in note for note in result.notes), result.notes
+
+
 def test_a_model_without_linear_layers_says_so(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     x = np.zeros((9, 1, 8, 8), np.float32)
@@ -117,6 +155,7 @@ def test_a_model_without_linear_layers_says_so(tmp_path: Path) -> None:
         ({"dtype": "int4", "method": "dynamic"}, "--method"),
         ({"dtype": "float16", "method": "dynamic"}, "--method"),
         ({"method": "qat", "per_channel": False}, "--per-channel"),
+        ({"keep_float": " , "}, "--keep-float"),
     ],
 )
 def test_an_option_without_effect_is_refused_and_not_ignored(options: dict, flag: str, workload: Workload) -> None:
@@ -189,6 +228,13 @@ def test_a_percentile_rescues_the_rest_from_an_outlier(runtime_name: str, tmp_pa
         errors[method] = relative_error(session.run((x,)), expected)
     assert errors["minmax"] > 0.3
     assert errors["percentile"] < 0.15 * errors["minmax"]
+
+
+@pytest.mark.parametrize("percentile", [50.0, 80.0, 99.0])
+def test_as_many_values_lie_inside_the_range_as_the_percentile_says(percentile: float) -> None:
+    ranges = _ranges(Quantize(calibration_method="percentile", percentile=percentile))
+    low, high = ranges.min.quantile_outlier_prob, 1 - ranges.max.quantile_outlier_prob
+    assert 100 * (high - low) == pytest.approx(percentile)
 
 
 @pytest.mark.parametrize("runtime_name", ["onnxruntime", "openvino"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from nbopt.artifacts import available_threads
-from nbopt.batches import Inputs, rows_of, take_rows
+from nbopt.batches import Inputs, leaves, rows_of, take_rows
 from nbopt.draft import Context
-from nbopt.errors import ExportError, nearest
+from nbopt.errors import DataError, ExportError, nearest
 from nbopt.frameworks import Exported, Signature
 from nbopt.frozen import join_ragged
 from nbopt.measurement.metrics import metric_of
@@ -21,11 +21,14 @@ from nbopt.measurement.predictions import prepare
 from nbopt.measurement.quality import classes_of
 from nbopt.progress import Progress
 from nbopt.runtimes import Manifest, Runtime
+from nbopt.techniques.quantize import LEAST_SHARE, int8_share
 
 Array = np.ndarray[Any, Any]
 SCANNED_ROWS = 256
 """Rows on which each layer's error is measured; on these, quality itself would be too coarse to rank by."""
 JUDGED_BATCHES = 16
+HELD_BYTES = 2**27
+"""Of inputs and of outputs as large as images, fewer rows are judged than this holds, but 256 inputs."""
 MOST_KEPT = 0.5
 """Share of the layers that may stay float: beyond it the file is float with some int8 in it."""
 
@@ -164,6 +167,10 @@ def write_mixed(
     whole = judge.lost(target)
     if whole <= allowed:
         return Mixed()
+    most = int(MOST_KEPT * len(parts.layers))
+    if not most:
+        told = f"{judge.what} lost {whole:.3g}, more than the {allowed:.3g} allowed"
+        return Mixed(notes=(f"{told}, and no layer can stay in float: there is one alone",))
     errors: dict[str, float] = {}
     trial = target.with_name(f"trial{target.suffix}")
     for index, layer in enumerate(parts.layers):
@@ -174,9 +181,11 @@ def write_mixed(
     def lost(kept: tuple[str, ...]) -> float:
         context.progress(Progress("sensitivity", note=f"{len(kept)} layers in float"))
         parts.write(trial, kept)
-        return judge.lost(trial)
+        # A layer that holds nearly all weights may be the most sensitive: without it nothing is int8.
+        is_whole = int8_share(runtime.weight_precisions(trial)) >= LEAST_SHARE
+        return judge.lost(trial) if is_whole else float("inf")
 
-    kept, left = fewest(errors, lost, allowed, max(1, int(MOST_KEPT * len(errors))))
+    kept, left = fewest(errors, lost, allowed, most)
     if left >= whole:
         kept, left = (), whole
     parts.write(target, kept)
@@ -199,23 +208,54 @@ class _Judge:
         work = context.workload
         self._manifest, self._runtime = manifest, runtime
         self.metric, self.output = metric_of(work.metric, output=work.output), work.output
+        self.targets: Array | None = None
+        self.weight: Array | None = None
+        row = work.report_rows.first_row()
+        most = max(1, HELD_BYTES // max(1, self._run(source, [row]).nbytes))
         select = work.select_rows if work.select is not work.report else None
         if select is not None and select.targets is not None:
-            self.batches = list(islice(select.batches(), JUDGED_BATCHES))
-            rows = sum(map(rows_of, self.batches))
-            self.targets: Array | None = select.targets[:rows]
-            self.weight = None if select.weight is None else select.weight[:rows]
-            self.what = f"{self.metric.name} on {rows:,} rows of {work.select.name}"
+            # Read anew each time: they lie on disk.
+            self._batches: Callable[[], Iterable[Inputs]] = lambda: _first(
+                islice(select.batches(), JUDGED_BATCHES), most
+            )
+            self.reference = self._run(source, self._batches())
+            count = len(self.reference)
+            weight = None if select.weight is None else select.weight[:count]
+            self._judge_by(select.targets[:count], weight, f"{count:,} rows of {work.select.name}")
         else:
-            # Test is never read for a choice: then the float model's own outputs are the truth.
-            self.batches = work.calibration(8 * SCANNED_ROWS, context.rng())[0]
-            self.targets = self.weight = None
-            self.what = f"agreement with the float model on {len(self.batches):,} calibration rows"
-        self.reference = self._run(source, self.batches)
-        self.few = _first(self.batches, SCANNED_ROWS)
-        self.few_reference = self._run(source, self.few)
+            # Test is never read for a choice.
+            wanted = max(SCANNED_ROWS, HELD_BYTES // max(1, sum(leaf.nbytes for leaf in leaves(row))))
+            drawn = work.calibration_rows(min(8 * SCANNED_ROWS, wanted), context.rng(), labelled=True)[0][:most]
+            held = [each.inputs for each in drawn]
+            self._batches = lambda: held
+            self.reference = self._run(source, held)
+            place = f"{len(held):,} calibration rows"
+            if self.metric.counts:
+                # Rows that become another class are an upper bound of what is lost, in the same units, and known of
+                # each row: on rows that were trained on, labels tell less.
+                self.what = f"agreement with the float model on {place}"
+            else:
+                self._judge_by(
+                    _joined([each.targets for each in drawn]), _joined([each.weight for each in drawn]), place
+                )
+        self.few_reference = self._run(source, _first(self._batches(), SCANNED_ROWS))
 
-    def _run(self, path: Path, batches: Sequence[Inputs]) -> Array:
+    def _judge_by(self, targets: Array | None, weight: Array | None, place: str) -> None:
+        """Choose what is true: the labels, or what the float model says where the metric is not defined for them."""
+        kind = self.output
+        own = self.reference if kind == "regression" else classes_of(self.reference, kind)
+        self.what = f"agreement with the float model on {place}"
+        for truth, weights, name in ((targets, weight, ""), (own, None, " against the float model's own outputs")):
+            if truth is None:
+                continue
+            try:
+                self.metric.of(prepare(truth, self.reference, kind, weights))
+            except DataError:
+                continue  # such as auc of rows that are all of one class
+            self.targets, self.weight, self.what = truth, weights, f"{self.metric.name}{name} on {place}"
+            return
+
+    def _run(self, path: Path, batches: Iterable[Inputs]) -> Array:
         session = self._runtime.load(path, self._manifest, threads=available_threads())
         try:
             return join_ragged([session.run(batch) for batch in batches])
@@ -224,11 +264,11 @@ class _Judge:
 
     def error(self, path: Path) -> float:
         """Return how far outputs are from the float file's."""
-        return relative_error(self._run(path, self.few), self.few_reference)
+        return relative_error(self._run(path, _first(self._batches(), SCANNED_ROWS)), self.few_reference)
 
     def lost(self, path: Path) -> float:
         """Return the quality that a file loses against the float file."""
-        outputs = self._run(path, self.batches)
+        outputs = self._run(path, self._batches())
         if self.targets is None:
             if self.output == "regression":
                 return relative_error(outputs, self.reference)
@@ -241,14 +281,17 @@ class _Judge:
         return float(before - after if self.metric.greater_is_better else after - before)
 
 
-def _first(batches: Sequence[Inputs], rows: int) -> list[Inputs]:
-    kept: list[Inputs] = []
+def _joined(parts: Sequence[Array | None]) -> Array | None:
+    there = [part for part in parts if part is not None]
+    return join_ragged(there) if len(there) == len(parts) else None
+
+
+def _first(batches: Iterable[Inputs], rows: int) -> Iterator[Inputs]:
     for batch in batches:
         if rows <= 0:
-            break
-        kept.append(take_rows(batch, slice(0, rows)))
+            return
+        yield take_rows(batch, slice(0, rows))
         rows -= rows_of(batch)
-    return kept
 
 
 def manifest_for(runtime: Runtime, signature: Signature, source: Exported) -> Manifest:

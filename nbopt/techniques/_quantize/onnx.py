@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from nbopt.draft import Context, Lowered
 from nbopt.errors import MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.measurement.environment import has_exact_int8
 from nbopt.runtimes import Runtime
+from nbopt.techniques._quantize import quieting
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
 from nbopt.techniques._quantize.refusals import of_whole_numbers
@@ -56,12 +51,16 @@ def lower(
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtra("onnxruntime", "torch", "quantization of ONNX graphs") from error
+    from nbopt.techniques._quantize.onnx_half import write_half
     from nbopt.techniques._quantize.onnx_static import OnnxParts
     from nbopt.techniques._quantize.onnx_weights import write_weight_only
 
     target = folder / "model.onnx"
     if options.dtype == "float16":
-        return _half(source, target)
+        dtype = context.workload.framework.float_dtype(context.workload.model)
+        told = write_half(source.path, target, dtype)
+        storage = f"float16 is the storage: {runtime.title} computes in {dtype} on CPU, so it is smaller, not faster"
+        return Lowered(Exported(target, source.batch), "float16", told if runtime.half_kernels else (storage, *told))
     with quiet(), tempfile.TemporaryDirectory(prefix="nbopt-quantize-") as name:
         scratch = Path(name)
         if options.how == "weight_only":
@@ -103,45 +102,15 @@ def has_loops(path: Path) -> bool:
     return any(node.op_type in ("Loop", "Scan", "If") for node in onnx.load(path, load_external_data=False).graph.node)
 
 
-def _half(source: Exported, target: Path) -> Lowered:
-    """Store weights as float16 behind a Cast each; ONNX Runtime computes in float32 on CPU."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = onnx.load(source.path)
-    casts = []
-    for tensor in graph.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < 2:
-            continue
-        name = tensor.name
-        half = numpy_helper.to_array(tensor).clip(-65504, 65504).astype(np.float16)
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_float16"))
-        casts.append(helper.make_node("Cast", [f"{name}_float16"], [name], to=TensorProto.FLOAT))
-    nodes = list(graph.graph.node)
-    del graph.graph.node[:]
-    graph.graph.node.extend([*casts, *nodes])
-    onnx.save_model(graph, target)
-    note = "float16 is the storage: ONNX Runtime computes in float32 on CPU, so it is smaller, not faster"
-    return Lowered(Exported(target, source.batch), "float16", (note,))
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the quantizer's advice to preprocess (done here), and what it logs of errors that come, out of the cell."""
     import onnxruntime
 
-    names = ("", "onnxruntime.quantization", "onnxruntime.quantization.matmul_nbits_quantizer")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger, level in zip(loggers, (logging.ERROR, logging.CRITICAL, logging.CRITICAL), strict=True):
-        logger.setLevel(level)
+    quantizers = ("onnxruntime.quantization", "onnxruntime.quantization.matmul_nbits_quantizer")
     onnxruntime.set_default_logger_severity(4)  # of sessions that its tools open, on tensors which they leave over
     try:
-        # Ranges of an input that never varies, such as a mask, are divided by zero on the way.
-        with np.errstate(all="ignore"), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with quieting.quiet("", errors=quantizers):
             yield
     finally:
         onnxruntime.set_default_logger_severity(2)  # its own default; it does not tell what was set
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

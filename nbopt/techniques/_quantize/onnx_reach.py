@@ -37,6 +37,16 @@ class Reach:
     everything: bool = True
     smoothed: bool = False
 
+    @property
+    def file(self) -> str:
+        """Return the name of the graph that is compared."""
+        return f"reach-{self.everything}-{self.smoothed}.onnx"
+
+    def told(self) -> str:
+        """Return what a reader must know of products alone."""
+        how = ", their inputs smoothed (SmoothQuant)" if self.smoothed else ""
+        return f"int8 in products and embeddings alone{how}, what lies between them in float"
+
     def options(self) -> dict[str, Any]:
         """Return the arguments of `quantize_static`, `extra_options` apart."""
         return {} if self.everything else {"op_types_to_quantize": [*LAYERS, "Gather"]}
@@ -60,18 +70,17 @@ def reach_of(
         reference: The float graph.
         rows: Calibration rows by input name, of which the first few are taken.
         write: Writes the quantized file; False where there is nothing to do it to.
-        scratch: A folder for the files that are compared.
+        scratch: A folder for the files that are compared, `Reach.file` each.
     """
-    target = scratch / "reach.onnx"
 
     def outputs(reach: Reach) -> Sequence[np.ndarray[Any, Any]] | None:
+        target = scratch / reach.file
         return _outputs(target, rows) if write(target, reach) else None
 
     choice = near_enough(REACHES, outputs, _outputs(reference, rows))
     if choice.way.everything:
         return choice.way, ""
-    how = ", their inputs smoothed (SmoothQuant)" if choice.way.smoothed else ""
-    return choice.way, f"int8 in products and embeddings alone{how}, what lies between them in float: {choice}"
+    return choice.way, f"{choice.way.told()}: {choice}"
 
 
 def _outputs(path: Path, rows: Sequence[Row]) -> list[np.ndarray[Any, Any]]:

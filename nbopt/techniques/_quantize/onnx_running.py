@@ -30,5 +30,7 @@ class Running:
 
     def run(self, names: Sequence[str], row: Mapping[str, Array]) -> list[Array]:
         """Return the outputs `names` for a row, which may hold more than the graph takes."""
+        if not names:
+            return []  # the session would return all
         outputs: list[Array] = self._session.run(names, {n: v for n, v in row.items() if n in self.inputs})
         return outputs

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +62,9 @@ class OnnxParts:
         _name_nodes(prepared)
         self._plain = _Ranged(prepared, rows, options)
         if options.equalize:
-            self.reach, self.note = (SMOOTHED, "") if self._smoothed else (Reach(), "no linear layer to equalize")
+            self.reach, self.note = Reach(), "no linear layer to equalize"
+            if self._smoothed:
+                self.reach, self.note = SMOOTHED, f"{SMOOTHED.told()}, as asked for with --equalize"
         else:
             self.reach, self.note = reach_of(prepared, rows, self._write_within, scratch)
 
@@ -74,7 +75,11 @@ class OnnxParts:
 
     def write(self, target: Path, kept: Collection[str]) -> None:
         """Write a QDQ graph with some layers in float."""
-        self._write_within(target, self.reach, kept)
+        whole = self._scratch / self.reach.file
+        if whole.exists() and not kept:  # quantizing takes its time, and has been here
+            shutil.copyfile(whole, target)
+        else:
+            self._write_within(target, self.reach, kept)
 
     @cached_property
     def _smoothed(self) -> _Ranged | None:
@@ -224,17 +229,16 @@ def _collected(calibrator: Any, graph: onnx.GraphProto, rows: Rows, wanted: set[
         calibrator.tensors_to_calibrate = set(calibrator.tensors_to_calibrate) & wanted
     calibrator.create_inference_session()
     used = {value.name for value in graph.input}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        for chunk in _chunks(rows):
-            calibrator.collect_data(_Rows(chunk, used))
-        try:
-            return calibrator.compute_data()
-        except (ValueError, IndexError) as error:
-            raise ExportError(
-                f"activations that --calibration-method {options.calibration_method} finds a range for",
-                f"{type(error).__name__}: {error}"[:200],
-                "--calibration-method minmax",
-            ) from error
+    for chunk in _chunks(rows):
+        calibrator.collect_data(_Rows(chunk, used))
+    try:
+        return calibrator.compute_data()
+    except (ValueError, IndexError) as error:
+        raise ExportError(
+            f"activations that --calibration-method {options.calibration_method} finds a range for",
+            f"{type(error).__name__}: {error}"[:200],
+            "--calibration-method minmax",
+        ) from error
 
 
 def _chunks(rows: Rows) -> Iterator[Rows]:

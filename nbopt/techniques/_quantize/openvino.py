@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +18,7 @@ from nbopt.frameworks import Exported, Signature
 from nbopt.measurement.environment import has_bfloat16, machine
 from nbopt.runtimes import Runtime
 from nbopt.runtimes._layer_parts import owner_of
+from nbopt.techniques._quantize import quieting
 from nbopt.techniques._quantize.calibrating import calibration_rows
 from nbopt.techniques._quantize.mixed import manifest_for, write_mixed
 from nbopt.techniques._quantize.nearness import judged
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
 
 def refuses(options: Quantize, runtime: Runtime, framework: str) -> str:
     """Return why the options have no way here, "" where they have."""
+    if options.how == "dynamic" and not options.per_channel:
+        return "its weights have a scale for each channel: leave --no-per-channel out"
     return of_whole_numbers(options) or of_groups(options)
 
 
@@ -174,23 +174,19 @@ def _half(graph: Any, target: Path, source: Exported, dtype: str) -> Lowered:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep NNCF's progress bars and advice out of the cell; nbopt shows its own progress."""
-    import rich
+    _without_bars()
+    with quieting.quiet("nncf"):
+        yield
 
-    logger, console = logging.getLogger("nncf"), rich.get_console()
-    level, in_notebook = logger.level, console.is_jupyter
-    logger.setLevel(logging.ERROR)
-    # In a notebook rich shows its bars as a widget, past any redirection, and an empty one stays in the output.
-    console.is_jupyter = False
-    try:
-        # The mask of an attention has -3e38 in it, whose statistics overflow on the way.
-        with (
-            np.errstate(all="ignore"),
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-        console.is_jupyter = in_notebook
+
+@cache
+def _without_bars() -> None:
+    """Have NNCF show no bar where it is to be quiet: rich draws them in a thread of its own, and as a widget."""
+    from nncf.common.logging.track_progress import track
+
+    plain = track.__init__
+
+    def silent(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **(kwargs | {"disable": True} if quieting.muted() else kwargs))
+
+    track.__init__ = silent

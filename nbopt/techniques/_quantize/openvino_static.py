@@ -155,7 +155,7 @@ def _ranges(options: Quantize) -> Any:
         return StatisticsCollectorParameters(
             statistics_type=StatisticsType.QUANTILE,
             aggregator_type=end,
-            quantile_outlier_prob=(100 - options.percentile) / 100,
+            quantile_outlier_prob=(100 - options.percentile) / 200,  # it is cut off at each end
         )
 
     return RangeEstimatorParameters(min=collector(AggregatorType.MIN), max=collector(AggregatorType.MAX))

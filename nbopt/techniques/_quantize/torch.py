@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbopt.batches import leaves
 from nbopt.draft import Context, Lowered
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
 from nbopt.runtimes import Runtime
-from nbopt.techniques._quantize.calibrating import calibration_rows
+from nbopt.techniques._quantize.calibrating import by_name, calibration_rows
 from nbopt.techniques._quantize.refusals import of_whole_numbers
 
 if TYPE_CHECKING:
@@ -56,11 +57,12 @@ def lower(
     import cloudpickle
     import torch
 
-    from nbopt.frameworks._torch_module import clone, folded
+    from nbopt.frameworks._torch_module import clone, folded, tensors
     from nbopt.frameworks._torch_trace import quiet, trace
     from nbopt.runtimes._torch_program import Program
 
-    program, batch, notes = trace(folded(clone(model)).cpu(), signature)
+    plain = folded(clone(model)).cpu()
+    program, batch, notes = trace(plain, signature)
     with quiet(), torch.no_grad():
         from torchao.quantization.pt2e import quantize_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
@@ -68,15 +70,19 @@ def lower(
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=options.how == "dynamic"))
         prepared = quantize_pt2e.prepare_pt2e(program.module(), quantizer)
+        # Dynamic ranges are found at run time: one row serves to run the quantizers, whatever is in it.
         said: tuple[str, ...] = ()
-        rows, said = calibration_rows(signature, context, options)
-        for row in rows:
-            prepared(*(torch.from_numpy(value.copy()) for value in row.values()))
+        rows = [by_name(signature.example, signature)]
+        if options.how != "dynamic":
+            rows, said = calibration_rows(signature, context, options)
+        given = [leaves(tensors(plain, tuple(row.values()))) for row in rows]
+        for values in given:
+            prepared(*values)
         converted = quantize_pt2e.convert_pt2e(prepared)
         _drop_unused(converted)
         free = torch.export.Dim.AUTO
         shapes = [{i: free for i, size in enumerate(leaf.shape) if size is None} for leaf in signature.leaves]
-        example = [torch.from_numpy(value.copy()) for value in rows[0].values()]
+        example = given[0]
         if batch is None:
             # torch.export fixes an axis whose example length is 1.
             example = [torch.cat([value, value]) for value in example]
