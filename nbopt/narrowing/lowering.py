@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from nbopt.batches import Batch, Inputs
 from nbopt.draft import Context
 from nbopt.narrowing.widths import Width
+from nbopt.progress import silent
 
 Array = np.ndarray[Any, Any]
 Masks = Mapping[str, Array]
@@ -182,6 +183,10 @@ class Ranking:
     importance: str
     lowering: Lowering
     context: Context
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what another process has no use for: the kernel's progress and its measuring."""
+        return {**vars(self), "context": replace(self.context, progress=silent, deploy=None)}
 
     def scores(self, model: Any) -> dict[str, Array]:
         """Return each weight's importance, squared, by name."""

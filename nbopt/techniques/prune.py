@@ -11,7 +11,7 @@ from nbopt.errors import OptionError
 from nbopt.narrowing import checked, recalibrated
 from nbopt.narrowing.lowering import InLayers, Ranking, in_layers, lowering_of
 from nbopt.narrowing.masks import magnitude_masks, read_pattern
-from nbopt.narrowing.subjects import Shares, Units, Weights
+from nbopt.narrowing.subjects import Choice, Shares, Units, Weights
 from nbopt.narrowing.vocabulary import with_shared_rows
 from nbopt.options import option
 from nbopt.planning import refuse_quantized
@@ -156,14 +156,18 @@ class Prune(Technique):
                 at_once, twin = Holding(subject, subject.lowering, target), context.workload.framework.clone(model)
                 at_once.pace(twin, 0.0)
                 checked(at_once.finish(twin), context)  # told before the training, not after it
+                there = at_once.choice(twin)
+                draft = draft.noted(f"{subject.counts(there)} go by the end", *filter(None, [there.short]))
             draft = draft.with_(pace=(*draft.pace, holding.pace))
         else:
             holding.pace(model, 0.0)
-            draft = draft.noted(*filter(None, [subject.short]))
+            # Of what the framework's own tool holds nothing is known here, and it keeps no layer from being empty.
+            choice = holding.choice(model) if isinstance(holding, Holding) else Choice()
+            draft = draft.noted(*filter(None, [choice.short]))
             if isinstance(subject, Units):
                 # Gone before the training, which is then as fast as the smaller model.
                 model, notes = recalibrated(checked(holding.finish(model), context), context)
-                return draft.with_(model=model).noted(f"{subject.counts()} were taken out", *notes)
+                return draft.with_(model=model).noted(f"{subject.counts(choice)} were taken out", *notes)
             draft = draft.noted(*filter(None, [subject.lowering.sparse_word(model)]))
         return draft.with_(model=model, hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))
 

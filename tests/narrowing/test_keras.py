@@ -127,8 +127,8 @@ def ranking(importance: str = "magnitude") -> Ranking:
 
 def narrower(model, fraction, **more):
     units = Units(TracedModel(model), ranking(), **more)
-    units.masks(units.model, dict.fromkeys(units.sizes, fraction))
-    return units.finished(units.model), units.notes
+    choice = units.choose(units.model, dict.fromkeys(units.sizes, fraction))
+    return units.finished(units.model, choice), units.notes
 
 
 @pytest.mark.parametrize(("name", "fraction"), [*((name, 0.4) for name in MODELS), ("residual", 0.99)])
@@ -171,12 +171,15 @@ def test_heads_and_hidden_sizes_go_and_the_stream_stays_unless_it_is_included():
 def test_a_removal_copy_may_be_of_a_trained_copy():
     model = cnn()[0]
     units = Units(TracedModel(model), ranking())
-    units.masks(model, dict.fromkeys(units.sizes, 0.5))
+    choice = units.choose(model, dict.fromkeys(units.sizes, 0.5))
     other = FRAMEWORK.clone(model)
     for variable in other.variables:
         variable.assign(variable.value * 2 if "float" in str(variable.dtype) else variable.value)
-    assert units.finished(other).layers[0].kernel.shape == (3, 3, 1, 4)
-    assert np.abs(units.finished(other).layers[0].kernel.numpy()).max() > np.abs(model.layers[0].kernel.numpy()).max()
+    assert units.finished(other, choice).layers[0].kernel.shape == (3, 3, 1, 4)
+    assert (
+        np.abs(units.finished(other, choice).layers[0].kernel.numpy()).max()
+        > np.abs(model.layers[0].kernel.numpy()).max()
+    )
 
 
 def test_the_least_important_channels_go():

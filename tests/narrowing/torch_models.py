@@ -235,5 +235,5 @@ class _Context:
 
 def narrower(model: nn.Module, fraction: float, example: Any, **more: Any) -> tuple[nn.Module, list[str]]:
     units = Units(TracedModule(model, example), ranking(model), **more)
-    units.masks(units.model, dict.fromkeys(units.sizes, fraction))
-    return units.finished(units.model), units.notes
+    choice = units.choose(units.model, dict.fromkeys(units.sizes, fraction))
+    return units.finished(units.model, choice), units.notes

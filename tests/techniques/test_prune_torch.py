@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ from nbopt.techniques.prune import Prune, magnitude_masks
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits
-from tests.narrowing.torch_models import CASES, made, one_row, ranking
+from tests.narrowing.torch_models import CASES, made, one_row, ranking, shaken
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,6 +103,37 @@ def test_a_schedule_prunes_step_by_step_and_only_its_target_is_kept(schedule: st
     if structured:
         assert finished.features[0].weight.shape[0] == 8
         np.testing.assert_allclose(FRAMEWORK.predict(finished, inputs), FRAMEWORK.predict(model, inputs), atol=1e-4)
+
+
+def test_each_copy_of_a_model_loses_its_own_units() -> None:
+    model, inputs = made("mlp")
+    subject = Units(TracedModule(model, one_row(inputs)), ranking(model))
+    holding = Holding(subject, LOWERING, dict.fromkeys(subject.sizes, 0.5), "iterative", 2)
+    one, other = FRAMEWORK.clone(subject.model), shaken(FRAMEWORK.clone(subject.model))
+    for copy in (one, other):  # a search trains them in turns, and finishes the best
+        assert holding.pace(copy, 1.0)
+    for copy in (one, other):
+        np.testing.assert_allclose(
+            FRAMEWORK.predict(holding.finish(copy), inputs), FRAMEWORK.predict(copy, inputs), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"schedule": "cubic", "importance": "taylor"}])
+def test_zeros_go_on_in_another_process(options: Any, trained_cnn: nn.Module, digits: Digits, tmp_path: Any) -> None:
+    work = work_of(trained_cnn, digits)
+    with (tmp_path / "open").open("w") as file:  # as a context in the kernel holds processes
+        context = Context(work, deploy=lambda _: file)
+        draft = Prune(sparsity=0.5, **options).apply(Draft(work.model), context)
+        draft.hold[0](draft.model)
+        there = cloudpickle.loads(cloudpickle.dumps(draft.with_(ready=())))
+    model = there.model
+    assert all(pace(model, 1.0) for pace in there.pace)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    there.hold[0](model)
+    values = np.concatenate([value.ravel() for value in prunable_weights(model).values()])
+    assert (values == 0).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def work_of(model: nn.Module, digits: Digits, **more: Any) -> Workload:

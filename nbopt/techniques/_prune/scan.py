@@ -75,7 +75,7 @@ def scan(subject: Subject, context: Context) -> Scan:
         context.progress(Progress("sensitivity", index, len(subject.sizes), name))
         found = []
         for level in LEVELS:
-            subject.ranking.lowering.put_zeros(model, subject.masks(model, {name: level}, scores), {})
+            subject.ranking.lowering.put_zeros(model, subject.choose(model, {name: level}, scores).masks, {})
             found.append(context.lost(whole, context.score(model, most=SCANNED_ROWS)))
             framework.load_state(model, state)
         losses[name] = tuple(found)
