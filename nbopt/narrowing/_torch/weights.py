@@ -13,10 +13,13 @@ from nbopt.arrays import to_numpy
 from nbopt.batches import Batch
 from nbopt.frameworks._torch_module import call, device_of, tensors
 from nbopt.frameworks._torch_norms import NORMS
+from nbopt.narrowing.lowering import is_added
 
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2  # vectors are biases and norms: few, and each of them matters
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PRODUCTS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase)
+NOT_PRODUCTS = ("embed", "token")  # in names of matrices that are looked up or joined: pos_embedding, cls_token
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -26,11 +29,22 @@ def prunable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     seen = _in_tables(model)
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim < LEAST_DIMENSIONS or not parameter.dtype.is_floating_point or id(parameter) in seen:
+            if not _is_product(module, name, parameter) or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             found[f"{prefix}.{name}" if prefix else name] = (module, name)
     return found
+
+
+def _is_product(module: nn.Module, name: str, parameter: torch.Tensor) -> bool:
+    """Tell whether rows are multiplied with a weight, which is neither looked up, added, nor a gain of each channel."""
+    if parameter.ndim < LEAST_DIMENSIONS or not parameter.dtype.is_floating_point:
+        return False
+    if isinstance(module, nn.LayerNorm) or is_added(name) or any(word in name for word in NOT_PRODUCTS):
+        return False
+    # (C, 1, 1): a layer scale, or the lengths that weight norm keeps; but a layer may have one input, or one output.
+    vector = sum(size > 1 for size in parameter.shape) < LEAST_DIMENSIONS
+    return not vector or (isinstance(module, PRODUCTS) and not name.endswith("_g"))
 
 
 def prunable_weights(model: nn.Module) -> dict[str, Array]:
