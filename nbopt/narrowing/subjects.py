@@ -81,12 +81,14 @@ class Weights:
         names = selected([*weights, *tables], _with_layer, include, exclude, self.lowering.layers(model))
         if not include:
             names = self._without_tables(names, tables)
-        if weights and not names:
+        if not names:
+            known = [*weights, *tables]
             raise ModelError(
                 "layers with weights to prune (linear, convolution, recurrent)",
-                "none among those of --include that --exclude leaves",
-                f"--include {next(iter(weights))}",
-            )
+                "none among those of --include that --exclude leaves" if weights else "none in this model" if not tables
+                else "embedding tables alone, whose weights all stay unless they are named",
+                f"--include {known[0]}" if known else "choose another technique",
+            )  # fmt: skip
         shapes = self.lowering.shapes(model)
         self.sizes = {name: math.prod(shapes[name]) for name in names}
         if pattern is not None:
@@ -107,7 +109,9 @@ class Weights:
     def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> Choice:
         """Return which weights stay. With a pattern, shares of less than the whole give whole patterns of fewer."""
         scores = self.ranking.scores(model) if scores is None else scores
-        known = {name: scores[name] for name in self.sizes if name in scores}
+        known = {name: scores[name] for name in self.sizes if name in scores and _gives(name, shares)}
+        if not known:
+            return Choice()
         if self.pattern is not None:
             n, m = self.pattern
             share = shares if isinstance(shares, float) else max(shares.values(), default=0.0)
@@ -179,9 +183,10 @@ class Units:
     def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> Choice:
         """Return the units that go, and with them all weights that hold them."""
         scores = self.ranking.scores(model) if scores is None else scores
-        known = {width.name: of_widths.importance(width, scores) for width in self.widths}
+        widths = [width for width in self.widths if _gives(width.name, shares)]
+        known = {width.name: of_widths.importance(width, scores) for width in widths}
         fractions = of_widths.shared_fractions(known, shares) if isinstance(shares, float) else dict(shares)
-        units = of_widths.choose(self.widths, known, fractions)
+        units = of_widths.choose(widths, known, fractions)
         short = _short(shares, self.sizes, sum(map(len, units.values())), "units")
         return Choice(of_widths.unit_masks(self.widths, units, self.shapes), units, short)
 
@@ -194,6 +199,11 @@ class Units:
         gone = sum(len(units) for units in choice.units.values())
         places = f"{len(self.sizes)} places" if len(self.sizes) > 1 else next(iter(self.sizes))
         return f"{gone:,} of {sum(self.sizes.values()):,} units in {places}"
+
+
+def _gives(name: str, shares: Shares) -> bool:
+    """Tell whether anything of a layer may go."""
+    return not isinstance(shares, Mapping) or shares.get(name, 0.0) > 0
 
 
 def _with_layer(weight: str) -> list[str]:

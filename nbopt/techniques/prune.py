@@ -217,7 +217,7 @@ class Prune(Technique):
             share = self._share()
             if self.sparsity not in (0.5, share):
                 raise OptionError(
-                    f"a sparsity of {share:g}, which {self.pattern} is", f"{self.sparsity:g}", "leave --sparsity out"
+                    f"a sparsity of {share:g}, which {self.pattern} is", f"{self.sparsity}", "leave --sparsity out"
                 )
             if self.scope in ("global", "sensitivity"):
                 raise OptionError("--scope layer with a pattern, which is alike everywhere", f"--scope {self.scope}")

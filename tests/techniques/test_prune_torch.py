@@ -217,6 +217,29 @@ def test_layers_are_named_in_and_out(trained_cnn: nn.Module, digits: Digits) -> 
     assert (model.features[0].weight != 0).all()
 
 
+class Factors(nn.Module):
+    """A matrix factorization: two tables, and nothing that rows are multiplied with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users, self.items = nn.Embedding(50, 8), nn.Embedding(50, 8)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return (self.users(ids[:, 0]) * self.items(ids[:, 1])).sum(1, keepdim=True)
+
+
+def test_a_model_of_tables_alone_is_told_that_they_can_be_named() -> None:
+    ids, y = np.random.default_rng(0).integers(0, 50, (64, 2)), np.zeros(64, np.float32)
+    work = Workload(Factors().eval(), train=(ids, y), valid=(ids, y))
+    for options in ({}, {"scope": "layer"}, {"scope": "sensitivity"}):
+        with pytest.raises(ModelError, match=r"--include users\.weight"):
+            Prune(epochs=0, **options).apply(Draft(work.model), Context(work))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="none in this model"):
+        Prune(epochs=0, pattern="2:4").apply(Draft(work.model), Context(work))
+    draft = Prune(epochs=0, include=("users.weight",)).apply(Draft(work.model), Context(work))
+    assert float((draft.model.users.weight == 0).float().mean()) == 0.5
+
+
 def test_two_of_four_stay(trained_cnn: nn.Module, digits: Digits) -> None:
     work = work_of(trained_cnn, digits)
     draft = Prune(pattern="2:4", epochs=0).apply(Draft(work.model), Context(work))
@@ -231,6 +254,7 @@ def test_two_of_four_stay(trained_cnn: nn.Module, digits: Digits) -> None:
     [
         {"pattern": "2:4", "structured": True},
         {"pattern": "2:4", "sparsity": 0.7},
+        {"pattern": "2:4", "sparsity": "auto"},
         {"pattern": "4:2"},
         {"pattern": "two of four"},
         {"importance": "batchnorm"},

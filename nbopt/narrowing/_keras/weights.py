@@ -13,10 +13,11 @@ from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_dialect import kinds, layers_of, name_of, own_variables, path_of, raw
 from nbopt.frameworks._primary import primary_output
+from nbopt.narrowing.lowering import is_added
 
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2
-_NOT_PRODUCTS = ("bias", "embeddings", "alpha")  # names of matrices that nothing is multiplied with
+_NOT_PRODUCTS = ("embeddings", "alpha")  # names of matrices that nothing is multiplied with
 
 
 def names_of(model: Any) -> dict[int, str]:
@@ -32,7 +33,8 @@ def prunable(model: Any) -> dict[str, Any]:
         if isinstance(layer, kinds("layers.Embedding")):
             continue
         for variable in own_variables(layer):
-            product = len(variable.shape) >= LEAST_DIMENSIONS and not name_of(variable).startswith(_NOT_PRODUCTS)
+            name = name_of(variable)
+            product = len(variable.shape) >= LEAST_DIMENSIONS and not (is_added(name) or name.startswith(_NOT_PRODUCTS))
             if product and "float" in str(variable.dtype) and id(variable) in names:
                 found[names[id(variable)]] = variable
     return found
