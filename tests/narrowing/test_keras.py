@@ -74,6 +74,23 @@ def layer_shared_attention():
     return keras.Model(entry, L.Dense(4)(L.Flatten()(x)))
 
 
+def masked_attention():
+    """A mask that is a tensor, over more keys than there are channels."""
+    entry = keras.Input((20,), dtype="int32")
+    mask = keras.ops.expand_dims(keras.ops.not_equal(entry, 0), 1)
+    x = L.Embedding(50, 8)(entry)
+    x = x + L.MultiHeadAttention(2, 4)(x, x, attention_mask=mask)
+    return keras.Model(entry, L.Dense(3)(L.Dense(16, "relu")(L.GlobalAveragePooling1D()(x))))
+
+
+def attention_by_name():
+    """Sides that are given by name, in another order than the layer's own, and of different widths."""
+    entry, beside = keras.Input((6, 8)), keras.Input((5, 4))
+    x, y = L.Dense(12)(entry), L.Dense(10)(beside)
+    x = L.MultiHeadAttention(2, 8)(value=y, query=x, key=L.Dense(14)(beside))
+    return keras.Model([entry, beside], L.Dense(4)(L.GlobalAveragePooling1D()(x)))
+
+
 def weighed_steps():
     """Attention over steps, which are one number for all units, and the last step by its place."""
     entry = keras.Input((7, 5))
@@ -85,6 +102,8 @@ def weighed_steps():
 MODELS = {
     "weighed_steps": weighed_steps,
     "both_ways": both_ways,
+    "masked_attention": masked_attention,
+    "attention_by_name": attention_by_name,
     "shared_attention": layer_shared_attention,
     "residual": residual,
     "recurrent": recurrent,
