@@ -230,6 +230,7 @@ class Draft:
             what depends on the whole plan.
         hold: Called with the model after each training step (masks that must hold).
         pace: Called with the model and the share of the training that is done; see `Fitting.pace`.
+        narrows: `finish` takes units out of the layers that there are now: no later step may put others in between.
         finish: Called in order after training, model to model (masks made permanent and removed).
         deploy: Called in order after `finish`, draft to draft: what is worth doing for the file that ships alone, and
             says what it did (BatchNorm folded, Dropout taken out).
@@ -256,6 +257,7 @@ class Draft:
     ready: tuple[Callable[[Draft, Context], Draft], ...] = ()
     hold: tuple[Callable[[Any], None], ...] = ()
     pace: tuple[Callable[[Any, float], bool], ...] = ()
+    narrows: bool = False
     finish: tuple[Callable[[Any], Any], ...] = ()
     deploy: tuple[Callable[[Draft], Draft], ...] = ()
     lower: tuple[Lowering, ...] = ()

@@ -208,11 +208,10 @@ def _gives(name: str, shares: Shares) -> bool:
 
 def _with_layer(weight: str) -> list[str]:
     """Return the names by which a user may mean a weight: its own, and its layer's."""
-    plain = weight.partition(":")[2] or weight  # Keras' weights are numbered: "3:block/conv/kernel"
-    parts = plain.split("/")
+    parts = weight.split("/")  # as Keras has them: "block/conv/kernel"
     if len(parts) > 1:
-        return [plain, "/".join(parts[:-1]), *parts[:-1]]
-    return [plain, plain.rpartition(".")[0]] if "." in plain else [plain]
+        return [weight, "/".join(parts[:-1]), *parts[:-1]]
+    return [weight, weight.rpartition(".")[0]] if "." in weight else [weight]
 
 
 def _short(shares: Shares, sizes: Mapping[str, int], gone: int, what: str) -> str:

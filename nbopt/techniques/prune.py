@@ -108,6 +108,12 @@ class Prune(Technique):
         """
         self.check(context.workload)
         refuse_quantized(draft, "prune", "what goes then was quantized for nothing, and its ranges are no longer right")
+        if draft.narrows or (self.structured and (draft.hold or draft.pace)):
+            raise OptionError(
+                "units taken out at once, and before single weights are held at zero",
+                "prune after a step whose masks fit no smaller layers",
+                "prune --structured | prune",
+            )
         lowering = lowering_of(context)
         ranking = Ranking(self.importance, lowering, context)
         subject: Units | Weights
@@ -158,7 +164,7 @@ class Prune(Technique):
                 checked(at_once.finish(twin), context)  # told before the training, not after it
                 there = at_once.choice(twin)
                 draft = draft.noted(f"{subject.counts(there)} go by the end", *filter(None, [there.short]))
-            draft = draft.with_(pace=(*draft.pace, holding.pace))
+            draft = draft.with_(pace=(*draft.pace, holding.pace), narrows=isinstance(subject, Units))
         else:
             holding.pace(model, 0.0)
             # Of what the framework's own tool holds nothing is known here, and it keeps no layer from being empty.

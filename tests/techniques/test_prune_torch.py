@@ -21,6 +21,7 @@ from nbopt.narrowing._torch.widths import TracedModule
 from nbopt.narrowing.subjects import Units, Weights
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques.prune import Prune, magnitude_masks
+from nbopt.techniques.regularize import Regularize
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits
@@ -215,6 +216,26 @@ def test_layers_are_named_in_and_out(trained_cnn: nn.Module, digits: Digits) -> 
     model = zeros.finish[-1](zeros.model)
     assert (model.head.weight == 0).float().mean() == 0.5
     assert (model.features[0].weight != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({}, {"structured": True}),
+        ({"structured": True, "schedule": "iterative"}, {}),
+        ({"structured": True, "schedule": "iterative"}, {"structured": True}),
+    ],
+)
+def test_masks_that_fit_no_smaller_layers_are_refused(
+    first: Any, then: Any, trained_cnn: nn.Module, digits: Digits
+) -> None:
+    work = work_of(trained_cnn, digits)
+    draft = Prune(**first).apply(Draft(work.model), Context(work))
+    with pytest.raises(OptionError, match=r"prune --structured \| prune"):
+        Prune(**then).apply(draft, Context(work))
+    if draft.narrows:
+        with pytest.raises(OptionError, match=r"regularize \| prune"):
+            Regularize(norm="batchnorm", anyway=True).apply(draft, Context(work))
 
 
 class Factors(nn.Module):
