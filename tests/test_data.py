@@ -17,8 +17,9 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from nbopt.arrays import to_numpy
 from nbopt.batches import Batch, as_batch, leaves
 from nbopt.data import Split, kept_randomness
+from nbopt.drawing import drawn
 from nbopt.errors import DataError
-from nbopt.frozen import drawn, freeze, hash_rows, join_ragged, read_shard, shard_paths
+from nbopt.frozen import freeze, hash_rows, join_ragged, read_shard, shard_paths
 
 X = np.arange(40, dtype=np.float32).reshape(10, 4)
 Y = np.arange(10) % 3

@@ -95,11 +95,7 @@ def searched(
             alike = replace(running, sampler="random", start=None, budget=Budget(_ended(opened), min_gain=0))
             run_study(rival, training, alike, progress=context.progress, what="random search")
     except StudyError as error:
-        # What one kernel trains and processes can't is not to be mended by another rate.
-        do = "leave --jobs out, or " if search.jobs > 1 else ""
-        raise TrainingError(
-            error.expected, error.came, f"{do}try another --learning-rate, or fewer --epochs"
-        ) from error
+        raise TrainingError(error.expected, error.came, "try another --learning-rate, or fewer --epochs") from error
     except KeyboardInterrupt:
         if training.best is None:
             raise  # the study is kept, and goes on from there

@@ -279,15 +279,15 @@ class Trace:
         given = inspect.signature(layer.call).bind(*node.arguments.args, **node.arguments.kwargs).arguments
         sides = [given.pop(name, None) for name in ("query", "value", "key")]
         sides[2] = sides[1] if sides[2] is None else sides[2]
-        known = dict(zip(map(id, tensors), ids, strict=True))
-        masks = [each for each in given.values() if id(each) in known]
-        if any(id(each) not in known or len(each.shape) != 3 for each in sides) or any(
+        places = dict(zip(map(id, tensors), ids, strict=True))
+        masks = [each for each in given.values() if id(each) in places]
+        if any(id(each) not in places or len(each.shape) != 3 for each in sides) or any(
             len(each.shape) > 3 for each in masks
         ):
             return None
         for mask in masks:
-            self.channels.freeze(known[id(mask)])  # its last axis is keys
-        query, value, key = (known[id(each)] for each in sides)
+            self.channels.freeze(places[id(mask)])  # its last axis is keys
+        query, value, key = (places[id(each)] for each in sides)
         seen = self._heads.get(id(layer))
         if seen is None:
             heads = self.channels.new(layer.num_heads, layer.name, kind="heads")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbopt.draft import Context
-from nbopt.frozen import drawn
+from nbopt.drawing import drawn
 from nbopt.narrowing.subjects import Subject
 from nbopt.progress import Progress
 from nbopt.techniques._prune.allocation import LEVELS, allocate
