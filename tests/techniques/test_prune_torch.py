@@ -12,7 +12,7 @@ from torch import nn
 
 from nbopt.data import Split
 from nbopt.draft import Context, Draft
-from nbopt.errors import ModelError, OptionError
+from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.narrowing._torch import LOWERING
@@ -236,6 +236,20 @@ def test_masks_that_fit_no_smaller_layers_are_refused(
     if draft.narrows:
         with pytest.raises(OptionError, match=r"regularize \| prune"):
             Regularize(norm="batchnorm", anyway=True).apply(draft, Context(work))
+
+
+def test_gradients_on_rows_that_can_not_be_learned_from_are_told(trained_cnn: nn.Module, digits: Digits) -> None:
+    images = digits.x.reshape(-1, 1, 8, 8)
+    missing = images[:300].copy()
+    missing[3, 0, 0, 0] = np.nan
+    for train, told in (
+        ((missing, digits.y[:300]), "NaN or infinity"),
+        ((images[:300], digits.y[:300] + 5), "labels of shape"),
+        ((images[:300],), "batches without"),
+    ):
+        bad = work_of(trained_cnn, digits, train=train)
+        with pytest.raises(DataError, match=told):
+            Prune(importance="taylor", structured=True, epochs=0).apply(Draft(bad.model), Context(bad))
 
 
 class Factors(nn.Module):

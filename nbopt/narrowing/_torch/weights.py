@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbopt.arrays import to_numpy
 from nbopt.batches import Batch
-from nbopt.frameworks._torch_module import call, device_of, tensors
+from nbopt.frameworks._torch_fit import labels_of, told_loss
+from nbopt.frameworks._torch_module import call, tensors
 from nbopt.frameworks._torch_norms import NORMS
 from nbopt.narrowing.lowering import is_added
 
@@ -116,10 +116,10 @@ def taylor(model: nn.Module, loss: Any, batches: Iterator[Batch]) -> dict[str, A
         for parameter in named.values():
             parameter.requires_grad_(True)
         for batch in batches:
-            target, weight = _labels(batch, model)
+            target, weight = labels_of(batch, model)
             # cuDNN's recurrent kernels have a backward pass in training mode only.
             with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-                value = loss(call(model, tensors(model, batch.inputs)), target, weight)
+                value = told_loss(loss, call(model, tensors(model, batch.inputs)), target, weight)
                 gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
             count += 1
             for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
@@ -133,15 +133,6 @@ def taylor(model: nn.Module, loss: Any, batches: Iterator[Batch]) -> dict[str, A
         for module, training in modes:
             module.training = training
     return {name: value.div_(max(1, count)).cpu().numpy() for name, value in sums.items()}
-
-
-def _labels(batch: Batch, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    device = device_of(model)
-
-    def move(part: Any) -> torch.Tensor:
-        return (part if isinstance(part, torch.Tensor) else torch.from_numpy(np.array(to_numpy(part)))).to(device)
-
-    return move(batch.targets), None if batch.weight is None else move(batch.weight).float()
 
 
 def _array(parameter: torch.Tensor) -> Array:
