@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from nbopt.draft import Context, Draft
-from nbopt.errors import OptionError
+from nbopt.errors import ModelError, OptionError
 from nbopt.narrowing import checked, recalibrated
 from nbopt.narrowing.lowering import InLayers, Ranking, in_layers, lowering_of
 from nbopt.narrowing.masks import magnitude_masks, read_pattern
@@ -122,8 +122,14 @@ class Prune(Technique):
             if self.min_count:
                 model, notes = with_shared_rows(model, lowering, context, self.min_count)
                 draft = draft.noted(*notes)
-            traced = lowering.trace(model, context.workload.signature.example)
-            subject = Units(traced, ranking, self.include, self.exclude)
+            try:
+                traced = lowering.trace(model, context.workload.signature.example)
+                subject = Units(traced, ranking, self.include, self.exclude)
+            except ModelError as error:
+                if model is draft.model:
+                    raise
+                # Rows of tables are out of it all the same: of tables and one layer nothing else can go.
+                return self._fine_tuned(draft.with_(model=model).noted(f"no units were taken out: {error.came}"))
         else:
             pattern = read_pattern(self.pattern) if self.pattern else None
             model = context.workload.framework.clone(draft.model)
@@ -142,6 +148,10 @@ class Prune(Technique):
             draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
         if self.sparse_file:
             draft = draft.with_(lower=(*draft.lower, SparseFile()), ready=(*draft.ready, is_last))
+        return self._fine_tuned(draft)
+
+    def _fine_tuned(self, draft: Draft) -> Draft:
+        """Return the draft with fine-tuning in its plan."""
         if not self.epochs:
             return draft
         return draft.with_(plan=self._plan(draft.plan), control=True)
