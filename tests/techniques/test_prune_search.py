@@ -131,6 +131,13 @@ def applied(work: Workload, step: Prune, **limits: Any) -> Draft:
     return step.apply(Draft(work.model), Context(work, **limits))
 
 
+def test_a_limit_that_the_model_is_within_as_it_is_needs_no_search(work: Workload) -> None:
+    context = Context(work, max_size=1e9, deploy=lambda _: Deployed("ONNX Runtime", 1000, 1.0))
+    with pytest.raises(OptionError, match="1,000 bytes") as caught:
+        Prune(sparsity="auto", structured=True, epochs=0).apply(Draft(work.model), context)
+    assert "takes pruning" in caught.value.expected
+
+
 def test_latency_is_searched_where_the_model_will_run(work: Workload) -> None:
     def deploy(model: Any) -> Deployed:
         return Deployed("a runtime", 1000, sum(p.numel() for p in model.parameters()) / 1000)
