@@ -13,7 +13,7 @@ import numpy as np
 
 from nbopt.errors import DataError, ModelError
 from nbopt.frameworks import Exported, Fitting, Framework, Signature
-from nbopt.frozen import join_ragged
+from nbopt.frozen import Frozen, join_ragged
 from nbopt.measurement.metrics import metric_of
 from nbopt.measurement.predictions import prepare
 from nbopt.progress import ProgressCallback, silent
@@ -64,14 +64,17 @@ class Context:
     where: str = ""
     home: Path | None = None
 
-    def score(self, model: Any, most: int | None = None) -> float:
+    def score(self, model: Any, rows: Frozen | None = None) -> float:
         """Return a model's quality on the selection rows, in the metric's own units.
 
         Args:
             model: The framework's model.
-            most: Rows at most, the first ones; None takes all.
+            rows: Some of the selection rows; None takes all.
         """
-        return self.quality(self.outputs(model, most))
+        if rows is None:
+            return self.quality(self.outputs(model))
+        outputs = [self.workload.framework.predict(model, inputs) for inputs in rows.batches()]
+        return self.quality(join_ragged(outputs), rows)
 
     def outputs(self, model: Any, most: int | None = None) -> Any:
         """Return a model's outputs for the selection rows, or for the first of them."""
@@ -82,13 +85,14 @@ class Context:
                 break
         return join_ragged(outputs)
 
-    def quality(self, raw: Any) -> float:
-        """Return the metric of outputs for the first selection rows, in its own units.
+    def quality(self, raw: Any, rows: Frozen | None = None) -> float:
+        """Return the metric of outputs for the first selection rows, or of some of them, in its own units.
 
         Raises:
             DataError: The selection rows have no labels.
         """
-        rows, metric = self.workload.select_rows, metric_of(self.workload.metric, output=self.workload.output)
+        metric = metric_of(self.workload.metric, output=self.workload.output)
+        rows = self.workload.select_rows if rows is None else rows
         if rows.targets is None:
             raise DataError("labels in valid, to select by", "rows without", "give valid=(x, y)")
         weight = None if rows.weight is None else rows.weight[: len(raw)]
@@ -228,6 +232,7 @@ class Draft:
             what depends on the whole plan.
         hold: Called with the model after each training step (masks that must hold).
         pace: Called with the model and the share of the training that is done; see `Fitting.pace`.
+        narrows: `finish` takes units out of the layers that there are now: no later step may put others in between.
         finish: Called in order after training, model to model (masks made permanent and removed).
         deploy: Called in order after `finish`, draft to draft: what is worth doing for the file that ships alone, and
             says what it did (BatchNorm folded, Dropout taken out).
@@ -254,6 +259,7 @@ class Draft:
     ready: tuple[Callable[[Draft, Context], Draft], ...] = ()
     hold: tuple[Callable[[Any], None], ...] = ()
     pace: tuple[Callable[[Any, float], bool], ...] = ()
+    narrows: bool = False
     finish: tuple[Callable[[Any], Any], ...] = ()
     deploy: tuple[Callable[[Draft], Draft], ...] = ()
     lower: tuple[Lowering, ...] = ()

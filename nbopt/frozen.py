@@ -82,6 +82,13 @@ def read_shard(path: Path) -> Inputs:
     return dict(zip(names, arrays, strict=True)) if names else tuple(arrays)
 
 
+def write_shard(path: Path, inputs: Inputs) -> None:
+    """Write inputs as one file of a frozen split."""
+    arrays = leaves(inputs)
+    names = json.dumps(list(inputs) if isinstance(inputs, dict) else [])
+    np.savez(path, names=names, count=len(arrays), **{f"leaf{i}": a for i, a in enumerate(arrays)})
+
+
 class Samples:
     """Keep a row of each shape that inputs come in, as a batch of one: where batches are padded, shapes differ."""
 
@@ -166,11 +173,10 @@ def _write_shards(split: Split, folder: Path, float_dtype: str) -> Frozen:
         row_digests.update(row_hashes(inputs))
         samples.see(inputs)
         for start in range(0, count, EVALUATION_BATCH):
-            part_arrays = [a[start : start + EVALUATION_BATCH] for a in arrays]
-            for array in part_arrays:
+            part = take_rows(inputs, slice(start, start + EVALUATION_BATCH))
+            for array in leaves(part):
                 digest.update(np.ascontiguousarray(array).tobytes())
-            named = {f"leaf{i}": a for i, a in enumerate(part_arrays)}
-            np.savez(folder / f"{shard:06d}.npz", names=json.dumps(batch_names), count=len(arrays), **named)
+            write_shard(folder / f"{shard:06d}.npz", part)
             shard += 1
         rows += count
     if targets and sum(map(len, targets)) != rows:

@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from nbopt.arrays import to_numpy
 from nbopt.batches import Batch, as_batch, leaves
 from nbopt.data import Split, kept_randomness
+from nbopt.drawing import drawn
 from nbopt.errors import DataError
 from nbopt.frozen import freeze, hash_rows, join_ragged, read_shard, shard_paths
 
@@ -287,6 +288,32 @@ def test_the_folder_goes_with_the_rows() -> None:
 def test_rows_that_can_not_be_used_are_named(source: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         freeze(Split(source, "test"))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_rows_are_drawn_from_the_whole_of_a_split_with_all_that_belongs_to_them(named: bool) -> None:
+    rows = np.arange(3000)
+    x, y = rows[:, None].astype(np.float32), (rows > 2990).astype(np.int64)
+    weight = rows.astype(np.float32)
+    data = [({"x": x[at]} if named else (x[at],), y[at], weight[at]) for at in np.array_split(rows, 30)]
+    frozen = freeze(Split(data, "valid"))
+    few = drawn(frozen, 600, np.random.default_rng(0))
+    parts = [leaves(inputs)[0][:, 0] for inputs in few.batches()]
+    came = np.concatenate(parts)
+    assert few.rows == len(came) == len(np.unique(came))
+    assert 600 <= few.rows <= 602
+    assert few.targets is not None
+    np.testing.assert_array_equal(few.targets, came > 2990)
+    np.testing.assert_array_equal(few.weight, came)
+    assert few.targets.sum() >= 1
+    assert 1200 < came.mean() < 1800
+    assert max(map(len, parts)) >= 256
+    assert drawn(frozen, 3000, np.random.default_rng(0)) is frozen
+    folder = few.folder
+    del few
+    gc.collect()
+    assert not folder.exists()
+    assert frozen.folder.exists()
 
 
 def test_nothing_is_left_over_when_freezing_fails(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def primary_output(result: Any) -> Any:
     Raises:
         ModelError: There is no array in the result.
     """
-    named = _by_name(result)
+    named = by_name(result)
     for key in PREFERRED_KEYS:
         if named.get(key) is not None:
             return named[key]
@@ -39,7 +39,7 @@ def primary_output(result: Any) -> Any:
 
 def passed_over(result: Any) -> str:
     """Return in words which of several parts is the primary output where its place alone says so, "" elsewhere."""
-    named = _by_name(result)
+    named = by_name(result)
     if any(named.get(key) is not None for key in PREFERRED_KEYS):
         return ""
     items = named.items() if named else enumerate(result) if isinstance(result, (tuple, list)) else ()
@@ -55,7 +55,7 @@ def _shape_text(part: Any) -> str:
     return f"a {type(part).__name__}" if shape is None else f"({', '.join(map(str, shape))})"
 
 
-def _by_name(result: Any) -> dict[str, Any]:
+def by_name(result: Any) -> dict[str, Any]:
     """Return what a mapping, an output object of transformers, a dataclass or a named tuple holds, by name."""
     if isinstance(result, Mapping):
         return dict(result)

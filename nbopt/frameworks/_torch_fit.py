@@ -162,12 +162,12 @@ def step_loss(
     fitting: Fitting, model: torch.nn.Module, batch: Batch, precision: Precision, mixing: Mixing | None = None
 ) -> torch.Tensor:
     """Return the loss of one batch, of its rows mixed where a plan mixes them."""
-    target, weight = _labels(batch, model)
+    target, weight = labels_of(batch, model)
     inputs = tensors(model, batch.inputs)
     mix = None if mixing is None else draw(mixing, inputs)
     inputs = inputs if mix is None else mixed(inputs, mix)
     output = precision.call(model, inputs)
-    value = partial(_loss, fitting, output)
+    value = partial(told_loss, fitting.loss, output)
     loss = value(target, weight) if mix is None else mixed_loss(value, target, weight, mix)
     if fitting.teach is None:
         return loss
@@ -182,17 +182,17 @@ def loss_on(model: torch.nn.Module, split: Split, fitting: Fitting) -> float:
     total = count = 0.0
     with torch.no_grad():
         for batch in split:
-            target, weight = _labels(batch, model)
-            loss = _loss(fitting, call(model, tensors(model, batch.inputs)), target, weight)
+            target, weight = labels_of(batch, model)
+            loss = told_loss(fitting.loss, call(model, tensors(model, batch.inputs)), target, weight)
             share = batch.rows if weight is None else weight.sum().item()
             total, count = total + share * loss.item(), count + share
     return total / count if count else 0.0
 
 
-def _loss(fitting: Fitting, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+def told_loss(of: Any, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     """Return the loss; labels that it can't take are told with what they are."""
     try:
-        loss: torch.Tensor = fitting.loss(output, target, weight)
+        loss: torch.Tensor = of(output, target, weight)
     except (NbOptError, NbOptWarning):
         raise
     except Exception as error:
@@ -207,7 +207,8 @@ def _loss(fitting: Fitting, output: torch.Tensor, target: torch.Tensor, weight: 
     return loss
 
 
-def _labels(batch: Batch, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+def labels_of(batch: Batch, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a batch's labels and row weights, where the model is."""
     if batch.targets is None:
         raise DataError("labels in train", "batches without", "give (x, y), or a dict with 'labels'")
     device = next(model.parameters()).device

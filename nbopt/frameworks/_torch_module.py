@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from nbopt.batches import Inputs, map_leaves
 from nbopt.errors import ModelError
@@ -29,11 +31,12 @@ def plain(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def folded(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the model with its parametrizations (weight norm, spectral norm) computed once, in place.
+    """Return the model with what computes its weights (weight norm, spectral norm, masks) computed once, in place.
 
     They serve training; a module that has them can't be pickled, and computes its weights anew in each call.
     """
     for module in list(model.modules()):
+        _without_hooks(module)
         if not parametrize.is_parametrized(module):
             continue
         # Not by torch's remove_parametrizations: it takes the property off the class, which deepcopy shares with the
@@ -45,6 +48,17 @@ def folded(model: torch.nn.Module) -> torch.nn.Module:
         for name, value in values.items():
             module.register_parameter(name, torch.nn.Parameter(value))
     return model
+
+
+def _without_hooks(module: torch.nn.Module) -> None:
+    """Take out the hooks by which torch computed weights before it had parametrizations, and still masks them."""
+    for hook in list(module._forward_pre_hooks.values()):
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(module, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, hook.name)
+        elif isinstance(hook, prune.BasePruningMethod):
+            prune.remove(module, hook._tensor_name)
 
 
 def clone(model: torch.nn.Module, sharing: Iterable[torch.Tensor] = ()) -> torch.nn.Module:

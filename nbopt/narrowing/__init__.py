@@ -9,8 +9,8 @@ from typing import Any
 
 from nbopt.draft import Context
 from nbopt.errors import ModelError
-from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Masks, Ranking, lowering_of, some_of_train
-from nbopt.narrowing.subjects import Units
+from nbopt.narrowing.lowering import RECALIBRATED_ROWS, Ranking, lowering_of, some_of_train
+from nbopt.narrowing.subjects import Choice, Units
 
 CHECKED_ROWS = 4096
 """Selection rows on which a model must run once units are out of it, at most."""
@@ -27,11 +27,9 @@ def narrowed(model: Any, context: Context, share: float) -> tuple[Any, list[str]
     Raises:
         ModelError: Nothing in the model can be made narrower, or so small a share of no layer is a unit.
     """
-    lowering = lowering_of(context)
-    units, masks = _without(model, context, share)
-    lowering.put_zeros(units.model, masks, {})
-    narrow, notes = recalibrated(checked(units.finished(units.model), context), context)
-    return narrow, [*units.notes, f"{units.counts()} were taken out", *notes]
+    units, choice = _chosen(model, context, share)
+    narrow, notes = recalibrated(checked(units.finished(units.model, choice), context), context)
+    return narrow, [*units.notes, f"{units.counts(choice)} were taken out", *notes]
 
 
 def thinner(model: Any, context: Context, share: float) -> Any:
@@ -40,24 +38,24 @@ def thinner(model: Any, context: Context, share: float) -> Any:
     Raises:
         ModelError: As `narrowed` does.
     """
-    units, _ = _without(model, context, share)
-    return checked(units.finished(units.model), context)
+    units, choice = _chosen(model, context, share)
+    return checked(units.finished(units.model, choice), context)
 
 
-def _without(model: Any, context: Context, share: float) -> tuple[Units, Masks]:
-    """Return the units of a model and the masks that leave a share of each layer's out."""
+def _chosen(model: Any, context: Context, share: float) -> tuple[Units, Choice]:
+    """Return the units of a model, and the choice that leaves a share of each layer's out."""
     lowering = lowering_of(context)
     traced = lowering.trace(model, context.workload.signature.example)
     units = Units(traced, Ranking("magnitude", lowering, context))
-    masks = units.masks(units.model, dict.fromkeys(units.sizes, share))
-    if not masks:
+    choice = units.choose(units.model, dict.fromkeys(units.sizes, share))
+    if not choice.masks:
         largest = max(units.sizes, key=units.sizes.__getitem__)
         raise ModelError(
             "a share of units that is at least one unit of one layer",
             f"{share:.3g} of {units.sizes[largest]} units in {largest}, the layer with the most, which is none",
             "take a larger share out",
         )
-    return units, masks
+    return units, choice
 
 
 def checked(model: Any, context: Context) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from nbopt.batches import Batch, Inputs
 from nbopt.draft import Context
+from nbopt.errors import DataError
 from nbopt.narrowing.widths import Width
+from nbopt.progress import silent
 
 Array = np.ndarray[Any, Any]
 Masks = Mapping[str, Array]
@@ -183,14 +185,35 @@ class Ranking:
     lowering: Lowering
     context: Context
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what another process has no use for: the kernel's progress and its measuring."""
+        return {**vars(self), "context": replace(self.context, progress=silent, deploy=None)}
+
     def scores(self, model: Any) -> dict[str, Array]:
-        """Return each weight's importance, squared, by name."""
+        """Return each weight's importance, squared, by name.
+
+        Raises:
+            DataError: Train has no labels, or ones that the loss does not take, or gradients on it are not finite.
+        """
         if self.importance == "taylor":
-            batches = some_of_train(self.context, SCORED_ROWS)
-            return self.lowering.taylor(model, self.context.workload.loss, batches)
+            batches = map(_with_labels, some_of_train(self.context, SCORED_ROWS))
+            found = self.lowering.taylor(model, self.context.workload.loss, batches)
+            if not all(np.isfinite(scores).all() for scores in found.values()):
+                raise DataError(
+                    "finite gradients on train, which --importance taylor ranks by",
+                    f"NaN or infinity on its first {SCORED_ROWS:,} rows",
+                    "fill or drop rows with NaN and check the labels, or --importance magnitude",
+                )
+            return found
         if self.importance == "batchnorm":
             return self.lowering.scales(model)
         return {name: value for name, value in self.lowering.magnitudes(model).items() if not is_added(name)}
+
+
+def _with_labels(batch: Batch) -> Batch:
+    if batch.targets is None:
+        raise DataError("labels in train", "batches without", "give (x, y), or a dict with 'labels'")
+    return batch
 
 
 def is_added(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,21 @@ Shares = float | Mapping[str, float]
 """A share over all layers together, or one for each layer; layers that are not named give nothing."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Say what goes of one model: of each copy that is trained, another.
+
+    Args:
+        masks: Which single weights stay, by name.
+        units: The units that go, by width; none of single weights.
+        short: Why that is less than was asked for, "" where it isn't.
+    """
+
+    masks: Masks = field(default_factory=dict)
+    units: Mapping[str, Array] = field(default_factory=dict)
+    short: str = ""
+
+
 class Subject(Protocol):
     """What both kinds have in common."""
 
@@ -26,15 +42,13 @@ class Subject(Protocol):
     sizes: dict[str, int]
     notes: list[str]
     ranking: Ranking
-    short: str
-    """Why the last masks take less than was asked for, "" where they don't."""
 
-    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
-        """Return which single weights of `model` stay, ranked anew where no scores are given."""
+    def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> Choice:
+        """Return what goes of `model`, ranked anew where no scores are given."""
         ...
 
-    def finished(self, model: Any) -> Any:
-        """Return the model that the last masks ask for, with nothing of the masks left in it."""
+    def finished(self, model: Any, choice: Choice) -> Any:
+        """Return the model that a choice asks for, with nothing of its masks left in it."""
         ...
 
 
@@ -67,15 +81,16 @@ class Weights:
         names = selected([*weights, *tables], _with_layer, include, exclude, self.lowering.layers(model))
         if not include:
             names = self._without_tables(names, tables)
-        if weights and not names:
+        if not names:
+            known = [*weights, *tables]
             raise ModelError(
                 "layers with weights to prune (linear, convolution, recurrent)",
-                "none among those of --include that --exclude leaves",
-                f"--include {next(iter(weights))}",
-            )
+                "none among those of --include that --exclude leaves" if weights else "none in this model" if not tables
+                else "embedding tables alone, whose weights all stay unless they are named",
+                f"--include {known[0]}" if known else "choose another technique",
+            )  # fmt: skip
         shapes = self.lowering.shapes(model)
         self.sizes = {name: math.prod(shapes[name]) for name in names}
-        self.short = ""
         if pattern is not None:
             axes, width = self.lowering.input_axes(model), pattern[1]
             odd = [name for name in names if shapes[name][axes[name]] % width]
@@ -91,26 +106,27 @@ class Weights:
             self.notes.append(f"{told}: embedding tables, whose weights all stay; --include takes them in")
         return [name for name in names if name not in left]
 
-    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
+    def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> Choice:
         """Return which weights stay. With a pattern, shares of less than the whole give whole patterns of fewer."""
         scores = self.ranking.scores(model) if scores is None else scores
-        known = {name: scores[name] for name in self.sizes if name in scores}
+        known = {name: scores[name] for name in self.sizes if name in scores and _gives(name, shares)}
+        if not known:
+            return Choice()
         if self.pattern is not None:
             n, m = self.pattern
             share = shares if isinstance(shares, float) else max(shares.values(), default=0.0)
-            return pattern_masks(known, m - round(share * m) if share < 1 - n / m else n, m, self._axes(model))
+            stay = m - round(share * m) if share < 1 - n / m else n
+            return Choice(pattern_masks(known, stay, m, self.lowering.input_axes(model)))
         own = {name: shares.get(name, 0.0) for name in known} if isinstance(shares, Mapping) else shares
         masks = smallest_go(known, own)
         gone = sum(mask.size - int(np.count_nonzero(mask)) for mask in masks.values())
-        self.short = _short(own, {name: mask.size for name, mask in masks.items()}, gone, "weights")
-        return masks
+        short = _short(own, {name: mask.size for name, mask in masks.items()}, gone, "weights")
+        return Choice(masks, short=short)
 
-    def finished(self, model: Any) -> Any:
+    def finished(self, model: Any, choice: Choice) -> Any:
         """Return the model itself: its zeros are in its weights."""
+        del choice
         return model
-
-    def _axes(self, model: Any) -> dict[str, int]:
-        return self.lowering.input_axes(model)
 
 
 class Units:
@@ -153,8 +169,6 @@ class Units:
                 "prune without --structured, or --include a layer",
             )
         self.sizes = {width.name: width.size for width in self.widths}
-        self.going: dict[str, Array] = {}
-        self.short = ""
 
     def _without_streams(self, widths: list[of_widths.Width]) -> list[of_widths.Width]:
         """Leave out what LayerNorm looks at as a whole, as long as anything else is left."""
@@ -166,37 +180,38 @@ class Units:
         self.notes.append(f"{told} keep their width, which LayerNorm looks at as a whole; --include takes them in")
         return rest
 
-    def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> dict[str, Array]:
-        """Return the units that go, by width."""
+    def choose(self, model: Any, shares: Shares, scores: Masks | None = None) -> Choice:
+        """Return the units that go, and with them all weights that hold them."""
         scores = self.ranking.scores(model) if scores is None else scores
-        known = {width.name: of_widths.importance(width, scores) for width in self.widths}
+        widths = [width for width in self.widths if _gives(width.name, shares)]
+        known = {width.name: of_widths.importance(width, scores) for width in widths}
         fractions = of_widths.shared_fractions(known, shares) if isinstance(shares, float) else dict(shares)
-        return of_widths.choose(self.widths, known, fractions)
+        units = of_widths.choose(widths, known, fractions)
+        short = _short(shares, self.sizes, sum(map(len, units.values())), "units")
+        return Choice(of_widths.unit_masks(self.widths, units, self.shapes), units, short)
 
-    def masks(self, model: Any, shares: Shares, scores: Masks | None = None) -> Masks:
-        """Return which weights stay, and remember the units that go."""
-        self.going = self.choose(model, shares, scores)
-        self.short = _short(shares, self.sizes, sum(map(len, self.going.values())), "units")
-        return of_widths.unit_masks(self.widths, self.going, self.shapes)
+    def finished(self, model: Any, choice: Choice) -> Any:
+        """Return a smaller model, without the units that go."""
+        return self.traced.remove(model, choice.units)
 
-    def finished(self, model: Any) -> Any:
-        """Return a smaller model, without the units that the last masks left out."""
-        return self.traced.remove(model, self.going)
-
-    def counts(self) -> str:
+    def counts(self, choice: Choice) -> str:
         """Return what went, in words."""
-        gone = sum(len(units) for units in self.going.values())
+        gone = sum(len(units) for units in choice.units.values())
         places = f"{len(self.sizes)} places" if len(self.sizes) > 1 else next(iter(self.sizes))
         return f"{gone:,} of {sum(self.sizes.values()):,} units in {places}"
 
 
+def _gives(name: str, shares: Shares) -> bool:
+    """Tell whether anything of a layer may go."""
+    return not isinstance(shares, Mapping) or shares.get(name, 0.0) > 0
+
+
 def _with_layer(weight: str) -> list[str]:
     """Return the names by which a user may mean a weight: its own, and its layer's."""
-    plain = weight.partition(":")[2] or weight  # Keras' weights are numbered: "3:block/conv/kernel"
-    parts = plain.split("/")
+    parts = weight.split("/")  # as Keras has them: "block/conv/kernel"
     if len(parts) > 1:
-        return [plain, "/".join(parts[:-1]), *parts[:-1]]
-    return [plain, plain.rpartition(".")[0]] if "." in plain else [plain]
+        return [weight, "/".join(parts[:-1]), *parts[:-1]]
+    return [weight, weight.rpartition(".")[0]] if "." in weight else [weight]
 
 
 def _short(shares: Shares, sizes: Mapping[str, int], gone: int, what: str) -> str:

@@ -11,6 +11,8 @@ from nbopt.errors import DataError
 from nbopt.narrowing.lowering import Lowering
 
 Array = np.ndarray[Any, Any]
+OWN = np.iinfo(np.int64).max
+"""Count of a row that stays its own, however often it is looked up: that of padding."""
 WORTH = 0.9
 """Share of a table's rows above which what would go is not worth the look-up that finds the rest."""
 
@@ -23,7 +25,20 @@ def rows_kept(counts: Array, least: int) -> Array | None:
         least: How often a row that stays must be, 1 or more.
     """
     kept = np.flatnonzero(counts >= least)
-    return kept if len(kept) and len(kept) + 1 <= WORTH * len(counts) else None
+    return kept if _reached(counts, least) and len(kept) + 1 <= WORTH * len(counts) else None
+
+
+def _reached(counts: Array, least: int) -> bool:
+    """Tell whether any row is looked up so often; that of padding, which stays in any case, is none."""
+    return bool(((counts >= least) & (counts != OWN)).any())
+
+
+def _why_whole(counts: Array, least: int) -> str:
+    """Return in words why `rows_kept` leaves a table whole."""
+    times = "once" if least == 1 else f"{least} times"
+    if not _reached(counts, least):
+        return f"train looks no row up as often as {times}"
+    return f"{WORTH:.0%} or more of its rows are looked up at least {times}"
 
 
 def places(rows: int, kept: Array) -> Array:
@@ -62,7 +77,7 @@ def with_shared_rows(model: Any, lowering: Lowering, context: Context, least: in
     counts = lowering.lookups(model, iter(train))
     kept = {name: rows for name, each in counts.items() if (rows := rows_kept(each, least)) is not None}
     whole = [name for name in counts if name not in kept]
-    notes = [f"{', '.join(whole)}: {WORTH:.0%} or more of its rows are looked up, so all stay"] if whole else []
+    notes = [f"{name}: {_why_whole(counts[name], least)}, so all stay" for name in whole]
     if not kept:
         return model, notes or ["there is no embedding table whose rows could go"]
     smaller, left = lowering.with_shared_rows(model, kept, train.first())

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from nbopt.draft import Context, Draft
-from nbopt.errors import OptionError
+from nbopt.errors import ModelError, OptionError
 from nbopt.narrowing import checked, recalibrated
 from nbopt.narrowing.lowering import InLayers, Ranking, in_layers, lowering_of
 from nbopt.narrowing.masks import magnitude_masks, read_pattern
-from nbopt.narrowing.subjects import Shares, Units, Weights
+from nbopt.narrowing.subjects import Choice, Shares, Units, Weights
 from nbopt.narrowing.vocabulary import with_shared_rows
 from nbopt.options import option
 from nbopt.planning import fine_tuning, refuse_quantized
@@ -112,6 +112,12 @@ class Prune(Technique):
         """
         self.check(context.workload)
         refuse_quantized(draft, "prune", "what goes then was quantized for nothing, and its ranges are no longer right")
+        if draft.narrows or (self.structured and (draft.hold or draft.pace)):
+            raise OptionError(
+                "units taken out at once, and before single weights are held at zero",
+                "prune after a step whose masks fit no smaller layers",
+                "prune --structured | prune",
+            )
         lowering = lowering_of(context)
         ranking = Ranking(self.importance, lowering, context)
         subject: Units | Weights
@@ -120,8 +126,14 @@ class Prune(Technique):
             if self.min_count:
                 model, notes = with_shared_rows(model, lowering, context, self.min_count)
                 draft = draft.noted(*notes)
-            traced = lowering.trace(model, context.workload.signature.example)
-            subject = Units(traced, ranking, self.include, self.exclude)
+            try:
+                traced = lowering.trace(model, context.workload.signature.example)
+                subject = Units(traced, ranking, self.include, self.exclude)
+            except ModelError as error:
+                if model is draft.model:
+                    raise
+                # Rows of tables are out of it all the same: of tables and one layer nothing else can go.
+                return self._fine_tuned(draft.with_(model=model).noted(f"no units were taken out: {error.came}"))
         else:
             pattern = read_pattern(self.pattern) if self.pattern else None
             model = context.workload.framework.clone(draft.model)
@@ -141,6 +153,10 @@ class Prune(Technique):
             draft = draft.noted("zeros make the deflated file smaller; dense kernels are not faster for them")
         if self.sparse_file:
             draft = draft.with_(lower=(*draft.lower, SparseFile()), ready=(*draft.ready, is_last))
+        return self._fine_tuned(draft)
+
+    def _fine_tuned(self, draft: Draft) -> Draft:
+        """Return the draft with fine-tuning in its plan."""
         if not self.epochs:
             return draft
         return draft.with_(plan=fine_tuning(draft, self.epochs, self.learning_rate), control=True)
@@ -161,14 +177,18 @@ class Prune(Technique):
                 at_once, twin = Holding(subject, subject.lowering, target), context.workload.framework.clone(model)
                 at_once.pace(twin, 0.0)
                 checked(at_once.finish(twin), context)  # told before the training, not after it
-            draft = draft.with_(pace=(*draft.pace, holding.pace))
+                there = at_once.choice(twin)
+                draft = draft.noted(f"{subject.counts(there)} go by the end", *filter(None, [there.short]))
+            draft = draft.with_(pace=(*draft.pace, holding.pace), narrows=isinstance(subject, Units))
         else:
             holding.pace(model, 0.0)
-            draft = draft.noted(*filter(None, [subject.short]))
+            # Of what the framework's own tool holds nothing is known here, and it keeps no layer from being empty.
+            choice = holding.choice(model) if isinstance(holding, Holding) else Choice()
+            draft = draft.noted(*filter(None, [choice.short]))
             if isinstance(subject, Units):
                 # Gone before the training, which is then as fast as the smaller model.
                 model, notes = recalibrated(checked(holding.finish(model), context), context)
-                return draft.with_(model=model).noted(f"{subject.counts()} were taken out", *notes)
+                return draft.with_(model=model).noted(f"{subject.counts(choice)} were taken out", *notes)
             draft = draft.noted(*filter(None, [subject.lowering.sparse_word(model)]))
         return draft.with_(model=model, hold=(*draft.hold, holding.hold), finish=(*draft.finish, holding.finish))
 
@@ -208,7 +228,7 @@ class Prune(Technique):
             share = self._share()
             if self.sparsity not in (0.5, share):
                 raise OptionError(
-                    f"a sparsity of {share:g}, which {self.pattern} is", f"{self.sparsity:g}", "leave --sparsity out"
+                    f"a sparsity of {share:g}, which {self.pattern} is", f"{self.sparsity}", "leave --sparsity out"
                 )
             if self.scope in ("global", "sensitivity"):
                 raise OptionError("--scope layer with a pattern, which is alike everywhere", f"--scope {self.scope}")

@@ -74,6 +74,23 @@ def layer_shared_attention():
     return keras.Model(entry, L.Dense(4)(L.Flatten()(x)))
 
 
+def masked_attention():
+    """A mask that is a tensor, over more keys than there are channels."""
+    entry = keras.Input((20,), dtype="int32")
+    mask = keras.ops.expand_dims(keras.ops.not_equal(entry, 0), 1)
+    x = L.Embedding(50, 8)(entry)
+    x = x + L.MultiHeadAttention(2, 4)(x, x, attention_mask=mask)
+    return keras.Model(entry, L.Dense(3)(L.Dense(16, "relu")(L.GlobalAveragePooling1D()(x))))
+
+
+def attention_by_name():
+    """Sides that are given by name, in another order than the layer's own, and of different widths."""
+    entry, beside = keras.Input((6, 8)), keras.Input((5, 4))
+    x, y = L.Dense(12)(entry), L.Dense(10)(beside)
+    x = L.MultiHeadAttention(2, 8)(value=y, query=x, key=L.Dense(14)(beside))
+    return keras.Model([entry, beside], L.Dense(4)(L.GlobalAveragePooling1D()(x)))
+
+
 def weighed_steps():
     """Attention over steps, which are one number for all units, and the last step by its place."""
     entry = keras.Input((7, 5))
@@ -85,6 +102,8 @@ def weighed_steps():
 MODELS = {
     "weighed_steps": weighed_steps,
     "both_ways": both_ways,
+    "masked_attention": masked_attention,
+    "attention_by_name": attention_by_name,
     "shared_attention": layer_shared_attention,
     "residual": residual,
     "recurrent": recurrent,
@@ -127,8 +146,8 @@ def ranking(importance: str = "magnitude") -> Ranking:
 
 def narrower(model, fraction, **more):
     units = Units(TracedModel(model), ranking(), **more)
-    units.masks(units.model, dict.fromkeys(units.sizes, fraction))
-    return units.finished(units.model), units.notes
+    choice = units.choose(units.model, dict.fromkeys(units.sizes, fraction))
+    return units.finished(units.model, choice), units.notes
 
 
 @pytest.mark.parametrize(("name", "fraction"), [*((name, 0.4) for name in MODELS), ("residual", 0.99)])
@@ -171,12 +190,15 @@ def test_heads_and_hidden_sizes_go_and_the_stream_stays_unless_it_is_included():
 def test_a_removal_copy_may_be_of_a_trained_copy():
     model = cnn()[0]
     units = Units(TracedModel(model), ranking())
-    units.masks(model, dict.fromkeys(units.sizes, 0.5))
+    choice = units.choose(model, dict.fromkeys(units.sizes, 0.5))
     other = FRAMEWORK.clone(model)
     for variable in other.variables:
         variable.assign(variable.value * 2 if "float" in str(variable.dtype) else variable.value)
-    assert units.finished(other).layers[0].kernel.shape == (3, 3, 1, 4)
-    assert np.abs(units.finished(other).layers[0].kernel.numpy()).max() > np.abs(model.layers[0].kernel.numpy()).max()
+    assert units.finished(other, choice).layers[0].kernel.shape == (3, 3, 1, 4)
+    assert (
+        np.abs(units.finished(other, choice).layers[0].kernel.numpy()).max()
+        > np.abs(model.layers[0].kernel.numpy()).max()
+    )
 
 
 def test_the_least_important_channels_go():

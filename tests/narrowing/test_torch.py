@@ -19,7 +19,7 @@ from nbopt.narrowing._torch.weights import prunable_weights, tables
 from nbopt.narrowing._torch.widths import TracedModule
 from nbopt.narrowing.widths import unit_masks
 from tests import models
-from tests.narrowing.torch_models import CASES, NARROW, Recurrent, made, narrower, normal, one_row, shaken
+from tests.narrowing.torch_models import CASES, NARROW, Recurrent, Several, made, narrower, normal, one_row, shaken
 
 
 @pytest.mark.parametrize("case", NARROW)
@@ -54,6 +54,20 @@ def test_embeddings_biases_and_norms_are_left_alone_and_tied_weights_taken_once(
     twice = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)})
     twice["b"].weight = twice["a"].weight  # type: ignore[assignment]
     assert set(prunable_weights(twice)) == {"a.weight"}
+
+
+def test_what_no_row_is_multiplied_with_is_left_alone() -> None:
+    model = nn.Module()
+    model.scale, model.pos_embedding = nn.Parameter(torch.rand(8, 1, 1)), nn.Parameter(torch.rand(1, 4, 8))
+    model.relative_bias_table, model.mix = nn.Parameter(torch.rand(9, 2)), nn.Parameter(torch.rand(8, 8))
+    model.norm, model.head = nn.LayerNorm((4, 8)), nn.Linear(8, 1)
+    model.old, model.new = nn.utils.weight_norm(nn.Linear(8, 8)), nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+    assert set(prunable_weights(model)) == {
+        "mix",
+        "head.weight",
+        "old.weight_v",
+        "new.parametrizations.weight.original1",
+    }
 
 
 class Tied(nn.Module):
@@ -246,6 +260,44 @@ def test_whether_zeros_are_worth_a_sparse_kernel_is_measured() -> None:
     assert ("faster in eager torch alone" in told) <= (low > 1)
     assert ("not faster here" in told) <= (high < 1.5)
     assert LOWERING.sparse_word(nn.Conv2d(1, 1, 1)) == ""
+
+
+def test_outputs_keep_their_form_and_features_that_are_given_out_too_may_shrink() -> None:
+    smaller, _ = narrower(Several().eval(), 0.5, (normal(1, 6),))
+    output, beside = smaller(torch.ones(2, 6))
+    assert (output.shape, beside["other"].shape, beside["features"].shape) == ((2, 3), (2, 4), (2, 32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_recurrent_layers_of_every_precision_are_narrowed(dtype: torch.dtype) -> None:
+    smaller, _ = narrower(Recurrent(nn.LSTM).to(dtype).eval(), 0.5, (normal(1, 5, 8),))
+    assert (smaller.cells.hidden_size, smaller.cells.weight_hh_l0.dtype) == (8, dtype)
+
+
+def test_a_hook_of_a_recurrent_layer_stays() -> None:
+    model = Recurrent(nn.LSTM).eval()
+    model.cells.register_forward_pre_hook(lambda _, args: (args[0] * 0,))
+    smaller, _ = narrower(model, 0.5, (normal(1, 5, 8),))
+    x = torch.randn(3, 5, 8)
+    assert torch.equal(smaller(x), smaller(x + 1))
+
+
+def test_masks_of_torchs_own_pruning_are_in_the_weights_of_the_narrower_model() -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    nn.utils.prune.l1_unstructured(model[0], "weight", 0.5)
+    smaller, _ = narrower(model, 0.5, (np.zeros((1, 6), np.float32),))
+    assert smaller[0].weight.shape == (8, 6)
+    assert (smaller[0].weight == 0).any()
+    assert hasattr(model[0], "weight_orig")
+
+
+def test_one_row_may_give_a_number_without_axes() -> None:
+    class Squeezed(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).squeeze()
+
+    smaller, _ = narrower(Squeezed(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1)).eval(), 0.5, (normal(1, 6),))
+    assert smaller[0].out_features == 16
 
 
 def test_parametrized_layers_are_narrowed() -> None:

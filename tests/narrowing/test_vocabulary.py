@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nbopt.batches import as_batch
-from nbopt.errors import OptionError
+from nbopt.draft import Context, Draft
+from nbopt.errors import ModelError, OptionError
 from nbopt.loop import optimize
+from nbopt.narrowing._torch import LOWERING
 from nbopt.narrowing._torch.vocabulary import lookups
-from nbopt.narrowing.vocabulary import places, rows_kept, smaller_table
+from nbopt.narrowing.vocabulary import places, rows_kept, smaller_table, with_shared_rows
 from nbopt.techniques.prune import Prune
 from nbopt.workload import Workload
 
@@ -95,6 +97,70 @@ def test_look_ups_are_counted_in_all_batches_though_most_stop_early():
     assert (counts[1:] == expected[1:]).all()
     assert counts[0] > x.size  # the row of padding stays its own
     assert not model.words._forward_pre_hooks
+
+
+def test_look_ups_of_each_step_are_counted_in_longer_batches_too():
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.places = nn.Embedding(10, 4), nn.Embedding(4, 4)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.places(ids[:, 0] * 0) + sum(self.words(ids[:, at]) for at in range(ids.shape[1]))
+
+    ids = [np.array([[1, 2]]), np.array([[1, 2, 7, 7]])]
+    assert lookups(Steps(), [as_batch((each, np.zeros(1))) for each in ids])["words"].tolist()[1:8] == [
+        2,
+        2,
+        *[0] * 4,
+        2,
+    ]
+
+
+@pytest.mark.parametrize(("least", "told"), [(1, "or more of its rows"), (10_000, "train looks no row up as often")])
+def test_why_a_table_stays_whole_is_told(least, told):
+    x = np.arange(WORDS // LENGTH * LENGTH).reshape(-1, LENGTH)
+    work = Workload(Reader().eval(), train=(x, x[:, 0] % 4), test=(x, x[:, 0] % 4))
+    smaller, notes = with_shared_rows(work.model, LOWERING, Context(work), least)
+    assert smaller is work.model
+    assert told in notes[0]
+
+
+def test_rows_go_where_nothing_else_can():
+    (x, y) = rows(0)
+    model = nn.Sequential(nn.EmbeddingBag(WORDS, 16), nn.Linear(16, 4)).eval()
+    work = Workload(model, train=(x, y), test=(x, y))
+    draft = Prune(structured=True, min_count=1).apply(Draft(work.model), Context(work))
+    assert len(draft.model[0].weight) == 91
+    assert draft.plan.epochs == 1
+    assert any("no units were taken out" in note for note in draft.notes)
+    with pytest.raises(ModelError, match="every layer makes the output"):
+        Prune(structured=True).apply(Draft(work.model), Context(work))
+
+
+def test_a_layer_that_holds_layers_keeps_weights_of_its_own():
+    import keras
+
+    from nbopt.narrowing._keras.vocabulary import with_shared_rows as without_rows
+
+    class Scaled(keras.layers.Layer):
+        def build(self, shape):
+            self.layers = [keras.layers.Dense(4, name="inner")]
+            self.layers[0].build(shape)
+            self.scale = self.add_weight(shape=(4,), initializer="ones", name="scale")
+
+        def call(self, x):
+            return self.layers[0](x) * self.scale
+
+    L = keras.layers
+    model = keras.Sequential(
+        [keras.Input((3,), dtype="int32"), L.Embedding(20, 4, name="words"), L.Flatten(), Scaled()]
+    )
+    model.layers[-1].scale.assign(np.arange(4.0))
+    smaller, left = without_rows(model, {"words": np.arange(5)}, None)
+    assert left == {}
+    ids = np.array([[0, 1, 4]], np.int32)
+    np.testing.assert_allclose(smaller(ids), model(ids), atol=1e-6)
 
 
 def test_words_that_are_learned_after_the_rows_went_are_those_that_stay(store):

@@ -49,7 +49,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.first = nn.Linear(8, 12)
         self.cells = kind(12, 16, batch_first=True, **more)
-        self.norm = nn.BatchNorm1d(16 * (2 if more.get("bidirectional") else 1))
+        self.norm = nn.BatchNorm1d(more.get("proj_size", 16) * (2 if more.get("bidirectional") else 1))
         self.head = nn.Linear(self.norm.num_features, 4)
         self.state = state
 
@@ -139,6 +139,45 @@ class Weighing(nn.Module):
         return self.head((states * torch.softmax(self.weigh(states), 1)).sum(1))
 
 
+class Padded(nn.Module):
+    """torch's own encoder as it is made by default, with rows that are padded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(self.embed(ids), src_key_padding_mask=ids == 0)[:, 0])
+
+
+class Several(nn.Module):
+    """Two outputs of one trunk, and what they come of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.one, self.other = nn.Linear(6, 64), nn.Linear(64, 3), nn.Linear(64, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        features = self.trunk(x).relu()
+        return self.one(features), {"other": self.other(features), "features": features}
+
+
+class Asking(nn.Module):
+    """A recurrent net that asks its layer for sizes, and gives it a first state by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.GRU(8, 16, 2, batch_first=True)
+        self.body, self.head = nn.Linear(16, 32), nn.Linear(32, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.cells.flatten_parameters()
+        first = x.new_zeros(self.cells.num_layers, len(x), self.cells.hidden_size)
+        return self.head(self.body(self.cells(x, hx=first)[0][:, -1]).relu())
+
+
 def of_transformers(kind: str, **more: Any) -> nn.Module:
     """Return a small classifier of transformers: its configuration and model by their common name."""
     import transformers
@@ -184,6 +223,19 @@ NARROW: dict[str, tuple[Callable[[], nn.Module], Any, set[str]]] = {
         ),
         tokens(3),
         {"deberta.encoder.layer.0.attention.self.query_proj", "deberta.encoder.layer.0.intermediate.dense"},
+    ),
+    "padded rows": (Padded, (np.array([[3, 4, 5, 0, 0], [6, 7, 8, 9, 0]]),), {"encoder.layers.0.linear1"}),
+    "several outputs": (Several, (normal(3, 6),), {"trunk"}),
+    "a layer that is asked": (Asking, (normal(3, 5, 8),), {"cells", "body"}),
+    "weight norm by hooks": (
+        lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 16)), nn.ReLU(), nn.Linear(16, 3)),
+        (normal(3, 6),),
+        {"0"},
+    ),
+    "a state that is projected": (
+        lambda: Recurrent(nn.LSTM, proj_size=8),
+        (normal(3, 5, 8),),
+        {"first"},
     ),
     "rnn": (lambda: Recurrent(nn.RNN, state=True, nonlinearity="relu"), (normal(3, 5, 8),), {"cells"}),
 }
@@ -235,5 +287,5 @@ class _Context:
 
 def narrower(model: nn.Module, fraction: float, example: Any, **more: Any) -> tuple[nn.Module, list[str]]:
     units = Units(TracedModule(model, example), ranking(model), **more)
-    units.masks(units.model, dict.fromkeys(units.sizes, fraction))
-    return units.finished(units.model), units.notes
+    choice = units.choose(units.model, dict.fromkeys(units.sizes, fraction))
+    return units.finished(units.model, choice), units.notes

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
 from nbopt.data import Split
+from nbopt.draft import Context, Draft
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.narrowing._keras import LOWERING
@@ -14,9 +16,11 @@ from nbopt.narrowing._keras.weights import prunable_weights, tables
 from nbopt.narrowing.lowering import Ranking
 from nbopt.narrowing.subjects import Units, Weights
 from nbopt.techniques._prune.holding import Holding
-from nbopt.techniques.prune import magnitude_masks
+from nbopt.techniques._regularize.adding import with_dropout, with_norms
+from nbopt.techniques.prune import Prune, magnitude_masks
 from nbopt.training import TrainingPlan
-from tests.keras_models import ALL, cnn
+from nbopt.workload import Workload
+from tests.keras_models import ALL, L, cnn, digits
 
 
 def ranking() -> Ranking:
@@ -55,9 +59,58 @@ def test_embedding_tables_keep_their_weights_unless_they_are_named():
     holding = Holding(every, LOWERING, dict.fromkeys(every.sizes, 0.5))
     assert holding.pace(model, 0.0)
     finished = holding.finish(model)
-    value = finished.variables[int(table.partition(":")[0])].numpy()
+    value = next(layer for layer in finished.layers if isinstance(layer, L.Embedding)).embeddings.numpy()
     assert np.mean(value == 0) == pytest.approx(0.5, abs=0.01)
     assert not np.array_equal(FRAMEWORK.predict(finished, inputs), FRAMEWORK.predict(ALL["embedding"]()[0], inputs))
+
+
+def test_zeros_hold_where_later_steps_put_layers_in_between():
+    (x, y), valid = digits()
+    model = keras.Sequential([keras.Input((64,)), L.Dense(32, "relu"), L.Dense(16, "relu"), L.Dense(10)])
+    context = Context(Workload(model, train=(x.reshape(len(x), -1), y), valid=(valid[0].reshape(-1, 64), valid[1])))
+    draft = Prune(sparsity=0.5, scope="layer").apply(Draft(model), context)
+    draft = with_dropout(with_norms(draft, context, "batchnorm", trained=True), context, 0.2)
+    assert len(draft.model.layers) > 2 + len(model.layers)
+    for variable in draft.model.trainable_variables:
+        variable.assign_add(np.ones(variable.shape))
+    draft.hold[0](draft.model)
+    for layer in (each for each in draft.model.layers if isinstance(each, L.Dense)):
+        assert np.mean(layer.kernel.numpy() == 0) == pytest.approx(0.5, abs=0.01)
+    units = Prune(structured=True, schedule="cubic").apply(Draft(model), context)
+    units = with_dropout(units, context, 0.2)
+    assert units.pace[0](units.model, 1.0)
+    smaller = units.finish[0](units.model)
+    assert [layer.units for layer in smaller.layers if isinstance(layer, L.Dense)] == [16, 8, 10]
+    np.testing.assert_allclose(
+        FRAMEWORK.predict(smaller, (valid[0][:9].reshape(-1, 64),)),
+        FRAMEWORK.predict(units.model, (valid[0][:9].reshape(-1, 64),)),
+        atol=1e-4,
+    )
+
+
+class Block(L.Layer):
+    """A layer that makes layers and weights without giving them names: Keras numbers those of each copy on."""
+
+    def build(self, shape):
+        self.first, self.second = L.Dense(8), L.Dense(8)
+        self.mix, self.other = (self.add_weight(shape=(8, 8), initializer="glorot_uniform") for _ in range(2))
+        self.first.build(shape)
+        self.second.build((None, 8))
+
+    def call(self, x):
+        return self.second((self.first(x) @ self.mix) @ self.other)
+
+
+def test_every_copy_of_a_model_has_the_same_names_and_its_own_zeros():
+    model = keras.Sequential([keras.Input((6,)), Block(), L.Dropout(0.1), Block(), L.Dense(3)])
+    subject = Weights(model, ranking())
+    assert len(subject.sizes) == 9
+    holding = Holding(subject, LOWERING, 0.5, "iterative", 2)
+    for copy in (FRAMEWORK.clone(model), FRAMEWORK.clone(model)):
+        assert set(prunable_weights(copy)) == set(subject.sizes)
+        assert holding.pace(copy, 1.0)
+        zeros = np.concatenate([value.ravel() == 0 for value in prunable_weights(copy).values()])
+        assert zeros.mean() == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("structured", [False, True])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from nbopt.draft import Context, Deployed, Draft
@@ -52,6 +53,17 @@ def test_each_layer_alone_is_pruned_and_put_back(work: Workload, structured: boo
     kept = found.to_dict()
     assert kept["what"] == "accuracy lost on valid when one layer alone is pruned"
     assert set(kept["chosen"]) == set(kept["layers"])
+
+
+def test_each_layer_is_judged_on_rows_of_every_class_though_they_are_sorted() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(5000, 6)).astype(np.float32)
+    x = x[np.argsort(x[:, 0])]
+    y = (x[:, 0] > 2).astype(np.int64)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    context = Context(Workload(model, train=(x, y), valid=(x, y), metric="auc"))
+    found = scan(Weights(model, Ranking("magnitude", lowering_of(context), context)), context)
+    assert set(found.losses) == {"0.weight", "2.weight", "4.weight"}
 
 
 def test_by_sensitivity_a_run_keeps_what_was_measured_and_shows_it(work: Workload) -> None:
@@ -117,6 +129,13 @@ def test_the_least_sparsity_within_a_size_is_found_by_the_file(work: Workload) -
 
 def applied(work: Workload, step: Prune, **limits: Any) -> Draft:
     return step.apply(Draft(work.model), Context(work, **limits))
+
+
+def test_a_limit_that_the_model_is_within_as_it_is_needs_no_search(work: Workload) -> None:
+    context = Context(work, max_size=1e9, deploy=lambda _: Deployed("ONNX Runtime", 1000, 1.0))
+    with pytest.raises(OptionError, match="1,000 bytes") as caught:
+        Prune(sparsity="auto", structured=True, epochs=0).apply(Draft(work.model), context)
+    assert "takes pruning" in caught.value.expected
 
 
 def test_latency_is_searched_where_the_model_will_run(work: Workload) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from nbopt.data import Split
 from nbopt.draft import Context, Draft
-from nbopt.errors import ModelError, OptionError
+from nbopt.errors import DataError, ModelError, OptionError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.narrowing._torch import LOWERING
@@ -20,10 +21,11 @@ from nbopt.narrowing._torch.widths import TracedModule
 from nbopt.narrowing.subjects import Units, Weights
 from nbopt.techniques._prune.holding import Holding
 from nbopt.techniques.prune import Prune, magnitude_masks
+from nbopt.techniques.regularize import Regularize
 from nbopt.training import TrainingPlan
 from nbopt.workload import Workload
 from tests.conftest import Digits
-from tests.narrowing.torch_models import CASES, made, one_row, ranking
+from tests.narrowing.torch_models import CASES, made, one_row, ranking, shaken
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,6 +104,37 @@ def test_a_schedule_prunes_step_by_step_and_only_its_target_is_kept(schedule: st
     if structured:
         assert finished.features[0].weight.shape[0] == 8
         np.testing.assert_allclose(FRAMEWORK.predict(finished, inputs), FRAMEWORK.predict(model, inputs), atol=1e-4)
+
+
+def test_each_copy_of_a_model_loses_its_own_units() -> None:
+    model, inputs = made("mlp")
+    subject = Units(TracedModule(model, one_row(inputs)), ranking(model))
+    holding = Holding(subject, LOWERING, dict.fromkeys(subject.sizes, 0.5), "iterative", 2)
+    one, other = FRAMEWORK.clone(subject.model), shaken(FRAMEWORK.clone(subject.model))
+    for copy in (one, other):  # a search trains them in turns, and finishes the best
+        assert holding.pace(copy, 1.0)
+    for copy in (one, other):
+        np.testing.assert_allclose(
+            FRAMEWORK.predict(holding.finish(copy), inputs), FRAMEWORK.predict(copy, inputs), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"schedule": "cubic", "importance": "taylor"}])
+def test_zeros_go_on_in_another_process(options: Any, trained_cnn: nn.Module, digits: Digits, tmp_path: Any) -> None:
+    work = work_of(trained_cnn, digits)
+    with (tmp_path / "open").open("w") as file:  # as a context in the kernel holds processes
+        context = Context(work, deploy=lambda _: file)
+        draft = Prune(sparsity=0.5, **options).apply(Draft(work.model), context)
+        draft.hold[0](draft.model)
+        there = cloudpickle.loads(cloudpickle.dumps(draft.with_(ready=())))
+    model = there.model
+    assert all(pace(model, 1.0) for pace in there.pace)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    there.hold[0](model)
+    values = np.concatenate([value.ravel() for value in prunable_weights(model).values()])
+    assert (values == 0).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def work_of(model: nn.Module, digits: Digits, **more: Any) -> Workload:
@@ -185,6 +218,63 @@ def test_layers_are_named_in_and_out(trained_cnn: nn.Module, digits: Digits) -> 
     assert (model.features[0].weight != 0).all()
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({}, {"structured": True}),
+        ({"structured": True, "schedule": "iterative"}, {}),
+        ({"structured": True, "schedule": "iterative"}, {"structured": True}),
+    ],
+)
+def test_masks_that_fit_no_smaller_layers_are_refused(
+    first: Any, then: Any, trained_cnn: nn.Module, digits: Digits
+) -> None:
+    work = work_of(trained_cnn, digits)
+    draft = Prune(**first).apply(Draft(work.model), Context(work))
+    with pytest.raises(OptionError, match=r"prune --structured \| prune"):
+        Prune(**then).apply(draft, Context(work))
+    if draft.narrows:
+        with pytest.raises(OptionError, match=r"regularize \| prune"):
+            Regularize(norm="batchnorm", anyway=True).apply(draft, Context(work))
+
+
+def test_gradients_on_rows_that_can_not_be_learned_from_are_told(trained_cnn: nn.Module, digits: Digits) -> None:
+    images = digits.x.reshape(-1, 1, 8, 8)
+    missing = images[:300].copy()
+    missing[3, 0, 0, 0] = np.nan
+    for train, told in (
+        ((missing, digits.y[:300]), "NaN or infinity"),
+        ((images[:300], digits.y[:300] + 5), "labels of shape"),
+        ((images[:300],), "batches without"),
+    ):
+        bad = work_of(trained_cnn, digits, train=train)
+        with pytest.raises(DataError, match=told):
+            Prune(importance="taylor", structured=True, epochs=0).apply(Draft(bad.model), Context(bad))
+
+
+class Factors(nn.Module):
+    """A matrix factorization: two tables, and nothing that rows are multiplied with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users, self.items = nn.Embedding(50, 8), nn.Embedding(50, 8)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return (self.users(ids[:, 0]) * self.items(ids[:, 1])).sum(1, keepdim=True)
+
+
+def test_a_model_of_tables_alone_is_told_that_they_can_be_named() -> None:
+    ids, y = np.random.default_rng(0).integers(0, 50, (64, 2)), np.zeros(64, np.float32)
+    work = Workload(Factors().eval(), train=(ids, y), valid=(ids, y))
+    for options in ({}, {"scope": "layer"}, {"scope": "sensitivity"}):
+        with pytest.raises(ModelError, match=r"--include users\.weight"):
+            Prune(epochs=0, **options).apply(Draft(work.model), Context(work))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="none in this model"):
+        Prune(epochs=0, pattern="2:4").apply(Draft(work.model), Context(work))
+    draft = Prune(epochs=0, include=("users.weight",)).apply(Draft(work.model), Context(work))
+    assert float((draft.model.users.weight == 0).float().mean()) == 0.5
+
+
 def test_two_of_four_stay(trained_cnn: nn.Module, digits: Digits) -> None:
     work = work_of(trained_cnn, digits)
     draft = Prune(pattern="2:4", epochs=0).apply(Draft(work.model), Context(work))
@@ -199,6 +289,7 @@ def test_two_of_four_stay(trained_cnn: nn.Module, digits: Digits) -> None:
     [
         {"pattern": "2:4", "structured": True},
         {"pattern": "2:4", "sparsity": 0.7},
+        {"pattern": "2:4", "sparsity": "auto"},
         {"pattern": "4:2"},
         {"pattern": "two of four"},
         {"importance": "batchnorm"},

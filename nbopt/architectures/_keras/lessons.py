@@ -16,7 +16,7 @@ from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_teaching import normal_output, soft_loss
 from nbopt.frameworks._primary import primary_output
-from nbopt.narrowing._keras.weights import names_of
+from nbopt.narrowing._keras.naming import names_of
 from nbopt.teaching import Teacher
 
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ from nbopt.architectures.parts import Block, Kernel
 from nbopt.batches import Inputs
 from nbopt.frameworks._keras_copy import follow_weights, twin, uncompiled
 from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name
-from nbopt.narrowing._keras.weights import names_of
+from nbopt.narrowing._keras.naming import names_of
 
 _L = keras.layers
 CONVOLUTIONS = (_L.Conv1D, _L.Conv2D, _L.Conv3D)

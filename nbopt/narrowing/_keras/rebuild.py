@@ -11,8 +11,8 @@ import numpy as np
 from nbopt.errors import ModelError
 from nbopt.frameworks._keras_copy import follow_weights, twin, uncompiled
 from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name
+from nbopt.narrowing._keras.naming import names_of
 from nbopt.narrowing._keras.trace import Trace
-from nbopt.narrowing._keras.weights import names_of
 
 Array = np.ndarray[Any, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -272,14 +273,21 @@ class Trace:
         return np.concatenate([forward, backward]) if layer.merge_mode == "concat" else forward
 
     def _attention(self, layer: Any, node: Any, ids: list[Array], tensors: Sequence[Any]) -> Array | None:
-        """Cut attention by heads. Masks and other axes than the second are not followed."""
-        plain = type(layer) is _L.MultiHeadAttention and not getattr(layer, "_use_gate", False)
-        if not plain or len(ids) not in (2, 3) or any(len(tensor.shape) != 3 for tensor in tensors):
+        """Cut attention by heads. Masks of each head and other axes than the second are not followed."""
+        if type(layer) is not _L.MultiHeadAttention or getattr(layer, "_use_gate", False) or _has_constants(node):
             return None
-        if set(node.arguments.kwargs) - {"query", "value", "key"} and _has_constants(node):
+        given = inspect.signature(layer.call).bind(*node.arguments.args, **node.arguments.kwargs).arguments
+        sides = [given.pop(name, None) for name in ("query", "value", "key")]
+        sides[2] = sides[1] if sides[2] is None else sides[2]
+        places = dict(zip(map(id, tensors), ids, strict=True))
+        masks = [each for each in given.values() if id(each) in places]
+        if any(id(each) not in places or len(each.shape) != 3 for each in sides) or any(
+            len(each.shape) > 3 for each in masks
+        ):
             return None
-        query, value = ids[0], ids[1]
-        key = ids[2] if len(ids) == 3 else value
+        for mask in masks:
+            self.channels.freeze(places[id(mask)])  # its last axis is keys
+        query, value, key = (places[id(each)] for each in sides)
         seen = self._heads.get(id(layer))
         if seen is None:
             heads = self.channels.new(layer.num_heads, layer.name, kind="heads")

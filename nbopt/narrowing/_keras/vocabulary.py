@@ -12,8 +12,8 @@ from nbopt.arrays import to_numpy
 from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
 from nbopt.frameworks._keras_copy import copy_model, follow_weights, twin, uncompiled
-from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name
-from nbopt.narrowing.vocabulary import places, smaller_table
+from nbopt.frameworks._keras_dialect import is_graph, layers_of, objects_by_name, own_variables
+from nbopt.narrowing.vocabulary import OWN, places, smaller_table
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +73,7 @@ def lookups(model: Any, batches: Iterable[Batch]) -> dict[str, Array]:
         counted(arguments, training=False)
     for layer in tables:
         if layer.mask_zero:
-            counts[layer.name][0] = np.iinfo(np.int64).max  # the row of padding stays its own
+            counts[layer.name][0] = OWN  # the row of padding stays its own
     return counts
 
 
@@ -106,8 +106,8 @@ def with_shared_rows(model: Any, kept: Mapping[str, Array], batch: Batch) -> tup
             rows = kept[layer.name]
             other.embeddings.assign(smaller_table(layer.embeddings.numpy(), rows))
             other.places.assign(places(layer.input_dim, rows))
-        elif not getattr(layer, "layers", None):
-            for source, target in zip(layer.variables, other.variables, strict=True):
+        else:
+            for source, target in zip(own_variables(layer), own_variables(other), strict=True):
                 target.assign(source)
     follow_weights(made)
     return made, {}

@@ -11,17 +11,14 @@ import tensorflow as tf
 from nbopt.arrays import to_numpy
 from nbopt.batches import Batch
 from nbopt.frameworks._keras_call import model_arguments
-from nbopt.frameworks._keras_dialect import kinds, layers_of, name_of, own_variables, path_of, raw
+from nbopt.frameworks._keras_dialect import kinds, layers_of, name_of, own_variables, raw
 from nbopt.frameworks._primary import primary_output
+from nbopt.narrowing._keras.naming import names_of
+from nbopt.narrowing.lowering import is_added
 
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2
-_NOT_PRODUCTS = ("bias", "embeddings", "alpha")  # names of matrices that nothing is multiplied with
-
-
-def names_of(model: Any) -> dict[int, str]:
-    """Return the name of each variable by its `id`: its position, since paths of copies differ, and its path."""
-    return {id(variable): f"{index}:{path_of(variable)}" for index, variable in enumerate(model.variables)}
+_NOT_PRODUCTS = ("embeddings", "alpha")  # names of matrices that nothing is multiplied with
 
 
 def prunable(model: Any) -> dict[str, Any]:
@@ -32,7 +29,8 @@ def prunable(model: Any) -> dict[str, Any]:
         if isinstance(layer, kinds("layers.Embedding")):
             continue
         for variable in own_variables(layer):
-            product = len(variable.shape) >= LEAST_DIMENSIONS and not name_of(variable).startswith(_NOT_PRODUCTS)
+            name = name_of(variable)
+            product = len(variable.shape) >= LEAST_DIMENSIONS and not (is_added(name) or name.startswith(_NOT_PRODUCTS))
             if product and "float" in str(variable.dtype) and id(variable) in names:
                 found[names[id(variable)]] = variable
     return found
@@ -70,14 +68,15 @@ def input_axes(model: Any) -> dict[str, int]:
 
 def put_zeros(model: Any, masks: Mapping[str, Array], kept: dict[str, Any]) -> None:
     """Zero, in place, the weights that masks leave out."""
-    variables = model.variables
-    for name, mask in masks.items():
-        variable = variables[int(name.partition(":")[0])]
-        if name not in kept:
-            kept[name] = tf.constant(np.asarray(mask, dtype=bool))
+    if not masks.keys() <= kept.keys():
+        names = names_of(model)
+        named = {names[id(variable)]: variable for variable in model.variables}
+        kept.update({name: (named[name], tf.constant(np.asarray(mask, dtype=bool))) for name, mask in masks.items()})
+    for name in masks:
+        variable, mask = kept[name]
         # Chosen, not multiplied: a negative number times 0 is -0.0, and two kinds of zeros deflate worse.
         value = tf.convert_to_tensor(variable)
-        variable.assign(tf.where(kept[name], value, tf.zeros_like(value)))
+        variable.assign(tf.where(mask, value, tf.zeros_like(value)))
 
 
 def magnitudes(model: Any) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from nbopt.frameworks._keras_dialect import is_graph, layers_of, own_variables
 from nbopt.frameworks._quiet import quiet
 from nbopt.frameworks._tf_keras_copy import known_classes, twin
 from nbopt.frameworks._tf_keras_tfmot import tfmot
+from nbopt.narrowing._keras.naming import names_of
 
 NEED = "pruning of tf_keras models"
 STRIDE = 4
@@ -69,8 +70,7 @@ def wrapped(model: Any, names: Sequence[str], share: float, schedule: str, round
     sparsity = tfmot(NEED).sparsity.keras
     if not is_graph(model) or any(isinstance(layer, tf_keras.Model) for layer in model.layers):
         return "TF-MOT takes functional and Sequential models without models in them"
-    variables = model.variables
-    wanted = {id(variables[int(name.partition(":")[0])]) for name in names}
+    wanted = {variable for variable, name in names_of(model).items() if name in names}
     chosen, left = set(), []
     for layer in model.layers:
         owned = {id(variable) for part in (layer, *layers_of(layer)) for variable in own_variables(part)}

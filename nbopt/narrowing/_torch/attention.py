@@ -134,6 +134,9 @@ def convertible(layer: nn.MultiheadAttention) -> bool:
 def with_slim_attention(model: nn.Module) -> nn.Module:
     """Return the model with each `nn.MultiheadAttention` in the form that can lose heads, in place."""
     for module in list(model.modules()):
+        if isinstance(module, nn.TransformerEncoder):
+            # Before its kernel for padded rows, too, it reads weights of its first layer's attention.
+            module.use_nested_tensor = False
         for name, child in module.named_children():
             if isinstance(child, nn.MultiheadAttention) and convertible(child):
                 setattr(module, name, SlimAttention(child))

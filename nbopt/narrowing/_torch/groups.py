@@ -12,10 +12,10 @@ from torch import nn
 
 from nbopt.batches import Inputs
 from nbopt.errors import MissingExtra, ModelError
-from nbopt.frameworks._torch_module import call, clone
+from nbopt.frameworks._torch_module import called, clone
 from nbopt.narrowing._torch import recurrent
 from nbopt.narrowing._torch.attention import heads_of
-from nbopt.narrowing._torch.edges import output_layers
+from nbopt.narrowing._torch.edges import output_layers, traced_outputs
 from nbopt.narrowing._torch.following import Endless, watched, without_cache
 from nbopt.narrowing.widths import Cut, Width
 
@@ -66,8 +66,9 @@ def _graph(torch_pruning: Any, model: nn.Module, inputs: Inputs) -> Any:
         return torch_pruning.DependencyGraph().build_dependency(
             model,
             example_inputs=inputs if isinstance(inputs, dict) else tuple(inputs),
-            forward_fn=call,
-            output_transform=lambda output: output.sum(),
+            forward_fn=called,
+            # All of them: what only another output takes in must shrink too, or `forward` stops there.
+            output_transform=lambda result: [output.sum() for output in traced_outputs(result)],
         )
 
 

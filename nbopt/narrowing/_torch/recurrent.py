@@ -29,10 +29,24 @@ class StandIn(nn.Module):
         super().__init__()
         self.layer = [layer]  # in a list, so that it is no submodule: its weights must not be traced
         self.whole = whole
-        self.line = nn.Linear(layer.input_size, (layer.proj_size or layer.hidden_size) * (1 + layer.bidirectional))
+        weight = layer.weight_ih_l0
+        self.line = nn.Linear(
+            layer.input_size,
+            (layer.proj_size or layer.hidden_size) * (1 + layer.bidirectional),
+            device=weight.device,
+            dtype=weight.dtype,
+        )
 
-    def forward(self, x: Any, state: Any = None) -> Any:
-        layer = self.layer[0]
+    def __getattr__(self, name: str) -> Any:
+        """Answer as the layer does what a user's `forward` asks of it: `hidden_size`, `flatten_parameters`."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattribute__("layer")[0], name)
+
+    def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - the layer's own names
+        del hx
+        layer, x = self.layer[0], input
         if isinstance(x, nn.utils.rnn.PackedSequence):
             y: Any = x._replace(data=self.line(x.data))
             last = y.data[:1].expand(int(x.batch_sizes[0]), -1)
@@ -84,22 +98,8 @@ def cuts_taken(name: str, layer: nn.RNNBase, units: Array) -> list[Cut]:
     return [Cut(f"{name}.weight_ih_l0{suffix}", 1, units) for suffix in suffixes]
 
 
-def made_again(layer: nn.RNNBase, values: dict[str, torch.Tensor]) -> nn.RNNBase:
-    """Return the layer with other weights, whose shapes tell its sizes."""
-    made: nn.RNNBase = type(layer)(
-        input_size=values["weight_ih_l0"].shape[1],
-        hidden_size=values["weight_hh_l0"].shape[1],
-        num_layers=layer.num_layers,
-        bias=layer.bias,
-        batch_first=layer.batch_first,
-        dropout=layer.dropout,
-        bidirectional=layer.bidirectional,
-        **({"nonlinearity": layer.nonlinearity} if isinstance(layer, nn.RNN) else {}),
-    )
-    made = made.to(device=values["weight_ih_l0"].device, dtype=values["weight_ih_l0"].dtype)
-    flags = {name: p.requires_grad for name, p in layer.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            parameter.copy_(values[name])
-            parameter.requires_grad_(flags[name])
-    return made.train(layer.training)
+def resize(layer: nn.RNNBase) -> None:
+    """Write the sizes that the layer's weights now have into its attributes."""
+    layer.input_size = layer.weight_ih_l0.shape[1]
+    layer.hidden_size = len(layer.weight_hh_l0) // GATES[layer.mode]
+    layer._init_flat_weights()  # it computes by a list of them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from torch import nn
 
 from nbopt.batches import Batch
 from nbopt.frameworks._torch_module import call, clone, tensors
-from nbopt.narrowing.vocabulary import places, smaller_table
+from nbopt.narrowing.vocabulary import OWN, places, smaller_table
 
 Array = np.ndarray[Any, Any]
 
@@ -104,38 +104,41 @@ class _Counted(Exception):
 def lookups(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Array]:
     """Return how often each row of each embedding table is looked up, by the module's name.
 
-    The first batch runs to its end and tells how many look-ups there are; the others stop after as many. Of a
-    transformer, that is a hundredth of the work.
+    The first batch runs to its end and tells which tables there are look-ups in; where that is one in each, the others
+    stop after as many. Of a transformer, that is a hundredth of the work. A table that is looked up again and again, as
+    for each step of a sequence, may be so once more for a longer one.
     """
     twin = clone(model)  # a hook would stay on the user's model where the pass is interrupted
     tables = {name: module for name, module in twin.named_modules() if type(module) in SMALLER}
     counts = {name: np.zeros(module.num_embeddings, np.int64) for name, module in tables.items()}
     if not tables:
         return {}
-    calls, most = 0, math.inf
+    calls: Counter[str] = Counter()
+    known: set[str] = set()
 
     def counting(name: str) -> Any:
         def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal calls
             rows = args[0] if args else kwargs["input"]
             counts[name] += np.bincount(rows.detach().reshape(-1).cpu().numpy(), minlength=len(counts[name]))
-            calls += 1
-            if calls == most:
+            calls[name] += 1
+            if known and calls.keys() >= known:
                 raise _Counted
 
         return count
 
     for name, module in tables.items():
         module.register_forward_pre_hook(counting(name), with_kwargs=True)
+    first = True
     with torch.no_grad():
         for batch in batches:
-            calls = 0
+            calls.clear()
             with suppress(_Counted):
                 call(twin, tensors(twin, batch.inputs))
-            most = min(most, calls or 1)
+            if first:
+                first, known = False, set(calls) if set(calls.values()) == {1} else set()
     for name, module in tables.items():
         if module.padding_idx is not None:
-            counts[name][module.padding_idx] = np.iinfo(np.int64).max  # its row gets no gradient: it stays its own
+            counts[name][module.padding_idx] = OWN  # its row gets no gradient: it stays its own
     return counts
 
 

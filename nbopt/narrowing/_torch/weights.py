@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbopt.arrays import to_numpy
 from nbopt.batches import Batch
-from nbopt.frameworks._torch_module import call, device_of, tensors
+from nbopt.frameworks._torch_fit import labels_of, told_loss
+from nbopt.frameworks._torch_module import call, tensors
 from nbopt.frameworks._torch_norms import NORMS
+from nbopt.narrowing.lowering import is_added
 
 Array = np.ndarray[Any, Any]
 LEAST_DIMENSIONS = 2  # vectors are biases and norms: few, and each of them matters
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PRODUCTS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase)
+NOT_PRODUCTS = ("embed", "token")  # in names of matrices that are looked up or joined: pos_embedding, cls_token
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -26,11 +29,22 @@ def prunable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     seen = _in_tables(model)
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim < LEAST_DIMENSIONS or not parameter.dtype.is_floating_point or id(parameter) in seen:
+            if not _is_product(module, name, parameter) or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             found[f"{prefix}.{name}" if prefix else name] = (module, name)
     return found
+
+
+def _is_product(module: nn.Module, name: str, parameter: torch.Tensor) -> bool:
+    """Tell whether rows are multiplied with a weight, which is neither looked up, added, nor a gain of each channel."""
+    if parameter.ndim < LEAST_DIMENSIONS or not parameter.dtype.is_floating_point:
+        return False
+    if isinstance(module, nn.LayerNorm) or is_added(name) or any(word in name for word in NOT_PRODUCTS):
+        return False
+    # (C, 1, 1): a layer scale, or the lengths that weight norm keeps; but a layer may have one input, or one output.
+    vector = sum(size > 1 for size in parameter.shape) < LEAST_DIMENSIONS
+    return not vector or (isinstance(module, PRODUCTS) and not name.endswith("_g"))
 
 
 def prunable_weights(model: nn.Module) -> dict[str, Array]:
@@ -102,10 +116,10 @@ def taylor(model: nn.Module, loss: Any, batches: Iterator[Batch]) -> dict[str, A
         for parameter in named.values():
             parameter.requires_grad_(True)
         for batch in batches:
-            target, weight = _labels(batch, model)
+            target, weight = labels_of(batch, model)
             # cuDNN's recurrent kernels have a backward pass in training mode only.
             with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-                value = loss(call(model, tensors(model, batch.inputs)), target, weight)
+                value = told_loss(loss, call(model, tensors(model, batch.inputs)), target, weight)
                 gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
             count += 1
             for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
@@ -119,15 +133,6 @@ def taylor(model: nn.Module, loss: Any, batches: Iterator[Batch]) -> dict[str, A
         for module, training in modes:
             module.training = training
     return {name: value.div_(max(1, count)).cpu().numpy() for name, value in sums.items()}
-
-
-def _labels(batch: Batch, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    device = device_of(model)
-
-    def move(part: Any) -> torch.Tensor:
-        return (part if isinstance(part, torch.Tensor) else torch.from_numpy(np.array(to_numpy(part)))).to(device)
-
-    return move(batch.targets), None if batch.weight is None else move(batch.weight).float()
 
 
 def _array(parameter: torch.Tensor) -> Array:

@@ -120,7 +120,7 @@ class TracedModule:
                 return f"the model stops without ({first_line(error)}); write flatten(1) or -1 for a number of channels"
         if came.shape != expected.shape:
             return f"outputs of shape {tuple(came.shape)} come of it; write flatten(1) or -1 for a number of channels"
-        if any(width.normed for width in widths) or not len(expected):
+        if any(width.normed for width in widths) or not expected.numel():
             return ""  # a normalization over fewer units gives other numbers, as it should
         worst = float((came - expected).abs().max())
         digit = torch.finfo(expected.dtype).eps if expected.dtype.is_floating_point else 0.0
@@ -147,11 +147,6 @@ def narrowed(model: nn.Module, widths: Sequence[Width], going: Mapping[str, Arra
         touched.setdefault(owner, {})[name] = value
     for owner, changed in touched.items():
         module = modules[owner]
-        if isinstance(module, nn.RNNBase):
-            weights = {name: p.detach() for name, p in module.named_parameters()} | changed
-            parent, _, name = owner.rpartition(".")
-            setattr(modules[parent], name, recurrent.made_again(module, weights))
-            continue
         for name, value in changed.items():
             old = getattr(module, name)
             if isinstance(old, nn.Parameter):
@@ -172,6 +167,9 @@ def _kept(names: Sequence[str]) -> str:
 
 def _resize(module: nn.Module) -> None:
     """Write the sizes that a layer's weights now have into its attributes."""
+    if isinstance(module, nn.RNNBase):
+        recurrent.resize(module)
+        return
     weight = getattr(module, "weight", None)
     if not isinstance(weight, torch.Tensor):
         return

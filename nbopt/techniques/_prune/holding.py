@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from nbopt.narrowing.lowering import Lowering, Masks
-from nbopt.narrowing.subjects import Shares, Subject
+from nbopt.narrowing.lowering import Lowering
+from nbopt.narrowing.subjects import Choice, Shares, Subject
 from nbopt.techniques._prune.schedules import share_at
 
 
 @dataclass
 class _Zeros:
-    """Hold how far a model is pruned, and its masks."""
+    """Hold how far a model is pruned, and what went of it."""
 
     share: float = -1.0
-    masks: Masks = field(default_factory=dict)
+    choice: Choice = field(default_factory=Choice)
     kept: dict[str, Any] = field(default_factory=dict)
 
 
@@ -46,7 +46,7 @@ class Holding:
         zeros, share = self._of(model), share_at(self.schedule, done, self.rounds)
         if share > zeros.share:
             zeros.share, zeros.kept = share, {}
-            zeros.masks = self.subject.masks(model, times(self.target, share))
+            zeros.choice = self.subject.choose(model, times(self.target, share))
             self.hold(model)
             if self.schedule == "one-shot":
                 self._once = zeros
@@ -58,18 +58,30 @@ class Holding:
         A copy of what was pruned at once has the zeros of that already, and they must hold in it too.
         """
         if model not in self._zeros:
-            self._zeros[model] = _Zeros() if self._once is None else _Zeros(self._once.share, self._once.masks)
+            self._zeros[model] = _Zeros() if self._once is None else _Zeros(self._once.share, self._once.choice)
         return self._zeros[model]
 
     def hold(self, model: Any) -> None:
         """Put the zeros back that a training step may have filled."""
         zeros = self._of(model)
-        self.lowering.put_zeros(model, zeros.masks, zeros.kept)
+        self.lowering.put_zeros(model, zeros.choice.masks, zeros.kept)
 
     def finish(self, model: Any) -> Any:
         """Return the model in its final form."""
         self.hold(model)
-        return self.subject.finished(model)
+        return self.subject.finished(model, self.choice(model))
+
+    def choice(self, model: Any) -> Choice:
+        """Return what has gone of a model so far."""
+        return self._of(model).choice
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the zeros of this process's copies: another process trains others."""
+        once = None if self._once is None else _Zeros(self._once.share, self._once.choice)
+        return {**vars(self), "_zeros": {}, "_once": once}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _zeros=WeakKeyDictionary())
 
 
 def times(shares: Shares, factor: float) -> Shares:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbopt.draft import Context
+from nbopt.drawing import drawn
 from nbopt.narrowing.subjects import Subject
 from nbopt.progress import Progress
 from nbopt.techniques._prune.allocation import LEVELS, allocate
 
 SCANNED_ROWS = 2000
-"""Selection rows that each state of the scan is judged on."""
+"""Selection rows that each state of the scan is judged on, drawn by chance where there are more."""
 SHOWN = 60  # layers kept in a run, the most sensitive first: a bundle must stay small
 
 
@@ -68,15 +69,16 @@ def scan(subject: Subject, context: Context) -> Scan:
     framework, workload = context.workload.framework, context.workload
     model = framework.clone(subject.model)
     state = framework.state(model)
-    whole = context.score(model, most=SCANNED_ROWS)
+    rows = drawn(workload.select_rows, SCANNED_ROWS, context.rng())
+    whole = context.score(model, rows)
     scores = subject.ranking.scores(model)
     losses: dict[str, tuple[float, ...]] = {}
     for index, name in enumerate(subject.sizes):
         context.progress(Progress("sensitivity", index, len(subject.sizes), name))
         found = []
         for level in LEVELS:
-            subject.ranking.lowering.put_zeros(model, subject.masks(model, {name: level}, scores), {})
-            found.append(context.lost(whole, context.score(model, most=SCANNED_ROWS)))
+            subject.ranking.lowering.put_zeros(model, subject.choose(model, {name: level}, scores).masks, {})
+            found.append(context.lost(whole, context.score(model, rows)))
             framework.load_state(model, state)
         losses[name] = tuple(found)
     metric = workload.metric_name

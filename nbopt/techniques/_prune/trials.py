@@ -56,6 +56,13 @@ class Trials:
             )
         if amounts:
             limits = " and ".join(amounts)
+            whole = self._measured(0.0, self.subject.model)
+            if whole.within:
+                raise OptionError(
+                    f"a limit that takes pruning to keep within: {limits} does not",
+                    whole.figure,
+                    "leave prune out, lower the limit, or name a sparsity: --sparsity 0.5",
+                )
             share, tried = least_within(self._deployed, limits)
             words = f"the least sparsity within {limits}"
         elif context.max_drop is not None:
@@ -74,12 +81,16 @@ class Trials:
 
     def _deployed(self, share: float) -> Tried:
         """Prune, export and time."""
+        model, holding = self._state(share)
+        return self._measured(share, checked(holding.finish(model), self.context))
+
+    def _measured(self, share: float, model: Any) -> Tried:
+        """Export and time."""
         context = self.context
         context.progress(Progress(f"trying a sparsity of {share:.2f}"))
         if context.deploy is None:
             raise OptionError("a run that measures, for --sparsity auto", "a technique applied by itself")
-        model, holding = self._state(share)
-        there = context.deploy(checked(holding.finish(model), context))
+        there = context.deploy(model)
         within = context.max_size is None or there.size_bytes <= context.max_size
         if context.max_latency is not None:
             within = within and there.latency_ms <= AIM * context.max_latency

@@ -8,7 +8,7 @@ import numpy as np
 
 from nbopt.batches import take_rows
 from nbopt.draft import Context, Draft
-from nbopt.errors import ModelError
+from nbopt.errors import ModelError, OptionError
 from nbopt.techniques._regularize.calibrating import CALIBRATED_ROWS, TOLERANCE, change_of
 from nbopt.techniques._regularize.lowering import lowering_of
 from nbopt.techniques._regularize.places import Place, Site, dropout_sites, norm_places
@@ -58,7 +58,14 @@ def with_norms(draft: Draft, context: Context, kind: str, *, trained: bool) -> D
 
     Raises:
         ModelError: There is no place for norms, or outputs would change.
+        OptionError: An earlier step takes units out of the layers after the training.
     """
+    if draft.narrows:
+        raise OptionError(
+            "norms before a step that takes units out during the training",
+            "norms after it, between layers that it knows",
+            "regularize | prune, or --schedule one-shot",
+        )
     workload = context.workload
     assert workload.train is not None
     model = workload.framework.clone(draft.model)
