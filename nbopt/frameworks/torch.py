@@ -102,7 +102,9 @@ class TorchFramework:
 
         if self.in_training_mode(model):
             model = clone(model)
-        with torch.inference_mode():
+        # Not inference_mode: a mask or a table that the model makes at its first call and keeps could then be in no
+        # backward pass any more, neither in a training here nor in the user's own.
+        with torch.no_grad():
             return output_array(call(model, tensors(model, inputs)))
 
     def passed_over(self, model: torch.nn.Module, inputs: Inputs) -> str:
@@ -114,7 +116,7 @@ class TorchFramework:
 
         if self.in_training_mode(model):
             model = clone(model)
-        with torch.inference_mode():
+        with torch.no_grad():
             return passed_over(called(model, tensors(model, inputs)))
 
     def weights(self, model: torch.nn.Module) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:

@@ -138,6 +138,29 @@ def test_running_changes_neither_model_nor_inputs_nor_gradients() -> None:
     assert torch.is_grad_enabled()
 
 
+class Rotary(nn.Module):
+    """Makes a table at its first call, and keeps it until one for more steps is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.table: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None or len(self.table) < len(x):
+            self.table = torch.cos(torch.arange(len(x))[:, None] * torch.ones(6))
+        return self.head(self.line(x) * self.table[: len(x)])
+
+
+def test_a_table_that_the_model_keeps_from_a_call_can_be_trained_with() -> None:
+    model = Rotary().eval()
+    FRAMEWORK.passed_over(model, (X[:2],))
+    FRAMEWORK.predict(model, (X,))
+    model.train()(torch.from_numpy(X)).sum().backward()
+    assert model.line.weight.grad is not None
+    assert FRAMEWORK.fit(Rotary(), PLAN, fitting(score=accuracy)).epochs == 3
+
+
 def test_masks_of_pruning_count_as_zeros() -> None:
     model = nn.Sequential(nn.Linear(10, 10, bias=False))
     assert FRAMEWORK.count(model) == (100, 100)
