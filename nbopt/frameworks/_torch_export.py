@@ -8,6 +8,8 @@ import sys
 import sysconfig
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -74,12 +76,26 @@ class Graph:
     mark: Any
 
 
-_last: weakref.WeakKeyDictionary[torch.nn.Module, Graph] = weakref.WeakKeyDictionary()
-"""The graph of the last model: several runtimes are asked for the same model in a row, and tracing takes seconds."""
+_Graphs = weakref.WeakKeyDictionary[torch.nn.Module, Graph]
+_kept: ContextVar[_Graphs | None] = ContextVar("kept", default=None)
+
+
+@contextlib.contextmanager
+def graph_kept() -> Iterator[None]:
+    """Keep the last model's graph: several runtimes are asked for the same model in a row, and tracing takes seconds.
+
+    No longer than that: a write by way of `.data`, another activation or an edited `forward` leaves no trace in the
+    tensors, and a user makes such changes between two commands.
+    """
+    token = _kept.set(weakref.WeakKeyDictionary())
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
-    """Return a model as ONNX, the last one again where nothing in it has changed since.
+    """Return a model as ONNX, within `graph_kept` the last one again where no tensor of it has changed since.
 
     Raises:
         ExportError: torch.export or the ONNX exporter refuses; the message has its reason.
@@ -89,10 +105,11 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
         import onnxscript  # noqa: F401 - the exporter needs it
     except ImportError as error:
         raise MissingExtra(str(error.name), "torch", "export to ONNX") from error
-    mark = _mark(model, signature)
-    if model in _last and _last[model].mark == mark:
-        return _last[model]
-    _last.clear()
+    mark, last = _mark(model, signature), _kept.get()
+    if last is not None:
+        if model in last and last[model].mark == mark:
+            return last[model]
+        last.clear()
     widened = any(p.dtype == torch.bfloat16 for p in model.parameters())
     # The copy has no name here, so that it goes as soon as the program, which has one of its own, is there.
     program, batch, notes = trace(_twin(model, widened=widened), signature)
@@ -116,8 +133,8 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     del program, result
     if not graph.proto.graph.input:
         raise ExportError("a model that uses its inputs", "a constant", "check forward")
-    if graph.proto.ByteSize() <= KEEP_BYTES:
-        _last[model] = graph
+    if last is not None and graph.proto.ByteSize() <= KEEP_BYTES:
+        last[model] = graph
     return graph
 
 

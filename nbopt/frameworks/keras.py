@@ -192,6 +192,10 @@ class KerasFramework:
         for variable, value in zip(model.variables, state, strict=True):
             variable.assign(value)
 
+    def exporting(self) -> contextlib.AbstractContextManager[None]:
+        """Keep nothing: TensorFlow's converters share no step."""
+        return contextlib.nullcontext()
+
     def export(self, model: Any, signature: Signature, path: Path, form: str) -> Exported:
         """Write the model as "keras", "onnx", "openvino" or "litert"."""
         from nbopt.frameworks import _keras_export

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +206,12 @@ class TorchFramework:
     def load_state(self, model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
         """Put a copy from `state` back into `model`."""
         model.load_state_dict(state)
+
+    def exporting(self) -> AbstractContextManager[None]:
+        """Keep the ONNX graph of the last model, from which several runtimes' files are made."""
+        from nbopt.frameworks import _torch_export
+
+        return _torch_export.graph_kept()
 
     def export(self, model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
         """Write the model as "torch", "onnx" or "openvino"."""

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations
 
 from nbopt.errors import ExportError, ModelError
 from nbopt.frameworks import Signature, framework_of
+from nbopt.frameworks._torch_export import onnx_graph
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.frozen import Leaf
 from nbopt.runtimes import Manifest, runtime_named
@@ -202,6 +203,30 @@ def test_a_package_that_pip_put_anywhere_is_left_out_of_the_file(tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.stdout.strip() == "(1, 2)", done.stderr
     assert b"allocate_lock" not in (tmp_path / "m.pt").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_change_that_no_tensor_tells_of_is_exported(suffix: str, tmp_path: Path) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 2), nn.ReLU()).eval(), np.ones((1, 4), np.float32)
+    exported(model, tmp_path / f"a{suffix}", x)
+    model[0].weight.data.fill_(3.0)
+    _, outputs = exported(model, tmp_path / f"b{suffix}", x)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (x,)), rtol=1e-5)
+    model[1] = nn.Tanh()
+    _, outputs = exported(model, tmp_path / f"c{suffix}", x)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (x,)), rtol=1e-5)
+
+
+def test_exports_of_one_piece_of_work_share_a_graph() -> None:
+    model, like = nn.Linear(4, 2).eval(), signature(np.ones((1, 4), np.float32))
+    with FRAMEWORK.exporting():
+        graph = onnx_graph(model, like)
+        assert onnx_graph(model, like) is graph
+        with torch.no_grad():
+            model.weight.mul_(2)
+        changed = onnx_graph(model, like)
+        assert changed is not graph
+    assert onnx_graph(model, like) is not changed
 
 
 def test_the_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
