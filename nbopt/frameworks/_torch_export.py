@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
-from nbopt.frameworks._torch_module import clone, folded, plain
+from nbopt.frameworks._torch_module import call, clone, folded, plain, tensors
 from nbopt.frameworks._torch_pickle import dump, without_watchers
 from nbopt.frameworks._torch_recurrent import exported_for_any_length
 from nbopt.frameworks._torch_trace import place_of, quiet, reason_of, trace
@@ -37,7 +37,7 @@ def export(model: torch.nn.Module, signature: Signature, path: Path, form: str) 
         MissingExtra: The converter is not installed.
     """
     if form == "torch":
-        return _write_module(model, path)
+        return _write_module(model, signature, path)
     if form == "litert":
         from nbopt.frameworks._torch_litert import write_litert
 
@@ -205,7 +205,7 @@ def _mark(model: torch.nn.Module, signature: Signature) -> Any:
     return tensors_now, signature.leaves, signature.keyed
 
 
-def _write_module(model: torch.nn.Module, path: Path) -> Exported:
+def _write_module(model: torch.nn.Module, signature: Signature, path: Path) -> Exported:
     """Write the module itself, code and weights together, as cloudpickle does.
 
     Not torch.export's program: run eagerly, its graph was 1.3 times slower than the module that it came from
@@ -220,7 +220,7 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
         cloudpickle.register_pickle_by_value(module)
     try:
         with path.open("wb") as file:  # not by way of bytes: large models stand in memory often enough
-            dump(twin, file)
+            dump(twin, file, lambda: _run(clone(model), signature))
     except OSError:
         raise
     except Exception as error:
@@ -237,6 +237,11 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
         return Exported(path)
     wrapper = "DataParallel" if isinstance(model, torch.nn.DataParallel) else "torch.compile"
     return Exported(path, notes=(f"measured without {wrapper} around it",))
+
+
+def _run(model: torch.nn.Module, signature: Signature) -> None:
+    with torch.no_grad():
+        call(model, tensors(model, signature.example))
 
 
 def _modules_of(model: torch.nn.Module) -> list[ModuleType]:
