@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from nbopt.data import Split
-from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning, TrainingError
+from nbopt.errors import DataError, ExportError, ModelError, TrainingError
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.narrowing._keras.rebuild import TracedModel
@@ -316,18 +316,6 @@ def test_a_training_that_diverges_says_what_to_try():
     late = Fitting(Split((np.where(np.arange(200)[:, None] > 190, np.nan, x), y), "train"), loss)
     with pytest.raises(DataError, match="check train for NaN"):
         FRAMEWORK.fit(model, TrainingPlan(epochs=1, batch_size=20, learning_rate=1e-3), late)
-
-
-def test_own_train_step_is_said():
-    class Custom(keras.Model):
-        def train_step(self, data):
-            return super().train_step(data)
-
-    entry = keras.Input((6,))
-    model = Custom(entry, L.Dense(2)(entry))
-    loss = FRAMEWORK.loss(model, None, "logits")[0]
-    with pytest.warns(NbOptWarning):
-        FRAMEWORK.fit(model, TrainingPlan(epochs=1), Fitting(Split((rows(6), np.zeros(5, int)), "train"), loss))
 
 
 def test_the_keras_file_holds_no_optimizer(tmp_path):
