@@ -264,7 +264,7 @@ class Framework(Protocol):
 
 
 def _found() -> list[str]:
-    return [module.name for module in iter_modules(__path__)]
+    return [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
 
 
 def framework_named(name: str) -> Framework:
