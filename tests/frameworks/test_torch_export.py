@@ -112,6 +112,31 @@ def test_bags_of_one_length_need_no_loop(mode: Any, tmp_path: Path) -> None:
     assert model[0] is bag
 
 
+class Hashed(nn.Module):
+    """Asks a bag for its number of rows and for its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(97, 8)
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.bag(numbers % self.bag.num_embeddings), self.bag.weight)
+
+
+class Doubled(nn.EmbeddingBag):
+    """Computes otherwise."""
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(*values)
+
+
+@pytest.mark.parametrize("make", [Hashed, lambda: nn.EmbeddingBag(97, 8), lambda: nn.Sequential(Doubled(97, 8))])
+def test_bags_keep_what_they_are(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model, numbers = make().eval(), RNG.integers(0, 97, (7, 5))
+    _, outputs = exported(model, tmp_path / "m.onnx", numbers)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (numbers,)), atol=1e-5)
+
+
 def test_bfloat16_is_exported_in_float32_and_said(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = models.Cnn().bfloat16().eval()
