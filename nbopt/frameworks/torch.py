@@ -197,13 +197,13 @@ class TorchFramework:
 
         return _torch_initial.initialise(model, seed)
 
-    def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """Return a copy of all weights and buffers."""
+    def state(self, model: torch.nn.Module) -> dict[str, Any]:
+        """Return a copy of all weights, buffers and extra state."""
         from nbopt.frameworks._torch_module import state_of
 
         return state_of(model)
 
-    def load_state(self, model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    def load_state(self, model: torch.nn.Module, state: dict[str, Any]) -> None:
         """Put a copy from `state` back into `model`."""
         model.load_state_dict(state)
 
