@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
-import sysconfig
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
+from nbopt.frameworks._torch_code import ByValue
 from nbopt.frameworks._torch_module import call, clone, folded, plain, tensors
 from nbopt.frameworks._torch_pickle import dump, without_watchers
 from nbopt.frameworks._torch_recurrent import exported_for_any_length
@@ -212,15 +210,8 @@ def _write_module(model: torch.nn.Module, signature: Signature, path: Path) -> E
     (torch 2.13, a small CNN), and as a baseline it would flatter everything measured against it. Classes of the
     user's own files go by value, so that the file loads where they are not.
     """
-    import cloudpickle
-
-    twin = without_watchers(folded(clone(model)))
-    own = [module for module in _modules_of(model) if _is_users_own(module)]
-    for module in own:
-        cloudpickle.register_pickle_by_value(module)
     try:
-        with path.open("wb") as file:  # not by way of bytes: large models stand in memory often enough
-            dump(twin, file, lambda: _run(clone(model), signature))
+        needs = _pickle(without_watchers(folded(clone(model))), path, lambda: _run(clone(model), signature))
     except OSError:
         raise
     except Exception as error:
@@ -230,41 +221,42 @@ def _write_module(model: torch.nn.Module, signature: Signature, path: Path) -> E
             f"{reason_of(error)} in {type(model).__name__}",
             "keep open files, locks, generators and modules out of the model's attributes and of its file's globals",
         ) from error
-    finally:
-        for module in own:
-            cloudpickle.unregister_pickle_by_value(module)
+    notes = (needs,) if needs else ()
     if plain(model) is model:
-        return Exported(path)
+        return Exported(path, notes=notes)
     wrapper = "DataParallel" if isinstance(model, torch.nn.DataParallel) else "torch.compile"
-    return Exported(path, notes=(f"measured without {wrapper} around it",))
+    return Exported(path, notes=(*notes, f"measured without {wrapper} around it"))
+
+
+def _pickle(model: torch.nn.Module, path: Path, run: Callable[[], None], why: str = "") -> str:
+    """Write a module as a pickle; return what is needed to read it, "" for nothing of the user's.
+
+    Args:
+        model: The module.
+        path: Where to.
+        run: Makes one forward pass of a copy.
+        why: What can't go into the file beside the classes of the layers, so that only these go by value.
+    """
+    with ByValue({type(part).__module__ for part in model.modules()}, follow=not why) as code:
+        try:
+            with path.open("wb") as file:  # not by way of bytes: large models stand in memory often enough
+                dump(model, file, run, code)
+        except OSError:
+            raise
+        except Exception as error:
+            if not code.followed:
+                raise
+            why = reason_of(error)
+        else:
+            reason = f": {why}" if why else ""
+            names = ", ".join(sorted(code.needed))
+            return f"the file loads only where {names} can be imported{reason}" if names else ""
+    return _pickle(model, path, run, why)
 
 
 def _run(model: torch.nn.Module, signature: Signature) -> None:
     with torch.no_grad():
         call(model, tensors(model, signature.example))
-
-
-def _modules_of(model: torch.nn.Module) -> list[ModuleType]:
-    names = {type(part).__module__ for part in model.modules()}
-    return [sys.modules[name] for name in sorted(names) if name in sys.modules and name != "__main__"]
-
-
-def _is_users_own(module: ModuleType) -> bool:
-    """Tell whether a module is a file of the user's, not an installed package.
-
-    Packages lie in more places than this environment's own: a user's site-packages, those of a system or of an
-    environment below this one, a folder that pip filled with --target. All hold what pip writes beside a package.
-    """
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return False
-    stdlib = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib")]
-    parents = Path(file).resolve().parents
-    depth = module.__name__.count(".") + (Path(file).name == "__init__.py")
-    root = parents[min(depth, len(parents) - 1)]
-    if any(part in ("site-packages", "dist-packages") for part in root.parts):
-        return False
-    return not any(root.is_relative_to(folder) for folder in stdlib) and not any(root.glob("*.dist-info"))
 
 
 def _write_onnx(proto: Any, path: Path) -> None:

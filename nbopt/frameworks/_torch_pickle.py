@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import importlib
 import inspect
 import io
 import pickle
@@ -23,22 +24,27 @@ from typing import IO, Any
 import cloudpickle
 import torch
 
+from nbopt.frameworks._torch_code import ByValue
+
 LIGHT = (ModuleType, type, FunctionType, BuiltinFunctionType, int, float, complex, str, type(None))
 """What a method may bring along: code and constants."""
 
 
-def dump(model: torch.nn.Module, file: IO[bytes], run: Callable[[], Any] | None = None) -> None:
+def dump(
+    model: torch.nn.Module, file: IO[bytes], run: Callable[[], Any] | None = None, code: ByValue | None = None
+) -> None:
     """Write a model; of its classes' methods those are left out that bring data along and serve no forward pass.
 
     Args:
         model: The model.
         file: Where to.
         run: Makes one forward pass, of a copy: what it calls is written, by whatever way it gets there.
+        code: Told of the code that is written, and says which goes by value.
     """
     left_out = unneeded(model)
     if left_out and run is not None:
         left_out = unneeded(model, _ran(run))
-    _Pickler(file, left_out).dump(model)
+    _Pickler(file, left_out, code).dump(model)
 
 
 def load(written: bytes) -> Any:
@@ -63,13 +69,17 @@ def without_watchers(model: torch.nn.Module) -> torch.nn.Module:
 
 
 class _Pickler(cloudpickle.Pickler):
-    def __init__(self, file: IO[bytes], left_out: Mapping[FunctionType, str]) -> None:
+    def __init__(self, file: IO[bytes], left_out: Mapping[FunctionType, str], code: ByValue | None) -> None:
         super().__init__(file)
-        self._left_out = left_out
+        self._left_out, self._code = left_out, code
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, FunctionType) and obj in self._left_out:
             obj = _stand_in(obj.__qualname__, self._left_out[obj])
+        if self._code is not None and isinstance(obj, (type, FunctionType)):
+            self._code.meet(str(obj.__module__))
+        if self._code is not None and isinstance(obj, ModuleType) and self._code.imports(obj.__name__):
+            return importlib.import_module, (obj.__name__,)
         return super().reducer_override(obj)
 
 

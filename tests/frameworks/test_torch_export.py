@@ -230,6 +230,63 @@ def test_a_package_that_pip_put_anywhere_is_left_out_of_the_file(tmp_path: Path)
     assert b"allocate_lock" not in (tmp_path / "m.pt").read_bytes()
 
 
+PROJECT = {
+    "base": "from torch import nn\nfrom sizes import WIDTH\nclass Base(nn.Module):\n  def width(self): return WIDTH",
+    "sizes": "WIDTH = 2",
+    "ways": "from deeper import twice\ndef scaled(x): return twice(x)",
+    "deeper": "def twice(x): return x * 2",
+    "locked": "import _thread\nlock = _thread.allocate_lock()\ndef held(x):\n  with lock: return x",
+    "nets": """
+import deeper
+from torch import nn
+from base import Base
+from locked import held
+from ways import scaled
+class Own(Base):
+    def __init__(self):
+        super().__init__()
+        self.line = nn.Linear(4, self.width())
+    def forward(self, x): return scaled(self.line(x))
+class Whole(Own):
+    def forward(self, x): return deeper.twice(self.line(x))
+class Locked(Own):
+    def forward(self, x): return held(super().forward(x))
+""",
+}
+
+
+def test_code_of_a_users_files_is_in_the_file_or_said_to_be_needed(tmp_path: Path) -> None:
+    folder, empty = tmp_path / "project", tmp_path / "empty"
+    folder.mkdir()
+    empty.mkdir()
+    for name, text in PROJECT.items():
+        (folder / f"{name}.py").write_text(text)
+    script = """
+import sys
+from pathlib import Path
+import cloudpickle, numpy as np
+sys.path.insert(0, sys.argv[1])
+import nets, sizes
+from nbopt.frameworks.torch import FRAMEWORK
+from tests.frameworks.test_torch_export import signature
+cloudpickle.register_pickle_by_value(sizes)
+for kind in (nets.Own, nets.Whole, nets.Locked):
+    path = Path(sys.argv[2], f"{kind.__name__}.pt")
+    print(FRAMEWORK.export(kind().eval(), signature(np.ones((1, 4), np.float32)), path, "torch").notes)
+print(cloudpickle.list_registry_pickle_by_value())
+"""
+    command = [sys.executable, "-c", script, str(folder), str(empty)]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True).stdout
+    own, whole, locked, registered = told.splitlines()
+    assert own == "()"
+    assert whole == "('the file loads only where deeper can be imported',)"
+    assert "the file loads only where base, locked, ways can be imported: TypeError: cannot pickle" in locked
+    assert registered == "{'sizes'}", "as it was before"
+    script = "import pickle, torch; print(pickle.load(open('Own.pt', 'rb'))(torch.ones(1, 4)).shape)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=empty, check=True)
+    assert done.stdout.strip() == "torch.Size([1, 2])"
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_a_change_that_no_tensor_tells_of_is_exported(suffix: str, tmp_path: Path) -> None:
     model, x = nn.Sequential(nn.Linear(4, 2), nn.ReLU()).eval(), np.ones((1, 4), np.float32)
