@@ -259,8 +259,10 @@ def _erfc(context: Any, node: Any, name: str, _: Any) -> Any:
 
 
 def _openvino(model: Any, signature: Signature, path: Path) -> Exported:
-    import openvino
-
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtra("openvino", "tensorflow", "export to OpenVINO") from error
     notes: tuple[str, ...] = ()
     try:
         with quiet():

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from nbopt.data import Split
-from nbopt.errors import DataError, ExportError, ModelError, TrainingError
+from nbopt.errors import DataError, ExportError, MissingExtra, ModelError, TrainingError
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.narrowing._keras.rebuild import TracedModel
@@ -378,6 +378,13 @@ def test_inputs_may_have_names_that_are_no_identifiers(form, tmp_path):
     exported = FRAMEWORK.export(model, signature(inputs), tmp_path / f"m{runtime.suffix}", form)
     session = runtime.load(exported.path, Manifest(runtime.name, names, keyed=True, batch=exported.batch), threads=1)
     np.testing.assert_allclose(session.run(inputs), FRAMEWORK.predict(model, inputs), atol=1e-5)
+
+
+def test_a_missing_openvino_is_told_with_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    model = keras.Sequential([keras.Input((6,)), L.Dense(2)])
+    with pytest.raises(MissingExtra, match="pip install"):
+        FRAMEWORK.export(model, signature((rows(6),)), tmp_path / "m.xml", "openvino")
 
 
 def test_swish_goes_to_litert(tmp_path):
