@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,16 @@ def map_leaves(function: Callable[[Any], Any], inputs: Inputs) -> Inputs:
     if isinstance(inputs, dict):
         return {name: function(value) for name, value in inputs.items()}
     return tuple(function(value) for value in inputs)
+
+
+def identifiers(names: Iterable[str]) -> list[str]:
+    """Return names of inputs as distinct ASCII identifiers: "hours-per-week" is "hours_per_week"."""
+    made: list[str] = []
+    for name in names:
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+        plain = plain if plain[:1].isalpha() else f"arg_{plain}"
+        made.append(next(each for i in count() if (each := f"{plain}_{i}" if i else plain) not in made))
+    return made
 
 
 def rows_of(inputs: Inputs) -> int:

@@ -79,8 +79,11 @@ class Context:
     def outputs(self, model: Any, most: int | None = None) -> Any:
         """Return a model's outputs for the selection rows, or for the first of them."""
         outputs: list[Any] = []
+        framework = self.workload.framework
+        if framework.in_training_mode(model):
+            model = framework.clone(model)  # once: `predict` would copy it for each batch
         for inputs in self.workload.select_rows.batches():
-            outputs.append(self.workload.framework.predict(model, inputs))
+            outputs.append(framework.predict(model, inputs))
             if most is not None and sum(map(len, outputs)) >= most:
                 break
         return join_ragged(outputs)

@@ -59,6 +59,7 @@ class Stage:
         self._stack = ExitStack()
 
     def __enter__(self) -> Stage:
+        self._stack.enter_context(self.workload.framework.exporting())
         return self
 
     def __exit__(self, *_: object) -> None:

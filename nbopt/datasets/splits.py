@@ -18,7 +18,10 @@ class Split(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """Hold sequences of several lengths, padded with zeros at their end; unpacks as `x, lengths, y`."""
+    """Hold sequences of several lengths, padded with zeros at their end; unpacks as `x, lengths, y`.
+
+    A Workload takes them as `((x, lengths), y)`: three parts are inputs, labels and weights of rows to it.
+    """
 
     x: NDArray[np.float32]
     lengths: NDArray[np.int64]

@@ -99,7 +99,7 @@ def minilm(labels: int | None = None, seed: int = 0) -> tuple[Any, Any]:
         raise MissingExtra("transformers", "bench", "loading MiniLM") from error
     MINILM.read()
     with _quiet_transformers(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds the generators of all GPUs too
         tokenizer = AutoTokenizer.from_pretrained(MINILM.folder, local_files_only=True)
         if labels is None:
             model = AutoModel.from_pretrained(MINILM.folder, local_files_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import iter_modules
@@ -246,6 +247,13 @@ class Framework(Protocol):
         """Put a copy from `state` back into `model`."""
         ...
 
+    def exporting(self) -> AbstractContextManager[None]:
+        """Keep what several exports of one model have in common while the context is open.
+
+        Meanwhile no code but nbopt's changes a model: not each change by a user can be seen from outside.
+        """
+        ...
+
     def export(self, model: Any, signature: Signature, path: Path, form: str) -> Exported:
         """Write the model in one form: "torch", "keras", "onnx", "openvino" or "litert".
 
@@ -256,7 +264,7 @@ class Framework(Protocol):
 
 
 def _found() -> list[str]:
-    return [module.name for module in iter_modules(__path__)]
+    return [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
 
 
 def framework_named(name: str) -> Framework:

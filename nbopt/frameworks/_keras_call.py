@@ -9,6 +9,18 @@ import tensorflow as tf
 from nbopt.batches import Inputs, leaves, numeric_inputs
 from nbopt.frameworks._keras_dialect import policy_of, symbolic
 
+UNTRACEABLE = (TypeError, NotImplementedError, AttributeError)
+"""What TensorFlow raises where Python asks a tensor of a graph for its value; see `needs_values`."""
+
+
+def needs_values(error: BaseException) -> bool:
+    """Tell whether an UNTRACEABLE error came of Python in a user's `call` that needs values: `if x > 0`, `x.numpy()`.
+
+    `model.predict` needs run_eagerly=True for such a model too.
+    """
+    told = (tf.errors.OperatorNotAllowedInGraphError, NotImplementedError)
+    return isinstance(error, told) or "SymbolicTensor" in str(error)
+
 
 def float_dtype(model: Any) -> str:
     """Return the NumPy name of the dtype that floating inputs should have."""

@@ -62,6 +62,8 @@ def copy_model(model: Any) -> Any:
     for source, target in zip(model.variables, copied.variables, strict=True):
         target.assign(raw(source))
     follow_weights(copied)
+    if model.run_eagerly:  # Python in its `call` may need that
+        copied.run_eagerly = True
     return copied
 
 
@@ -96,7 +98,7 @@ def probe(model: Any) -> tuple[Any, ...] | dict[str, Any] | None:
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
         if not dtype.startswith("float"):
             return np.zeros(shape, dtype)  # a class number or token that every table has
-        return rng.normal(size=shape).astype(dtype)
+        return rng.random(shape).astype(dtype)  # which is that token too, where a table is asked by floats
 
     values = tf.nest.map_structure(rows, structure)
     return values if isinstance(values, dict) else tuple(tf.nest.flatten(values))

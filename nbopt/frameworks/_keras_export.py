@@ -12,8 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from nbopt.batches import identifiers
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Framework, Signature
+from nbopt.frameworks._keras_call import UNTRACEABLE, needs_values
 from nbopt.frameworks._keras_copy import follow_weights
 from nbopt.frameworks._keras_dialect import is_legacy, is_own, layers_of, policy_of, set_policy
 from nbopt.frameworks._primary import primary_output
@@ -42,7 +44,9 @@ def export(framework: Framework, model: Any, signature: Signature, path: Path, f
     try:
         with quiet():
             serving_function(model, signature, None)[0].get_concrete_function()
-    except (tf.errors.OperatorNotAllowedInGraphError, NotImplementedError) as error:
+    except UNTRACEABLE as error:
+        if not needs_values(error):
+            raise
         raise ExportError(
             "a model that TensorFlow can trace into a graph",
             f"Python that depends on values in {type(model).__name__}'s call",
@@ -117,15 +121,17 @@ def convert_litert(
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     function, specs = serving_function(model, signature, batch)
+    names = identifiers(signature.names)  # TensorFlow renames others as it likes
+    named_specs = {name: tf.TensorSpec(s.shape, s.dtype, name=name) for name, s in zip(names, specs, strict=True)}
     with quiet(), tempfile.TemporaryDirectory() as folder:
         frozen = convert_variables_to_constants_v2(function.get_concrete_function())
 
         def serve(**named: Any) -> dict[str, Any]:
-            return {OUTPUT: frozen(*(named[name] for name in signature.names))[0]}
+            return {OUTPUT: frozen(*(named[name] for name in names))[0]}
 
         module = tf.Module()
         module.serve = tf.function(serve, autograph=False)
-        traced = module.serve.get_concrete_function(**dict(zip(signature.names, specs, strict=True)))
+        traced = module.serve.get_concrete_function(**named_specs)
         # Swish has a gradient of its own, which TensorFlow 2.21 can't write of a frozen graph; no gradient is needed.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(module, folder, signatures={"serving_default": traced}, options=options)
@@ -253,8 +259,10 @@ def _erfc(context: Any, node: Any, name: str, _: Any) -> Any:
 
 
 def _openvino(model: Any, signature: Signature, path: Path) -> Exported:
-    import openvino
-
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtra("openvino", "tensorflow", "export to OpenVINO") from error
     notes: tuple[str, ...] = ()
     try:
         with quiet():

@@ -55,9 +55,12 @@ def fit(framework: Framework, model: Any, plan: TrainingPlan, fitting: Fitting) 
     """
     start = time.perf_counter()
     losses: list[float] = []
-    if type(model).train_step is not keras_of(model).Model.train_step:
+    base = keras_of(model).Model
+    own = [name for name in ("train_step", "compute_loss") if getattr(type(model), name) is not getattr(base, name)]
+    if own:
         warnings.warn(
-            f"{type(model).__name__} has a train_step of its own, which nbopt does not call: it trains on the loss",
+            f"{type(model).__name__} has a {' and a '.join(own)} of its own, which nbopt does not call: it trains on "
+            "the loss",
             NbOptWarning,
             stacklevel=2,
         )
@@ -120,8 +123,11 @@ class Loop:
         # One trace serves full batches and the last, shorter one.
         self.step = tf.function(self._step, autograph=False, reduce_retracing=True)
         self.traced = False
-        self._forward = tf.function(
-            lambda inputs: primary_output(model(inputs, training=False)), autograph=False, reduce_retracing=True
+        # The loss is traced with the model: what an output masks is known in there alone.
+        self._judged = tf.function(
+            lambda inputs, target, weight: fitting.loss(primary_output(model(inputs, training=False)), target, weight),
+            autograph=False,
+            reduce_retracing=True,
         )
 
     def _step(self, inputs: Any, target: Any, weight: Any, lesson: Any = None) -> Any:
@@ -207,9 +213,9 @@ class Loop:
         total = count = 0.0
         for batch in split:
             inputs, target, weight = self._arguments(batch)
-            loss = self.fitting.loss(self._forward(inputs), target, weight)
+            loss = float(self._judged(inputs, target, weight))
             share = batch.rows if weight is None else float(tf.reduce_sum(weight))
-            total, count = total + share * float(loss), count + share
+            total, count = total + share * loss, count + share
         return total / count if count else 0.0
 
     def _arguments(self, batch: Batch) -> tuple[Any, Any, Any]:

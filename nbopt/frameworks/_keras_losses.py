@@ -12,7 +12,16 @@ import tensorflow as tf
 
 from nbopt.errors import ModelError
 from nbopt.frameworks import OutputKind
-from nbopt.frameworks._keras_dialect import inputs_of, is_compiled, is_own, keras_of, kinds, source_of, symbolic
+from nbopt.frameworks._keras_dialect import (
+    inputs_of,
+    is_compiled,
+    is_legacy,
+    is_own,
+    keras_of,
+    kinds,
+    source_of,
+    symbolic,
+)
 from nbopt.frameworks._losses import ALREADY, INFERRED, OF_VALUES, Loss, TrainingLoss, unknown
 from nbopt.frameworks._primary import primary_output
 
@@ -74,7 +83,7 @@ def loss_for(model: Any, loss: Any, kind: OutputKind) -> tuple[TrainingLoss, str
         loss, whose = _compiled_loss(model), "as compiled"
     loss = _for_primary(loss, model)
     if loss is not None:
-        return _users(loss, keras_of(model)), f"{_shown(loss)} ({whose})"
+        return _users(_by_kind(loss, kind, model), keras_of(model)), f"{_shown(loss)} ({whose})"
     losses: dict[str, Callable[..., Any]] = {
         "logits": _cross_entropy,
         "probabilities": _nll_of_probabilities,
@@ -108,6 +117,13 @@ def _for_primary(loss: Any, model: Any) -> Any:
 def _primary_name(model: Any, names: list[str]) -> str:
     produced = getattr(model, "output_names", None) or names
     return next((name for name in produced if name in names), names[0])
+
+
+def _by_kind(loss: Any, kind: OutputKind, model: Any) -> Any:
+    """Return the loss that Keras 3 takes for "crossentropy" of such an output; any other loss as it is."""
+    if is_legacy(model) or str(loss).lower() not in ("crossentropy", "ce"):
+        return loss
+    return "binary_crossentropy" if kind.startswith("binary") else "categorical_crossentropy"
 
 
 def _plain(loss: Any) -> str:
@@ -238,7 +254,7 @@ def _users(loss: Any, keras: Any) -> TrainingLoss:
         ) from error
     if not callable(function):
         raise ModelError("a loss as a Keras name, a keras.losses.Loss, or a function f(y_true, y_pred)", repr(loss))
-    value = _suited(function, name)
+    value = _suited(function, name, keras)
     if name in _REGRESSION:
         return TrainingLoss(value, refusal=OF_VALUES)
     if _share_of(function):
@@ -246,7 +262,7 @@ def _users(loss: Any, keras: Any) -> TrainingLoss:
     if _with_smoothing(function, name, 0.1) is None:
         return TrainingLoss(value, refusal=unknown(_shown(loss)))
     return TrainingLoss(
-        value, lambda share: _suited(_with_smoothing(function, name, share), name.replace("sparsecat", "cat"))
+        value, lambda share: _suited(_with_smoothing(function, name, share), name.replace("sparsecat", "cat"), keras)
     )
 
 
@@ -292,8 +308,13 @@ def _with_smoothing(function: Any, name: str, share: float) -> Any:
     return None
 
 
-def _suited(function: Any, name: str) -> Loss:
-    """Return a loss that takes class numbers and one-hot labels alike, whichever it was made for."""
+def _suited(function: Any, name: str, keras: Any) -> Loss:
+    """Return a loss that takes class numbers and one-hot labels alike, whichever it was made for.
+
+    A function becomes what `compile` makes of it, so that `fit` and a training here compute the same: labels come as
+    floats and in the output's rank, what an output masks is left out, weights of rows count.
+    """
+    made = function if isinstance(function, kinds("losses.Loss")) else keras.src.losses.LossFunctionWrapper(function)
 
     def suited(output: Any, target: Any) -> Any:
         if "sparsecategorical" in name:
@@ -306,9 +327,7 @@ def _suited(function: Any, name: str) -> Loss:
         return target
 
     def value(output: Any, target: Any, weight: Any) -> Any:
-        target = suited(output, target)
-        if isinstance(function, kinds("losses.Loss")):
-            return function(target, output, sample_weight=weight)
-        return _mean(function(target, output), weight)
+        # The mean, of a Loss that was told to leave the reduction to others.
+        return tf.reduce_mean(made(suited(output, target), output, sample_weight=weight))
 
     return value

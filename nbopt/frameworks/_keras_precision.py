@@ -118,7 +118,12 @@ class Precision:
 
     def output(self, output: Any) -> Any:
         """Return an output; a half one as float32, in which losses are summed without loss of digits."""
-        return tf.cast(output, tf.float32) if self.half and output.dtype in (tf.bfloat16, tf.float16) else output
+        if not self.half or output.dtype not in (tf.bfloat16, tf.float16):
+            return output
+        whole = tf.cast(output, tf.float32)
+        if getattr(output, "_keras_mask", None) is not None:
+            whole._keras_mask = output._keras_mask  # by which Keras's losses leave padding out
+        return whole
 
     def scaled(self, optimizer: Any, loss: Any) -> Any:
         """Return a loss as gradients are to be taken of: scaled where the optimizer scales."""

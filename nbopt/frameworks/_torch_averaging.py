@@ -30,8 +30,9 @@ class Averaging:
     def __init__(self, model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting) -> None:
         self.model, self.plan, self.fitting, self.pace = model, plan, fitting, Pace(plan)
         if plan.averaging != "none":
-            self.state = state_of(model)
-            live = {name: value.detach() for name, value in model.state_dict().items()}
+            extra = "_extra_state"  # the end of its name; it may be anything, and is as the last step left it
+            live = {name: v.detach() for name, v in model.state_dict().items() if not name.endswith(extra)}
+            self.state = {name: value.clone() for name, value in live.items()}
             self.pairs = [(self.state[name], value) for name, value in live.items()]
 
     def after_step(self) -> None:
@@ -69,7 +70,7 @@ class Averaging:
         """
         if not self.pace.active:
             return
-        self.model.load_state_dict(self.state)
+        self.model.load_state_dict({**self.model.state_dict(), **self.state})
         with torch.no_grad():
             for hold in self.fitting.hold:
                 hold(self.model)

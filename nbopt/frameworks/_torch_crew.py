@@ -112,7 +112,8 @@ class Asking(Watch):
             return ""  # the kernel has judged it before it sent it
         average_norms(model, self._member.accelerator)
         if self._member.accelerator.is_main_process:
-            self._member.send("judge", {name: value.cpu() for name, value in state_of(model).items()})
+            state = state_of(model)
+            self._member.send("judge", {n: v.cpu() if isinstance(v, torch.Tensor) else v for n, v in state.items()})
         why, self._value = self._member.incoming.get()
         return why
 

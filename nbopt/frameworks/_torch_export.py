@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
-import sysconfig
 import tempfile
 import weakref
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbopt.errors import ExportError, MissingExtra
 from nbopt.frameworks import Exported, Signature
-from nbopt.frameworks._torch_module import clone, folded, plain
+from nbopt.frameworks._torch_code import ByValue
+from nbopt.frameworks._torch_module import call, clone, folded, plain, tensors
 from nbopt.frameworks._torch_pickle import dump, without_watchers
 from nbopt.frameworks._torch_recurrent import exported_for_any_length
 from nbopt.frameworks._torch_trace import place_of, quiet, reason_of, trace
@@ -35,7 +35,7 @@ def export(model: torch.nn.Module, signature: Signature, path: Path, form: str) 
         MissingExtra: The converter is not installed.
     """
     if form == "torch":
-        return _write_module(model, path)
+        return _write_module(model, signature, path)
     if form == "litert":
         from nbopt.frameworks._torch_litert import write_litert
 
@@ -74,12 +74,26 @@ class Graph:
     mark: Any
 
 
-_last: weakref.WeakKeyDictionary[torch.nn.Module, Graph] = weakref.WeakKeyDictionary()
-"""The graph of the last model: several runtimes are asked for the same model in a row, and tracing takes seconds."""
+_Graphs = weakref.WeakKeyDictionary[torch.nn.Module, Graph]
+_kept: ContextVar[_Graphs | None] = ContextVar("kept", default=None)
+
+
+@contextlib.contextmanager
+def graph_kept() -> Iterator[None]:
+    """Keep the last model's graph: several runtimes are asked for the same model in a row, and tracing takes seconds.
+
+    No longer than that: a write by way of `.data`, another activation or an edited `forward` leaves no trace in the
+    tensors, and a user makes such changes between two commands.
+    """
+    token = _kept.set(weakref.WeakKeyDictionary())
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
-    """Return a model as ONNX, the last one again where nothing in it has changed since.
+    """Return a model as ONNX, within `graph_kept` the last one again where no tensor of it has changed since.
 
     Raises:
         ExportError: torch.export or the ONNX exporter refuses; the message has its reason.
@@ -89,10 +103,11 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
         import onnxscript  # noqa: F401 - the exporter needs it
     except ImportError as error:
         raise MissingExtra(str(error.name), "torch", "export to ONNX") from error
-    mark = _mark(model, signature)
-    if model in _last and _last[model].mark == mark:
-        return _last[model]
-    _last.clear()
+    mark, last = _mark(model, signature), _kept.get()
+    if last is not None:
+        if model in last and last[model].mark == mark:
+            return last[model]
+        last.clear()
     widened = any(p.dtype == torch.bfloat16 for p in model.parameters())
     # The copy has no name here, so that it goes as soon as the program, which has one of its own, is there.
     program, batch, notes = trace(_twin(model, widened=widened), signature)
@@ -116,8 +131,8 @@ def onnx_graph(model: torch.nn.Module, signature: Signature) -> Graph:
     del program, result
     if not graph.proto.graph.input:
         raise ExportError("a model that uses its inputs", "a constant", "check forward")
-    if graph.proto.ByteSize() <= KEEP_BYTES:
-        _last[model] = graph
+    if last is not None and graph.proto.ByteSize() <= KEEP_BYTES:
+        last[model] = graph
     return graph
 
 
@@ -188,22 +203,15 @@ def _mark(model: torch.nn.Module, signature: Signature) -> Any:
     return tensors_now, signature.leaves, signature.keyed
 
 
-def _write_module(model: torch.nn.Module, path: Path) -> Exported:
+def _write_module(model: torch.nn.Module, signature: Signature, path: Path) -> Exported:
     """Write the module itself, code and weights together, as cloudpickle does.
 
     Not torch.export's program: run eagerly, its graph was 1.3 times slower than the module that it came from
     (torch 2.13, a small CNN), and as a baseline it would flatter everything measured against it. Classes of the
     user's own files go by value, so that the file loads where they are not.
     """
-    import cloudpickle
-
-    twin = without_watchers(folded(clone(model)))
-    own = [module for module in _modules_of(model) if _is_users_own(module)]
-    for module in own:
-        cloudpickle.register_pickle_by_value(module)
     try:
-        with path.open("wb") as file:  # not by way of bytes: large models stand in memory often enough
-            dump(twin, file)
+        needs = _pickle(without_watchers(folded(clone(model))), path, lambda: _run(clone(model), signature))
     except OSError:
         raise
     except Exception as error:
@@ -213,36 +221,42 @@ def _write_module(model: torch.nn.Module, path: Path) -> Exported:
             f"{reason_of(error)} in {type(model).__name__}",
             "keep open files, locks, generators and modules out of the model's attributes and of its file's globals",
         ) from error
-    finally:
-        for module in own:
-            cloudpickle.unregister_pickle_by_value(module)
+    notes = (needs,) if needs else ()
     if plain(model) is model:
-        return Exported(path)
+        return Exported(path, notes=notes)
     wrapper = "DataParallel" if isinstance(model, torch.nn.DataParallel) else "torch.compile"
-    return Exported(path, notes=(f"measured without {wrapper} around it",))
+    return Exported(path, notes=(*notes, f"measured without {wrapper} around it"))
 
 
-def _modules_of(model: torch.nn.Module) -> list[ModuleType]:
-    names = {type(part).__module__ for part in model.modules()}
-    return [sys.modules[name] for name in sorted(names) if name in sys.modules and name != "__main__"]
+def _pickle(model: torch.nn.Module, path: Path, run: Callable[[], None], why: str = "") -> str:
+    """Write a module as a pickle; return what is needed to read it, "" for nothing of the user's.
 
-
-def _is_users_own(module: ModuleType) -> bool:
-    """Tell whether a module is a file of the user's, not an installed package.
-
-    Packages lie in more places than this environment's own: a user's site-packages, those of a system or of an
-    environment below this one, a folder that pip filled with --target. All hold what pip writes beside a package.
+    Args:
+        model: The module.
+        path: Where to.
+        run: Makes one forward pass of a copy.
+        why: What can't go into the file beside the classes of the layers, so that only these go by value.
     """
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return False
-    stdlib = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib")]
-    parents = Path(file).resolve().parents
-    depth = module.__name__.count(".") + (Path(file).name == "__init__.py")
-    root = parents[min(depth, len(parents) - 1)]
-    if any(part in ("site-packages", "dist-packages") for part in root.parts):
-        return False
-    return not any(root.is_relative_to(folder) for folder in stdlib) and not any(root.glob("*.dist-info"))
+    with ByValue({type(part).__module__ for part in model.modules()}, follow=not why) as code:
+        try:
+            with path.open("wb") as file:  # not by way of bytes: large models stand in memory often enough
+                dump(model, file, run, code)
+        except OSError:
+            raise
+        except Exception as error:
+            if not code.followed:
+                raise
+            why = reason_of(error)
+        else:
+            reason = f": {why}" if why else ""
+            names = ", ".join(sorted(code.needed))
+            return f"the file loads only where {names} can be imported{reason}" if names else ""
+    return _pickle(model, path, run, why)
+
+
+def _run(model: torch.nn.Module, signature: Signature) -> None:
+    with torch.no_grad():
+        call(model, tensors(model, signature.example))
 
 
 def _write_onnx(proto: Any, path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,20 +20,12 @@ from nbopt.frameworks._torch_crew import Crew
 from nbopt.frameworks._torch_mixing import draw, mixed, mixed_loss
 from nbopt.frameworks._torch_module import call, device_of, state_of, tensors
 from nbopt.frameworks._torch_precision import Precision
+from nbopt.frameworks._torch_random import seeded
 from nbopt.frameworks._torch_schedules import Rates, make_optimizer
 from nbopt.frameworks._torch_teaching import taught
 from nbopt.misfits import NO_GRADIENT, ONE_ROW, misfit, remedy
 from nbopt.progress import Epoch
 from nbopt.training import TrainingPlan, TrainingRecord, broken_loss
-
-
-@contextmanager
-def seeded(seed: int, device: str) -> Iterator[None]:
-    """Seed torch for a training, and give the user's random state back afterwards."""
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def fit(model: torch.nn.Module, plan: TrainingPlan, fitting: Fitting, crew: Crew | None = None) -> TrainingRecord:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from nbopt.errors import ModelError
+from nbopt.frameworks._torch_module import device_of
+from nbopt.frameworks._torch_random import seeded
 
 
 def initialise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -14,9 +16,7 @@ def initialise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
         ModelError: A layer has weights and no `reset_parameters`.
     """
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    cuda = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
-    with torch.random.fork_rng(devices=cuda), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed, device_of(model)), torch.no_grad():
         for parameter in model.parameters():
             if parameter.dtype.is_floating_point:
                 parameter.fill_(torch.nan)  # so that what no layer draws is known afterwards

@@ -97,9 +97,12 @@ def device_of(model: torch.nn.Module) -> str:
     return str(next((p.device for p in model.parameters()), "cpu"))
 
 
-def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of all weights and buffers."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def state_of(model: torch.nn.Module) -> dict[str, Any]:
+    """Return a copy of all weights, buffers and extra state, which may be anything."""
+    return {
+        name: value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict().items()
+    }
 
 
 def last_leaf(model: torch.nn.Module) -> torch.nn.Module | None:

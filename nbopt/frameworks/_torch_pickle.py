@@ -11,23 +11,40 @@ from __future__ import annotations
 
 import builtins
 import dis
+import importlib
 import inspect
 import io
 import pickle
-from collections.abc import Iterator, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+import sys
+from collections.abc import Callable, Iterator, Mapping, Set
+from functools import cached_property, partial, partialmethod
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import IO, Any
 
 import cloudpickle
 import torch
 
+from nbopt.frameworks._torch_code import ByValue
+
 LIGHT = (ModuleType, type, FunctionType, BuiltinFunctionType, int, float, complex, str, type(None))
 """What a method may bring along: code and constants."""
 
 
-def dump(model: torch.nn.Module, file: IO[bytes]) -> None:
-    """Write a model; of its classes' methods those are left out that bring data along and serve no forward pass."""
-    _Pickler(file, unneeded(model)).dump(model)
+def dump(
+    model: torch.nn.Module, file: IO[bytes], run: Callable[[], Any] | None = None, code: ByValue | None = None
+) -> None:
+    """Write a model; of its classes' methods those are left out that bring data along and serve no forward pass.
+
+    Args:
+        model: The model.
+        file: Where to.
+        run: Makes one forward pass, of a copy: what it calls is written, by whatever way it gets there.
+        code: Told of the code that is written, and says which goes by value.
+    """
+    left_out = unneeded(model)
+    if left_out and run is not None:
+        left_out = unneeded(model, _ran(run))
+    _Pickler(file, left_out, code).dump(model)
 
 
 def load(written: bytes) -> Any:
@@ -52,13 +69,17 @@ def without_watchers(model: torch.nn.Module) -> torch.nn.Module:
 
 
 class _Pickler(cloudpickle.Pickler):
-    def __init__(self, file: IO[bytes], left_out: Mapping[FunctionType, str]) -> None:
+    def __init__(self, file: IO[bytes], left_out: Mapping[FunctionType, str], code: ByValue | None) -> None:
         super().__init__(file)
-        self._left_out = left_out
+        self._left_out, self._code = left_out, code
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, FunctionType) and obj in self._left_out:
             obj = _stand_in(obj.__qualname__, self._left_out[obj])
+        if self._code is not None and isinstance(obj, (type, FunctionType)):
+            self._code.meet(str(obj.__module__))
+        if self._code is not None and isinstance(obj, ModuleType) and self._code.imports(obj.__name__):
+            return importlib.import_module, (obj.__name__,)
         return super().reducer_override(obj)
 
 
@@ -94,30 +115,55 @@ def _stand_in(name: str, data: str) -> FunctionType:
     )
 
 
-def unneeded(model: torch.nn.Module) -> dict[FunctionType, str]:
+def _ran(run: Callable[[], Any]) -> set[CodeType]:
+    """Return the code of all Python functions that `run` calls in this thread; none where a profiler is at work."""
+    ran: set[CodeType] = set()
+    if sys.getprofile() is not None:  # that of the C library can't be put back
+        return ran
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            ran.add(frame.f_code)
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return ran
+
+
+def unneeded(model: torch.nn.Module, ran: Set[CodeType] = frozenset()) -> dict[FunctionType, str]:
     """Return methods of the model's classes that read data of a notebook and that no forward pass can reach.
 
     Reached is whatever has a name, of a method or a function, that occurs in code that is reached, from `forward`,
-    properties and special methods on: rather too much than too little.
+    properties, special methods, those that torch's own classes call and functions that a layer holds on: rather too
+    much than too little.
+
+    Args:
+        model: The model.
+        ran: Code that ran in a forward pass.
 
     Returns:
         For each the names of that data.
     """
-    classes = {c for part in model.modules() for c in type(part).__mro__ if c.__module__.partition(".")[0] != "torch"}
+    kinds = {c for part in model.modules() for c in type(part).__mro__}
+    classes = {c for c in kinds if c.__module__.partition(".")[0] != "torch"}
     methods: dict[str, list[FunctionType]] = {}
     reached: list[FunctionType] = []
     for name, value in ((name, value) for c in classes for name, value in vars(c).items()):
         function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
         if isinstance(function, FunctionType):
             methods.setdefault(name, []).append(function)
-        elif isinstance(value, property):
-            reached += [f for f in (value.fget, value.fset, value.fdel) if isinstance(f, FunctionType)]
-    special = {name for name in methods if name.startswith("__") and name != "__init__"}
-    for name in {"forward", *special} & methods.keys():
-        reached += methods[name]
+        else:
+            reached += _held(value)
+    by_torch = {name for c in kinds - classes - {torch.nn.Module} for name in vars(c)} | {"forward"}
+    for name, functions in methods.items():
+        if name != "__init__" and (name in by_torch or name.startswith("__")):
+            reached += functions
+    reached += [function for each in methods.values() for function in each if function.__code__ in ran]
     for part in model.modules():
-        hooks = (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
-        reached += [hook for hook in hooks if isinstance(hook, FunctionType)]
+        reached += _held(vars(part))
     makers = {"type", "__class__", "__init__", *(c.__name__ for c in classes)}
     seen: set[FunctionType] = set()
     while reached:
@@ -132,6 +178,31 @@ def unneeded(model: torch.nn.Module) -> dict[FunctionType, str]:
         reached += _inner(function)
     others = {f for each in methods.values() for f in each} - seen
     return {f: data for f in others if (data := ", ".join(sorted(_data(f, set()))))}
+
+
+def _held(value: Any) -> list[FunctionType]:
+    """Return the functions in what a class or a layer holds: bound methods, hooks, wrapped ones, tables of them."""
+    found, seen, waiting = [], {id(value)}, [value]
+    while waiting:
+        value = waiting.pop()
+        inner: list[Any] = []
+        if isinstance(value, FunctionType):
+            found.append(value)
+        elif isinstance(value, MethodType):
+            inner = [value.__func__]
+        elif isinstance(value, property):
+            inner = [value.fget, value.fset, value.fdel]
+        elif isinstance(value, (partial, partialmethod, cached_property)):
+            inner = [value.func]
+        elif isinstance(value, Mapping):
+            inner = list(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            inner = list(value)
+        elif not isinstance(value, (type, torch.nn.Module)):
+            inner = [inspect.getattr_static(value, "__wrapped__", None)]  # by lru_cache
+        waiting += [each for each in inner if id(each) not in seen]
+        seen |= {id(each) for each in inner}
+    return found
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -31,9 +31,10 @@ from nbopt.children import advice, cores, end, environment_of, epitaph
 from nbopt.errors import MissingExtra, ModelError, NbOptError, OptionError, TrainingError
 from nbopt.frameworks import Fitting
 from nbopt.frameworks._sharing import shares
-from nbopt.frameworks._torch_fit import loss_on, seeded
+from nbopt.frameworks._torch_fit import loss_on
 from nbopt.frameworks._torch_module import device_of, state_of
 from nbopt.frameworks._torch_norms import NORMS
+from nbopt.frameworks._torch_random import seeded
 from nbopt.frameworks._watching import Watch
 from nbopt.training import TrainingPlan, TrainingRecord
 

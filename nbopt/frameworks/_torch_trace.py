@@ -82,15 +82,11 @@ def trace(
     return program, 1, (f"exported for one row at a time: {reason}",)
 
 
-class _Bag(torch.nn.Module):
+class _Bag(torch.nn.EmbeddingBag):
     """Do what an EmbeddingBag does of rows of one length, as a look-up and a reduction.
 
     The exporter makes a loop over rows of an EmbeddingBag, which is slow and which OpenVINO refuses.
     """
-
-    def __init__(self, bag: torch.nn.EmbeddingBag) -> None:
-        super().__init__()
-        self.bag = bag
 
     def forward(
         self,
@@ -99,21 +95,21 @@ class _Bag(torch.nn.Module):
         per_sample_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if input.ndim != 2 or offsets is not None:
-            result: torch.Tensor = self.bag(input, offsets, per_sample_weights)
-            return result
-        rows = torch.nn.functional.embedding(input, self.bag.weight)
+            return super().forward(input, offsets, per_sample_weights)
+        rows = torch.nn.functional.embedding(input, self.weight)
         if per_sample_weights is not None:
             rows = rows * per_sample_weights.unsqueeze(-1)
-        return rows.sum(1) if self.bag.mode == "sum" else rows.mean(1) if self.bag.mode == "mean" else rows.amax(1)
+        return rows.sum(1) if self.mode == "sum" else rows.mean(1) if self.mode == "mean" else rows.amax(1)
 
 
 def _without_loops(model: torch.nn.Module) -> torch.nn.Module:
-    """Replace, in place, what the exporter would make a loop of."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            plain = isinstance(child, torch.nn.EmbeddingBag) and child.padding_idx is None and child.max_norm is None
-            if plain and not isinstance(module, _Bag):
-                setattr(module, name, _Bag(child))
+    """Let what the exporter would make a loop of compute otherwise, in place."""
+    own = torch.nn.EmbeddingBag
+    for module in model.modules():
+        plain = isinstance(module, own) and module.padding_idx is None and module.max_norm is None
+        if plain and type(module).forward is own.forward:
+            # Its class changes and no more: a model may ask it for its weight or its number of rows.
+            module.__class__ = type(type(module).__name__, (_Bag, type(module)), {})
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,9 @@ class TorchFramework:
 
         if self.in_training_mode(model):
             model = clone(model)
-        with torch.inference_mode():
+        # Not inference_mode: a mask or a table that the model makes at its first call and keeps could then be in no
+        # backward pass any more, neither in a training here nor in the user's own.
+        with torch.no_grad():
             return output_array(call(model, tensors(model, inputs)))
 
     def passed_over(self, model: torch.nn.Module, inputs: Inputs) -> str:
@@ -114,7 +117,7 @@ class TorchFramework:
 
         if self.in_training_mode(model):
             model = clone(model)
-        with torch.inference_mode():
+        with torch.no_grad():
             return passed_over(called(model, tensors(model, inputs)))
 
     def weights(self, model: torch.nn.Module) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
@@ -194,15 +197,21 @@ class TorchFramework:
 
         return _torch_initial.initialise(model, seed)
 
-    def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """Return a copy of all weights and buffers."""
+    def state(self, model: torch.nn.Module) -> dict[str, Any]:
+        """Return a copy of all weights, buffers and extra state."""
         from nbopt.frameworks._torch_module import state_of
 
         return state_of(model)
 
-    def load_state(self, model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    def load_state(self, model: torch.nn.Module, state: dict[str, Any]) -> None:
         """Put a copy from `state` back into `model`."""
         model.load_state_dict(state)
+
+    def exporting(self) -> AbstractContextManager[None]:
+        """Keep the ONNX graph of the last model, from which several runtimes' files are made."""
+        from nbopt.frameworks import _torch_export
+
+        return _torch_export.graph_kept()
 
     def export(self, model: torch.nn.Module, signature: Signature, path: Path, form: str) -> Exported:
         """Write the model as "torch", "onnx" or "openvino"."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbopt.batches import Inputs, rows_of
+from nbopt.batches import Inputs, identifiers, rows_of
 from nbopt.errors import ArtifactError, DataError, ExportError, MissingExtra
 from nbopt.runtimes import Layer, Manifest, Runtime, Session
 
@@ -145,8 +145,9 @@ def _matched(names: list[str], details: list[dict[str, Any]], manifest: Manifest
         ArtifactError: An input of the file is none of the manifest's.
     """
     matched: dict[str, dict[str, Any]] = {}
+    known = dict(zip(identifiers(manifest.inputs), manifest.inputs, strict=True))
     for name, detail in zip(names, details, strict=True):
-        wanted = next((w for w in manifest.inputs if name in (w, re.sub(r"\W", "_", w))), None)
+        wanted = known.get(name, name if name in manifest.inputs else None)
         position = re.fullmatch(r"(?:args|input|inputs)_(\d+)", name)
         if wanted is None and position and int(position.group(1)) < len(manifest.inputs):
             wanted = manifest.inputs[int(position.group(1))]

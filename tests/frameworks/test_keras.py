@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from nbopt.data import Split
-from nbopt.errors import DataError, ExportError, ModelError, NbOptWarning, TrainingError
+from nbopt.errors import DataError, ExportError, MissingExtra, ModelError, TrainingError
 from nbopt.frameworks import Fitting, framework_of
 from nbopt.frameworks.keras import FRAMEWORK
 from nbopt.narrowing._keras.rebuild import TracedModel
@@ -49,6 +49,33 @@ def test_clone_is_equal_and_independent(name):
     assert model.compiled is compiled
     assert getattr(model, "optimizer", None) is optimizer
     twin.compile("sgd", "mse")
+
+
+def test_models_that_refuse_made_up_inputs_or_sample_are_copied():
+    lookup = L.IntegerLookup(vocabulary=[10, 11, 12], num_oov_indices=0)
+    strict = keras.Sequential([keras.Input((4,), dtype="int64"), lookup, L.Embedding(4, 8), L.Flatten(), L.Dense(2)])
+    tokens = np.array([[10, 11, 12, 10]])
+    assert np.array_equal(FRAMEWORK.predict(FRAMEWORK.clone(strict), (tokens,)), FRAMEWORK.predict(strict, (tokens,)))
+    entry = keras.Input((6,))
+    noisy = keras.Model(entry, L.Dense(3)(L.Lambda(lambda x: x + tf.random.normal(tf.shape(x)))(entry)))
+    assert _same(_state(FRAMEWORK.clone(noisy)), _state(noisy))
+
+
+def test_a_copy_that_computes_something_else_is_refused():
+    class Forgetful(L.Layer):
+        def __init__(self, factor=1.0, **more):
+            super().__init__(**more)
+            self.factor = factor
+
+        def get_config(self):
+            return super().get_config()
+
+        def call(self, x):
+            return x * self.factor
+
+    entry = keras.Input((6,))
+    with pytest.raises(ModelError, match=r"outputs that differ by up to 0\.\d+"):
+        FRAMEWORK.clone(keras.Model(entry, Forgetful(2.0)(entry)))
 
 
 @pytest.mark.parametrize(
@@ -268,19 +295,29 @@ def test_what_a_model_or_its_loss_raises_in_training_is_told_with_shapes():
             fit(model, plan, Fitting(Split(data, "train"), FRAMEWORK.loss(model, None, "logits")[0]))
 
 
-def test_python_in_call_predicts_but_does_not_export(tmp_path):
+PYTHON = {
+    "if": lambda y: y * 2 if keras.ops.sum(y) > 0 else y,
+    "numpy": lambda y: y * np.sign(y.numpy().sum()),
+    "float": lambda y: y * float(keras.ops.sum(y)),
+}
+
+
+@pytest.mark.parametrize("kind", PYTHON)
+@pytest.mark.parametrize("eager", [False, True])
+def test_python_in_call_predicts_but_does_not_export(kind, eager, tmp_path):
     class Branch(keras.Model):
         def __init__(self):
             super().__init__()
             self.dense = L.Dense(4)
 
         def call(self, x):
-            y = self.dense(x)
-            return y * 2 if keras.ops.sum(x) > 0 else y
+            return PYTHON[kind](self.dense(x))
 
     model = Branch()
     model(rows(8))
-    assert FRAMEWORK.predict(model, (rows(8),)).shape == (5, 4)
+    if eager:
+        model.compile("sgd", "mse", run_eagerly=True)
+    assert FRAMEWORK.predict(FRAMEWORK.clone(model), (rows(8),)).shape == (5, 4)
     for form in ("keras", "litert", "onnx", "openvino"):
         with pytest.raises(ExportError):
             FRAMEWORK.export(model, signature((rows(8),)), Path(tmp_path / "m"), form)
@@ -318,18 +355,6 @@ def test_a_training_that_diverges_says_what_to_try():
         FRAMEWORK.fit(model, TrainingPlan(epochs=1, batch_size=20, learning_rate=1e-3), late)
 
 
-def test_own_train_step_is_said():
-    class Custom(keras.Model):
-        def train_step(self, data):
-            return super().train_step(data)
-
-    entry = keras.Input((6,))
-    model = Custom(entry, L.Dense(2)(entry))
-    loss = FRAMEWORK.loss(model, None, "logits")[0]
-    with pytest.warns(NbOptWarning):
-        FRAMEWORK.fit(model, TrainingPlan(epochs=1), Fitting(Split((rows(6), np.zeros(5, int)), "train"), loss))
-
-
 def test_the_keras_file_holds_no_optimizer(tmp_path):
     (x, y), _ = digits()
     model = keras.Sequential([keras.Input(x.shape[1:]), L.Flatten(), L.Dense(512, activation="relu"), L.Dense(10)])
@@ -341,6 +366,25 @@ def test_the_keras_file_holds_no_optimizer(tmp_path):
     assert exported.path.stat().st_size < 1.3 * weights  # with Adam's slots it was three times as large
     assert model.compiled
     assert model.optimizer is not None
+
+
+@pytest.mark.parametrize("form", ["litert", "keras", "onnx", "openvino"])
+def test_inputs_may_have_names_that_are_no_identifiers(form, tmp_path):
+    names = ("hours-per-week", "sepal length", "1st", "a-b", "a_b")
+    entries = {name: keras.Input((1,), name=name) for name in names}
+    model = keras.Model(entries, L.Dense(2)(L.Concatenate()(list(entries.values()))))
+    inputs = {name: rows(len(names))[:, [i]] for i, name in enumerate(names)}
+    runtime = next(r for r in all_runtimes().values() if r.form == form and "keras" in r.frameworks)
+    exported = FRAMEWORK.export(model, signature(inputs), tmp_path / f"m{runtime.suffix}", form)
+    session = runtime.load(exported.path, Manifest(runtime.name, names, keyed=True, batch=exported.batch), threads=1)
+    np.testing.assert_allclose(session.run(inputs), FRAMEWORK.predict(model, inputs), atol=1e-5)
+
+
+def test_a_missing_openvino_is_told_with_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    model = keras.Sequential([keras.Input((6,)), L.Dense(2)])
+    with pytest.raises(MissingExtra, match="pip install"):
+        FRAMEWORK.export(model, signature((rows(6),)), tmp_path / "m.xml", "openvino")
 
 
 def test_swish_goes_to_litert(tmp_path):

@@ -53,6 +53,12 @@ def test_a_copy_is_equal_and_independent(kind: str) -> None:
     assert FRAMEWORK.count(model)[0] == sum(np.prod(v.shape) for v in model.trainable_variables)
 
 
+def test_token_models_with_inputs_of_floats_are_copied() -> None:
+    model = tf_keras.Sequential([L.Input((20,)), L.Embedding(50, 8), L.Flatten(), L.Dense(2, "softmax")])
+    tokens = (np.random.default_rng(0).integers(0, 50, (5, 20)),)
+    np.testing.assert_array_equal(FRAMEWORK.predict(FRAMEWORK.clone(model), tokens), FRAMEWORK.predict(model, tokens))
+
+
 @pytest.mark.parametrize(
     ("form", "kind"),
     [("keras", k) for k in INPUTS]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -45,7 +48,8 @@ def state(model: nn.Module) -> dict[str, bytes]:
     return {name: value.detach().numpy().tobytes() for name, value in model.state_dict().items()}
 
 
-def test_modules_are_its_own_and_nothing_else() -> None:
+def test_modules_are_its_own_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "_losses", ModuleType("_losses"))  # a file of the user's own
     assert framework_of(nn.Linear(1, 1)) is FRAMEWORK
     assert not FRAMEWORK.owns(nn.Linear)
     assert not FRAMEWORK.owns({"weight": 1})
@@ -138,6 +142,29 @@ def test_running_changes_neither_model_nor_inputs_nor_gradients() -> None:
     assert torch.is_grad_enabled()
 
 
+class Rotary(nn.Module):
+    """Makes a table at its first call, and keeps it until one for more steps is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.table: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None or len(self.table) < len(x):
+            self.table = torch.cos(torch.arange(len(x))[:, None] * torch.ones(6))
+        return self.head(self.line(x) * self.table[: len(x)])
+
+
+def test_a_table_that_the_model_keeps_from_a_call_can_be_trained_with() -> None:
+    model = Rotary().eval()
+    FRAMEWORK.passed_over(model, (X[:2],))
+    FRAMEWORK.predict(model, (X,))
+    model.train()(torch.from_numpy(X)).sum().backward()
+    assert model.line.weight.grad is not None
+    assert FRAMEWORK.fit(Rotary(), PLAN, fitting(score=accuracy)).epochs == 3
+
+
 def test_masks_of_pruning_count_as_zeros() -> None:
     model = nn.Sequential(nn.Linear(10, 10, bias=False))
     assert FRAMEWORK.count(model) == (100, 100)
@@ -223,6 +250,45 @@ def test_the_users_random_state_is_left_alone() -> None:
     after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
+
+
+def test_generators_of_other_devices_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    model = small()
+    seeds.clear()
+    FRAMEWORK.fit(model, PLAN, fitting())
+    FRAMEWORK.initialise(model, 3)
+    assert not seeds
+
+
+class Told(nn.Linear):
+    """Has a state that is no tensor."""
+
+    steps = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        return super().forward(x)
+
+    def get_extra_state(self) -> Any:
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.steps = state["steps"]
+
+
+@pytest.mark.parametrize("averaging", ["none", "ema", "swa"])
+def test_extra_state_that_is_no_tensor_is_kept_with_the_weights(averaging: Any) -> None:
+    model = nn.Sequential(Told(6, 3))
+    plan = replace(PLAN, averaging=averaging)
+    record = FRAMEWORK.fit(model, plan, fitting(score=accuracy))
+    assert record.kept_epoch > 0
+    assert model[0].steps == 8 * record.kept_epoch
+    kept = FRAMEWORK.state(model)
+    model[0].steps = 0
+    FRAMEWORK.load_state(model, kept)
+    assert model[0].steps == 8 * record.kept_epoch
 
 
 def test_frozen_parameters_stay_frozen_and_gradients_do_not_stay() -> None:

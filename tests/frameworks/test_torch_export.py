@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations
 
 from nbopt.errors import ExportError, ModelError
 from nbopt.frameworks import Signature, framework_of
+from nbopt.frameworks._torch_export import onnx_graph
 from nbopt.frameworks.torch import FRAMEWORK
 from nbopt.frozen import Leaf
 from nbopt.runtimes import Manifest, runtime_named
@@ -111,6 +112,31 @@ def test_bags_of_one_length_need_no_loop(mode: Any, tmp_path: Path) -> None:
     assert model[0] is bag
 
 
+class Hashed(nn.Module):
+    """Asks a bag for its number of rows and for its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(97, 8)
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.bag(numbers % self.bag.num_embeddings), self.bag.weight)
+
+
+class Doubled(nn.EmbeddingBag):
+    """Computes otherwise."""
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(*values)
+
+
+@pytest.mark.parametrize("make", [Hashed, lambda: nn.EmbeddingBag(97, 8), lambda: nn.Sequential(Doubled(97, 8))])
+def test_bags_keep_what_they_are(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model, numbers = make().eval(), RNG.integers(0, 97, (7, 5))
+    _, outputs = exported(model, tmp_path / "m.onnx", numbers)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (numbers,)), atol=1e-5)
+
+
 def test_bfloat16_is_exported_in_float32_and_said(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = models.Cnn().bfloat16().eval()
@@ -202,6 +228,87 @@ def test_a_package_that_pip_put_anywhere_is_left_out_of_the_file(tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.stdout.strip() == "(1, 2)", done.stderr
     assert b"allocate_lock" not in (tmp_path / "m.pt").read_bytes()
+
+
+PROJECT = {
+    "base": "from torch import nn\nfrom sizes import WIDTH\nclass Base(nn.Module):\n  def width(self): return WIDTH",
+    "sizes": "WIDTH = 2",
+    "ways": "from deeper import twice\ndef scaled(x): return twice(x)",
+    "deeper": "def twice(x): return x * 2",
+    "locked": "import _thread\nlock = _thread.allocate_lock()\ndef held(x):\n  with lock: return x",
+    "nets": """
+import deeper
+from torch import nn
+from base import Base
+from locked import held
+from ways import scaled
+class Own(Base):
+    def __init__(self):
+        super().__init__()
+        self.line = nn.Linear(4, self.width())
+    def forward(self, x): return scaled(self.line(x))
+class Whole(Own):
+    def forward(self, x): return deeper.twice(self.line(x))
+class Locked(Own):
+    def forward(self, x): return held(super().forward(x))
+""",
+}
+
+
+def test_code_of_a_users_files_is_in_the_file_or_said_to_be_needed(tmp_path: Path) -> None:
+    folder, empty = tmp_path / "project", tmp_path / "empty"
+    folder.mkdir()
+    empty.mkdir()
+    for name, text in PROJECT.items():
+        (folder / f"{name}.py").write_text(text)
+    script = """
+import sys
+from pathlib import Path
+import cloudpickle, numpy as np
+sys.path.insert(0, sys.argv[1])
+import nets, sizes
+from nbopt.frameworks.torch import FRAMEWORK
+from tests.frameworks.test_torch_export import signature
+cloudpickle.register_pickle_by_value(sizes)
+for kind in (nets.Own, nets.Whole, nets.Locked):
+    path = Path(sys.argv[2], f"{kind.__name__}.pt")
+    print(FRAMEWORK.export(kind().eval(), signature(np.ones((1, 4), np.float32)), path, "torch").notes)
+print(cloudpickle.list_registry_pickle_by_value())
+"""
+    command = [sys.executable, "-c", script, str(folder), str(empty)]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True).stdout
+    own, whole, locked, registered = told.splitlines()
+    assert own == "()"
+    assert whole == "('the file loads only where deeper can be imported',)"
+    assert "the file loads only where base, locked, ways can be imported: TypeError: cannot pickle" in locked
+    assert registered == "{'sizes'}", "as it was before"
+    script = "import pickle, torch; print(pickle.load(open('Own.pt', 'rb'))(torch.ones(1, 4)).shape)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=empty, check=True)
+    assert done.stdout.strip() == "torch.Size([1, 2])"
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_change_that_no_tensor_tells_of_is_exported(suffix: str, tmp_path: Path) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 2), nn.ReLU()).eval(), np.ones((1, 4), np.float32)
+    exported(model, tmp_path / f"a{suffix}", x)
+    model[0].weight.data.fill_(3.0)
+    _, outputs = exported(model, tmp_path / f"b{suffix}", x)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (x,)), rtol=1e-5)
+    model[1] = nn.Tanh()
+    _, outputs = exported(model, tmp_path / f"c{suffix}", x)
+    np.testing.assert_allclose(outputs, FRAMEWORK.predict(model, (x,)), rtol=1e-5)
+
+
+def test_exports_of_one_piece_of_work_share_a_graph() -> None:
+    model, like = nn.Linear(4, 2).eval(), signature(np.ones((1, 4), np.float32))
+    with FRAMEWORK.exporting():
+        graph = onnx_graph(model, like)
+        assert onnx_graph(model, like) is graph
+        with torch.no_grad():
+            model.weight.mul_(2)
+        changed = onnx_graph(model, like)
+        assert changed is not graph
+    assert onnx_graph(model, like) is not changed
 
 
 def test_the_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ TRAIN = np.zeros((1000, 1000), np.float32)
 BACKBONE = nn.Linear(500, 500)
 SHIFT = torch.ones(4)
 SCALE = 2.0
+OPTIONS = {"scale": 2, "pool": True, "axis": 1}
 
 
 def one_epoch(model: nn.Module) -> int:
@@ -71,6 +72,67 @@ def test_a_forward_pass_that_makes_modules_keeps_how_they_are_made() -> None:
             return type(self)().head(x)
 
     assert "__init__" not in {function.__name__ for function in unneeded(Maker())}
+
+
+class Scaled(nn.Conv2d):
+    """Has a method that torch's own forward calls."""
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: Any) -> torch.Tensor:  # noqa: A002
+        return super()._conv_forward(input, weight * OPTIONS["scale"], bias)
+
+
+class Roundabout(nn.Module):
+    """Gets to each method by another way than its name in `forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.kind = Scaled(1, 1, 1), "shift"
+        self.pool = self._pool if OPTIONS["pool"] else nn.Identity()
+        self.table = {"twice": [self._twice]}
+        self.conv.register_forward_hook(self._hook)
+
+    def _pool(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(OPTIONS["axis"])
+
+    def _twice(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (2 * OPTIONS["scale"])
+
+    def _hook(self, _: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + OPTIONS["scale"]
+
+    def _by_shift(self, x: torch.Tensor) -> torch.Tensor:
+        return x - OPTIONS["scale"]
+
+    def _by_nothing(self, x: torch.Tensor) -> torch.Tensor:
+        return x[: len(TRAIN)]
+
+    @property
+    def offset(self) -> float:
+        return self._offset()
+
+    def _offset(self) -> float:
+        return float(OPTIONS["scale"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.table["twice"][0](self.pool(self.conv(x)))
+        return getattr(self, f"_by_{self.kind}")(x) + self.offset
+
+
+def test_methods_that_a_forward_pass_gets_to_by_roundabout_ways_are_written(tmp_path: Path) -> None:
+    model, x = Roundabout().eval(), np.ones((1, 1, 3, 3), np.float32)
+    unreached = {function.__name__ for function in unneeded(model)}
+    assert unreached == {"__init__", "_by_shift", "_by_nothing"}, "a name that is put together shows when it runs"
+    signature = Signature((Leaf("x", "float32", (None, 1, 3, 3)),), False, (x,))
+    path = FRAMEWORK.export(model, signature, tmp_path / "model.pt", "torch").path
+    assert path.stat().st_size < 20_000
+    script = """
+import pickle, sys, torch
+print(pickle.load(open(sys.argv[1], "rb"))(torch.ones(1, 1, 3, 3)).tolist())
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    assert told.strip() == str(FRAMEWORK.predict(model, (x,)).tolist())
 
 
 def test_the_file_holds_no_data_and_runs_where_the_class_is_not(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from nbopt.frameworks._torch_random import seeded
 from nbopt.techniques._distill.simple import CHANNELS, DROPOUT, EMBEDDED, GAIN, HIDDEN, STARTED, Column, Design
 
 
 def build(design: Design, seed: int) -> SimpleStudent:
     """Return an untrained module of a design, in evaluation mode; the user's random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, str(torch.get_default_device())):
         return SimpleStudent(design).eval()
 
 
