@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,13 @@ from nbopt.comparison import Comparison
 from nbopt.errors import Interrupted, ModelError, NbOptError, OptionError
 from nbopt.jupyter.configurable import LazySettings
 from nbopt.jupyter.jobs import Jobs
+from nbopt.jupyter.lookup import by_id, held
 from nbopt.jupyter.namespace import is_data, is_model, names_of
 from nbopt.jupyter.options import Output, Request, Running
 from nbopt.jupyter.progress import live_progress
 from nbopt.jupyter.underway import Underway, noted
 from nbopt.progress import Progress, ProgressCallback
-from nbopt.recipe.names import evaluate, is_name, variable
-from nbopt.reproduce import Reproduction
+from nbopt.recipe.names import is_name
 from nbopt.runs import Run
 from nbopt.workload import Workload
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 WAIT = 0.2
 """Seconds between two looks at whether the panel's jobs have ended; an interrupt comes through in between."""
-
-_SUBSCRIPT = re.compile(r"([^\W\d]\w*)\[.+\]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,8 @@ class Session:
         self.line = ""
         self.body = ""
         self.undone: list[Applied] = []
+        self.shown = Comparison(())
+        """The comparison that was shown last, in which a line looks up names."""
         self._given: dict[str, Any] = {}
         self._weights = b""
         self._bind_line = ""
@@ -268,8 +267,10 @@ class Session:
             return history.compared(self.runs())
         chosen: list[Run] = []
         for name in names:
-            held = self._held(name)
-            chosen += history.compared(self.runs(), [name]).runs if held is None else held
+            found = held(name, self.names)
+            if found is None and (row := self._shown_row(name)):
+                found = [*(run for run in self.shown if run.is_baseline), *row]
+            chosen += history.compared(self.runs(), [name]).runs if found is None else found
         # Each comparison brings its own baselines, measured beside it; the newest of each stands for all.
         baselines = history.latest(sorted((r for r in chosen if r.is_baseline), key=lambda run: run.created))
         rest = {run.id: run for run in chosen if not run.is_baseline}
@@ -278,48 +279,25 @@ class Session:
     def run_named(self, name: Any) -> Run:
         """Return the run that a name, a variable or an object means.
 
+        A text is looked up among the ids of all kept runs, then in the table that was shown last, as that has it,
+        then among the runs of the bound model, whose newest of a name has it alone.
+
         Raises:
             OptionError: It means none, or several.
         """
-        held = self._held(name)
-        if held is None:
-            return history.run_named(self.runs() or history.kept_runs(), str(name))
-        if len(held) != 1:
-            example = f'{{{name}["{held[-1].name}"]}}' if held else "another variable"
-            raise OptionError("one run", f"{name!r:.60}, which holds {len(held)}", f"{example}, or {{{name}.best()}}")
-        return held[0]
+        found = held(name, self.names)
+        if found is None:
+            found = by_id(name) or self._shown_row(name)
+            return history.run_named(found or self.runs() or history.kept_runs(), name)
+        if len(found) != 1:
+            example = f'{{{name}["{found[-1].name}"]}}' if found else "another variable"
+            raise OptionError("one run", f"{name!r:.60}, which holds {len(found)}", f"{example}, or {{{name}.best()}}")
+        return found[0]
 
-    def _held(self, name: Any) -> list[Run] | None:
-        """Return the runs that an object or a variable holds, None where it is no such thing."""
-        value = name
-        if isinstance(name, str):
-            subscript = _SUBSCRIPT.fullmatch(name)
-            if is_name(name):
-                value = variable(name, self.names)
-            elif subscript and subscript[1] in self.names:
-                value = evaluate(name, self.names, "the run")
-            else:
-                return None
-        found = _runs_in(value)
-        if found is None and not isinstance(name, str):
-            raise OptionError("a run or a comparison", f"a {type(value).__name__}", "%optimize runs lists them")
-        return found
+    def _shown_row(self, name: str) -> list[Run]:
+        return [run for run in self.shown if run.name == name]
 
-
-def _runs_in(value: Any) -> list[Run] | None:
-    if isinstance(value, Run):
-        return [value]
-    if isinstance(value, history.RunCard):
-        return [value.run]
-    if isinstance(value, (Comparison, history.RunList)):
-        return list(value)
-    if isinstance(value, Reproduction):
-        return list(value.comparison)
-    if isinstance(value, (list, tuple)) and value:
-        parts = [_runs_in(part) for part in value]
-        return None if None in parts else [run for part in parts for run in _flat(part)]
-    return None
-
-
-def _flat(runs: Iterable[Run] | None) -> Iterable[Run]:
-    return runs or ()
+    def take_shown(self, comparison: Comparison) -> dict[str, Any]:
+        """Return what the shell shows of a comparison; its names are from now on those of its rows."""
+        self.shown = comparison
+        return comparison._repr_mimebundle_()
