@@ -257,12 +257,14 @@ class Comparison:
         return best, [run for run, _ in scored]
 
     def pareto(self, minimize: str = "latency") -> Comparison:
-        """Return the runs that no other beats on both quality and `minimize`; unknown speeds have no rank."""
+        """Return the runs that no other of their workload beats on both quality and `minimize`.
+
+        Unknown speeds have no rank.
+        """
         if minimize not in AXES:
             raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
-        sign = 1 if all(r.greater_is_better for r in self.runs) else -1
         points = [
-            (run, sign * run.quality, cost)
+            (run, run.quality if run.greater_is_better else -run.quality, cost)
             for run in self.runs
             if not (run.failed or run.collapsed)
             and run.quality is not None
@@ -272,7 +274,11 @@ class Comparison:
         front = [
             run
             for run, quality, cost in points
-            if not any(q >= quality and c <= cost and (q > quality or c < cost) for _, q, c in points)
+            if not any(
+                q >= quality and c <= cost and (q > quality or c < cost)
+                for other, q, c in points
+                if other.workload_key == run.workload_key
+            )
         ]
         return Comparison(front)
 

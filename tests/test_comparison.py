@@ -186,6 +186,14 @@ def test_the_front_has_what_no_other_run_beats() -> None:
         ALL.pareto("beauty")
 
 
+def test_each_workload_has_a_front_of_its_own() -> None:
+    error = {"metric": "rmse", "greater_is_better": False, "bounded": False, "workload_key": "houses"}
+    good = run("quantize/openvino", quality=4.0, speedup=3.0, **error)
+    bad = run("prune/openvino", quality=9.0, speedup=2.0, **error)
+    both = Comparison([*ALL, good, bad]).pareto()
+    assert {each.id for each in both} == {FAST.id, LOSSY.id, good.id}
+
+
 def test_saved_and_read_back_it_is_the_same(tmp_path: Path) -> None:
     path = ALL.save(tmp_path / "deep" / "cmp.json")
     assert Comparison.read(path).runs == ALL.runs

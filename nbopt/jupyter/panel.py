@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import ipywidgets as w
 from IPython.display import display
 
-from nbopt.comparison import Limits
+from nbopt.comparison import Comparison, Limits
 from nbopt.errors import ModelError, NbOptError
-from nbopt.history import kept_runs
+from nbopt.history import kept_runs, latest
 from nbopt.jupyter.arguments import read_line
 from nbopt.jupyter.command import run as run_line
 from nbopt.jupyter.fields import line_of, use_line
@@ -23,10 +23,10 @@ from nbopt.jupyter.options import MetricName, Output, Running
 from nbopt.jupyter.results import Results
 from nbopt.jupyter.watching import Watch
 from nbopt.progress import Progress, ProgressCallback
+from nbopt.render.view import View
 from nbopt.techniques import all_techniques
 
 if TYPE_CHECKING:
-    from nbopt.comparison import Comparison
     from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
     from nbopt.workload import Workload
@@ -236,9 +236,7 @@ class Panel:
         def told(progress: Progress) -> None:
             report(progress)
             if progress.what == "measured":
-                self.results.add(run for run in kept_runs(key) if run.created >= began)
-                self.watch.compared(self.results.comparison, _limits(request))
-                self._offer()
+                self._show(Comparison([run for run in kept_runs(key) if run.created >= began]), request)
 
         try:
             result = self._session.carry_out(work, request, told, line.removeprefix("%optimize "))
@@ -252,21 +250,33 @@ class Panel:
 
     def _keep(self, rows: Comparison, request: Request) -> None:
         self._session.keep(rows, request)
+        self._show(rows, request)
+
+    def _show(self, rows: Comparison, request: Request) -> None:
         self.results.add(rows)
-        self.watch.compared(self.results.comparison, _limits(request))
+        self._session.shown = self.results.comparison
+        self.watch.compared(self.results.newest, _limits(request))
         self._offer()
 
     def _take_away(self, verb: str) -> None:
-        run = self.chosen.value
-        if not run:
+        if not self.chosen.value:
             raise NbOptError("a run to take", "none is chosen", "run something first")
         rest = f"-o {self.variable.value}" if verb == "apply" else self.path.value
-        line = f"{verb} {run} {rest}".strip()
-        told = run_line(self._session, line)
-        self._done.append(f"%optimize {line}")
+        told = run_line(self._session, f"{verb} {self.chosen.value} {rest}".strip())
+        self._done.append(f"%optimize {verb} {self._word_of(self.chosen.value)} {rest}".strip())
         self._say(repr(told))
         if verb == "apply":
             self.refresh()
+
+    def _word_of(self, run_id: str) -> str:
+        """Return what a line calls a run: its name where no other has it, else the first letters of its id.
+
+        With a name the line also suits the run that a later day makes.
+        """
+        kept = latest(self._session.runs())
+        run = next((run for run in kept if run.id == run_id), None)
+        alone = run is not None and [each.name for each in kept].count(run.name) == 1
+        return run.name if run is not None and alone else run_id[:8]
 
     def _insert(self) -> None:
         if not self._done:
@@ -284,20 +294,20 @@ class Panel:
 
     def _offer(self) -> None:
         """Offer the runs that can be taken, the best first."""
-        comparison = self.results.comparison
-        names = [run.name for run in comparison if not run.failed and not run.is_control]
-        self._take.layout.display = "" if names else "none"
-        if names == [value for _, value in self.chosen.options if value]:
+        taken = [run for run in self.results.comparison if not run.failed and not run.is_control]
+        self._take.layout.display = "" if taken else "none"
+        several = len({run.workload_key for run in taken}) > 1
+        options = [(f"{run.name} of {run.workload}" if several else run.name, run.id) for run in taken]
+        if options == [option for option in self.chosen.options if option[1]]:
             return
         # What nobody chose follows the best.
         kept = self.chosen.value if self.chosen.value != self._offered else ""
-        self.chosen.options = [(name, name) for name in names] or [("no run yet", "")]
-        try:
-            best = comparison.choose()[0].name
-        except NbOptError:
-            best = ""
-        self._offered = best if best in names else next(iter(names), "")
-        self.chosen.value = kept if kept in names and kept else self._offered
+        ids = [run.id for run in taken]
+        self.chosen.options = options or [("no run yet", "")]
+        newest = self.results.newest.runs
+        best = View(newest).best if newest else None
+        self._offered = best.id if best is not None and best.id in ids else next(iter(ids), "")
+        self.chosen.value = kept if kept in ids and kept else self._offered
 
 
 def _same(one: Any, other: Any) -> bool:

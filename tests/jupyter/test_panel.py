@@ -32,6 +32,10 @@ def options(control: Any) -> list[str]:
     return [value for _, value in control.options]
 
 
+def labels(control: Any) -> list[str]:
+    return [label for label, _ in control.options]
+
+
 def finish(panel: Any) -> None:
     assert panel._session.jobs.wait(PATIENCE)
 
@@ -95,8 +99,8 @@ def test_run_apply_export_and_insert(shell: Shell, panel: Any, tmp_path: Path) -
     assert isinstance(shell.names["q8"], Comparison)
     assert "quantize/onnxruntime" in [run.name for run in panel.results.comparison]
     assert MIME in panel.results._bundle()
-    assert "quantize/onnxruntime" in options(panel.chosen)
-    panel.chosen.value = "quantize/onnxruntime"
+    assert "quantize/onnxruntime" in labels(panel.chosen)
+    panel.chosen.label = "quantize/onnxruntime"
     panel.path.value = str(tmp_path / "small")
     panel.export.click()
     assert (tmp_path / "small.onnx").stat().st_size > 0
@@ -117,6 +121,31 @@ def test_run_apply_export_and_insert(shell: Shell, panel: Any, tmp_path: Path) -
     # What is bound is not bound again, so that baselines are not measured anew.
     panel.choices["valid"].value = "valid"
     assert len(panel.lines) == 1
+
+
+@pytest.mark.slow
+def test_a_run_is_taken_whatever_model_was_chosen_since(shell: Shell, panel: Any, tmp_path: Path) -> None:
+    panel.start.click()
+    finish(panel)
+    first = panel.results.comparison["quantize/onnxruntime"]
+    shell.ok("other = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).eval()")
+    panel.again.click()
+    panel.choices["model"].value = "other"
+    panel.start.click()
+    finish(panel)
+    second = next(run for run in panel.results.newest if run.recipe == "quantize")
+    assert second.workload_key != first.workload_key
+    assert [run.workload_key for run in panel.results.newest] == [second.workload_key] * len(panel.results.newest)
+    assert panel.chosen.value in {run.id for run in panel.results.newest}, "the best of the model that is at work"
+    for run in (first, second):
+        panel.chosen.value = run.id
+        assert panel.chosen.label.endswith(f" of {run.workload}")
+        panel.path.value = str(tmp_path / run.id)
+        panel.export.click()
+        assert (tmp_path / f"{run.id}.onnx").read_bytes() == run.path.read_bytes()
+        assert f"{run.label}, {run.id[:8]}" in panel.message.value
+    # In a cell, a name is that of the model which is bound then.
+    assert [line.split()[2] for line in panel._done[-2:]] == [first.id[:8], "quantize/onnxruntime"]
 
 
 @pytest.mark.slow
