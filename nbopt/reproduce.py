@@ -10,7 +10,7 @@ from typing import Any
 
 from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
-from nbopt.errors import Interrupted, NbOptError, OptionError
+from nbopt.errors import GateFailed, Interrupted, NbOptError, OptionError
 from nbopt.loop import BUDGETS, optimize
 from nbopt.progress import ProgressCallback, silent
 from nbopt.recipe import Recipe
@@ -89,7 +89,7 @@ class Reproduction:
 def rerun(
     workload: Workload, run: Run, *, store: RunStore | None = None, progress: ProgressCallback = silent
 ) -> Reproduction:
-    """Repeat a run from its record: recipe, seeds, threads, measurement and runtime.
+    """Repeat a run from its record: recipe, seeds, threads, measurement, runtime and the loss that it might have.
 
     Args:
         workload: The model and data that the run was made on.
@@ -121,9 +121,14 @@ def rerun(
             runtimes=[run.runtime],
             measure=measure if measure in BUDGETS else "quick",
             threads=threads if isinstance(threads, int) and threads > 0 else None,
+            max_drop=run.max_drop,  # techniques search for what keeps within it
             store=store,
             progress=progress,
         )
+    except GateFailed as error:
+        if error.comparison is None:
+            raise
+        result = error.comparison  # as the run that is repeated may have done
     except (Interrupted, NbOptError) as error:
         if error.comparison:
             # What was measured by then, beside the run that it repeats.

@@ -51,6 +51,15 @@ def test_a_run_of_two_techniques_with_a_training_repeats_itself(
     assert any("json" in kind for kind in bundle)
 
 
+def test_a_run_that_broke_its_gate_is_repeated_within_the_same(
+    comparison: Comparison, workload: Workload, tmp_path: Path
+) -> None:
+    old = dataclasses.replace(comparison["prune+quantize/onnxruntime"], max_drop=0.0)
+    again = rerun(workload, old, store=RunStore(tmp_path / "other"))
+    assert again.new.max_drop == 0.0
+    assert again.new.recipe == old.recipe
+
+
 def test_an_interrupt_keeps_what_is_done_beside_the_run_that_it_repeats(
     comparison: Comparison, workload: Workload, tmp_path: Path
 ) -> None:
