@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.errors import OptionError
 from nbopt.history import kept_runs, run_named
-from nbopt.jupyter.progress import live_progress
 from nbopt.jupyter.verbs import Verb
 from nbopt.options import option
 
@@ -39,7 +38,7 @@ class Rerun(Verb):
 
         work = session.current({})
         wanted = self._wanted(session)
-        with session.kept_when_stopped(request), live_progress(session.shell) as progress:
+        with session.alone(request) as progress:
             return rerun(work, wanted, progress=progress)
 
     def _wanted(self, session: Session) -> Run:
