@@ -113,7 +113,7 @@ def named(runs: Sequence[Run], name: str) -> list[Run]:
     unique = {run.name: run for run in numbered(latest(runs))}
     if name in unique:
         return [unique[name]]
-    words = [run for run in unique.values() if name in (bare(run).rpartition("/")[0], run.recipe, run.label)]
+    words = [run for run in unique.values() if name in (run.kept_name.rpartition("/")[0], run.recipe, run.label)]
     if words:
         return words
     raise OptionError("the name of a run that is kept", repr(name), nearest(name, unique) if unique else FIRST)
@@ -130,7 +130,7 @@ def run_named(runs: Sequence[Run], name: str) -> Run:
         names = ", ".join(run.id[:8] if run.id.startswith(name) else run.name for run in found)
         raise OptionError("the name of one run", f"{name!r}, which fits {len(found)}", f"one of: {names}")
     (run,) = found
-    alike = [each for each in latest(runs) if bare(each) == name]
+    alike = [each for each in latest(runs) if each.kept_name == name]
     if len(alike) > 1:
         taken = f"{len(alike)} runs are named {name}; taken is the newest: {run.label}, {run.id[:8]}"
         warnings.warn(f"{taken}. %optimize runs lists the ids of all", NbOptWarning, stacklevel=2)
@@ -321,11 +321,6 @@ def _machine_text(environment: dict[str, Any]) -> str:
     return ", ".join(word for word in map(str, words) if word)
 
 
-def bare(run: Run) -> str:
-    """Return the name that a run was kept with, without a comparison's `#2`."""
-    return run.name.split("#")[0]
-
-
 def renamed(run: Run) -> Run:
     """Return the run under the name that it was kept with."""
-    return replace(run, name=bare(run))
+    return replace(run, name=run.kept_name)

@@ -153,16 +153,15 @@ class Recorder:
         reason = reason or shortfall(measured.audit, asked)
         if measured.audit.unread:
             notes = (*notes, f"not audited layer by layer: {measured.audit.unread}")
-        words_of = phrase = "baseline"
+        phrase = "baseline"
         if not native:
             phrase = verdicts.phrase(measured.verdicts, self.metric.name, runtime_only=baseline)
-        words_of = f"{words}/{runtime.name}"
         common = self._common(recipe, label, runtime)
         if measured.foreign is not None:
             common["environment"]["foreign_load"] = round(measured.foreign, 2)
         return Run(
             **{**common, **more},
-            name=words_of,
+            name=f"{words}/{runtime.name}",
             dtype=precision_text(runtime.weight_precisions(path)),
             precision=subject.bench.manifest.precision,
             quality=None if quality.value is None else quality.value.value,

@@ -153,6 +153,11 @@ class Run:
     """Folder of the store that the paths are relative to; set when the run is kept or read."""
 
     @property
+    def kept_name(self) -> str:
+        """Return the name that it was kept with, without a comparison's `#2`."""
+        return self.name.split("#")[0]
+
+    @property
     def is_control(self) -> bool:
         """Tell whether this is the untouched model after the training that another run had."""
         return self.recipe.startswith(CONTROL)

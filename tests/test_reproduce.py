@@ -159,3 +159,9 @@ def test_an_unlabelled_latency_is_compared_where_there_is_no_speedup() -> None:
     assert not Reproduction(one, apart, Comparison([one])).agrees
     assert Reproduction(one, one, Comparison([one])).agrees
     assert np.isfinite(one.latency_ms or 0)
+
+
+def test_a_recipe_with_an_object_can_not_be_repeated_from_its_text(comparison: Comparison, workload: Workload) -> None:
+    old = dataclasses.replace(comparison["prune+quantize/onnxruntime"], recipe="distill --student {Net of 5 weights}")
+    with pytest.raises(OptionError, match="an object that is not kept"):
+        rerun(workload, old)

@@ -82,7 +82,7 @@ class Job:
             thread = self._thread
             if self._due == click and self.state == "running" and thread is not None and thread.ident is not None:
                 self._due = 0
-                _raise_in(thread.ident, KeyboardInterrupt)
+                raise_in(thread.ident, KeyboardInterrupt)
 
     def carry_out(self, told: Callable[[Job], None]) -> None:
         """Do the work in this thread.
@@ -113,7 +113,7 @@ class Job:
     def _end(self, state: State) -> None:
         with self._lock:
             if self._thread is not None and self._thread.ident is not None:
-                _raise_in(self._thread.ident, None)  # an interrupt that came too late must not reach what follows
+                raise_in(self._thread.ident, None)  # an interrupt that came too late must not reach what follows
             self.seconds = time.monotonic() - self.began
             self._thread = None
             self.state = state
@@ -128,7 +128,7 @@ class Job:
             raise KeyboardInterrupt
 
 
-def _raise_in(ident: int, kind: type[BaseException] | None) -> None:
+def raise_in(ident: int, kind: type[BaseException] | None) -> None:
     """Have a thread raise an exception at its next bytecode, or take back one that it has not raised yet."""
     value = None if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), value)

@@ -153,11 +153,7 @@ def _size(view: View, run: Run) -> Sentence:
     if smaller is None:
         return ()
     verdict = view.size_verdict(run)
-    if verdict == "better":
-        return (Part(f"{figures.times(smaller)}x smaller"),)
-    if verdict == "worse":
-        return (Part(f"{figures.times(1 / smaller)}x larger"),)
-    return (Part("same size"),)
+    return (Part(figures.shrinkage(smaller) if verdict in {"better", "worse"} else "same size"),)
 
 
 def _quality(view: View, run: Run) -> Sentence:
