@@ -132,9 +132,13 @@ class Session:
             if replaced.keys() - given.keys():
                 self.show_card(work)
             return work
-        if self._weights_now(self.workload) != self._weights:
-            return self.bind({})
-        return self.workload
+        return self.unchanged or self.bind({})
+
+    @property
+    def unchanged(self) -> Workload | None:
+        """Return the workload as it was bound, None where there is none or its model was trained since."""
+        work = self.workload
+        return work if work is not None and self._weights_now(work) == self._weights else None
 
     def _named(self, given: Mapping[str, Any]) -> str:
         """Return the words after `%optimize use` that bind the same again, "" where a value has no name here."""

@@ -36,8 +36,10 @@ class Rerun(Verb):
         """Return the old run, the new one, and whether they agree."""
         from nbopt.reproduce import rerun
 
-        work = session.current({})
+        work = session.unchanged or session.current({})
         wanted = self._wanted(session)
+        if work.digest != wanted.workload_key:
+            work = session.current({})  # what its variables hold now may be what was measured
         with session.alone(request) as progress:
             return rerun(work, wanted, progress=progress)
 
