@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from nbopt.runs import Run
 
 DEFAULT_DROP = 0.01
 """Loss of quality that "same" may hide where the user sets no --max-drop: one point, or 1% of an unbounded metric."""
+
+
+def asked_drop(runs: Iterable[Run]) -> float:
+    """Return the loss that variants were asked to keep within: the strictest where they differ, else the usual one."""
+    variants = [run for run in runs if not (run.is_baseline or run.is_control)]
+    return min((DEFAULT_DROP if run.max_drop is None else run.max_drop for run in variants), default=DEFAULT_DROP)
 
 
 def allowed_drop(run: Run, max_drop: float) -> float:

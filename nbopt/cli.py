@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     runs = commands.add_parser("runs", help="list the runs that are kept, newest first")
-    runs.add_argument("--last", type=_whole, metavar="N", help="how many")
+    runs.add_argument("--last", type=_count, metavar="N", help="how many")
     _add_workload(runs)
     runs.set_defaults(command=_runs)
 
@@ -79,11 +79,18 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workload", metavar="KEY/NAME", help="name of a workload, or first letters of its key")
 
 
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, came {text}")
+def _whole(text: str, low: int = 0) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if value < low:
+        raise argparse.ArgumentTypeError(f"expected a whole number of {low} or more, came {text}")
     return value
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1)
 
 
 def _demo(chosen: argparse.Namespace) -> int:

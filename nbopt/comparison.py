@@ -76,12 +76,14 @@ class Limits:
         if self.min_speedup is not None and least_speedup(run) < self.min_speedup:
             reasons.append(f"speedup {least_speedup(run):.3g} at the bound")
         amounts = (
-            (self.max_size, run.size_bytes, "bytes"),
-            (self.max_latency, run.latency_ms, "ms"),
-            (self.max_memory, run.peak_memory_bytes, "bytes of memory"),
+            (self.max_size, run.size_bytes, "bytes", ",.0f"),
+            (self.max_latency, run.latency_ms, "ms", ",.6g"),
+            (self.max_memory, run.peak_memory_bytes, "bytes of memory", ",.0f"),
         )
         reasons += [
-            f"{value or 0:,.6g} {unit}" for limit, value, unit in amounts if limit is not None and (value or 0) > limit
+            f"{value or 0:{places}} {unit}"
+            for limit, value, unit, places in amounts
+            if limit is not None and (value or 0) > limit
         ]
         return reasons
 
@@ -98,7 +100,10 @@ class Limits:
     def __str__(self) -> str:
         names = {"max_latency": "max_latency (ms)", "max_size": "max_size (bytes)", "max_memory": "max_memory (bytes)"}
         given = [(spec.name, getattr(self, spec.name)) for spec in dataclasses.fields(self)]
-        return "a run within " + ", ".join(f"{names.get(n, n)} {v:g}" for n, v in given if v is not None)
+        written = (
+            f"{names.get(n, n)} {v:{',.0f' if 'bytes' in names.get(n, n) else 'g'}}" for n, v in given if v is not None
+        )
+        return "a run within " + ", ".join(written)
 
 
 class Comparison:
@@ -125,7 +130,7 @@ class Comparison:
     def __add__(self, other: Comparison) -> Comparison:
         """Return both comparisons as one; a run that stands in both stands once."""
         seen: dict[str, Run] = {run.id: run for run in (*self.runs, *other.runs)}
-        bare = [dataclasses.replace(run, name=run.name.split("#")[0]) for run in seen.values()]
+        bare = [dataclasses.replace(run, name=run.kept_name) for run in seen.values()]
         return Comparison(bare)
 
     def __getitem__(self, name: str) -> Run:
@@ -257,12 +262,14 @@ class Comparison:
         return best, [run for run, _ in scored]
 
     def pareto(self, minimize: str = "latency") -> Comparison:
-        """Return the runs that no other beats on both quality and `minimize`; unknown speeds have no rank."""
+        """Return the runs that no other of their workload beats on both quality and `minimize`.
+
+        Unknown speeds have no rank.
+        """
         if minimize not in AXES:
             raise OptionError(f"minimize among {', '.join(AXES)}", repr(minimize), nearest(str(minimize), AXES))
-        sign = 1 if all(r.greater_is_better for r in self.runs) else -1
         points = [
-            (run, sign * run.quality, cost)
+            (run, run.quality if run.greater_is_better else -run.quality, cost)
             for run in self.runs
             if not (run.failed or run.collapsed)
             and run.quality is not None
@@ -272,7 +279,11 @@ class Comparison:
         front = [
             run
             for run, quality, cost in points
-            if not any(q >= quality and c <= cost and (q > quality or c < cost) for _, q, c in points)
+            if not any(
+                q >= quality and c <= cost and (q > quality or c < cost)
+                for other, q, c in points
+                if other.workload_key == run.workload_key
+            )
         ]
         return Comparison(front)
 

@@ -55,7 +55,10 @@ def front_end(shell: Any, environment: Mapping[str, str], modules: Iterable[str]
             "Google Colab: tables as HTML, the panel as widgets; its own page has no place for the lab extension",
             "!pip install nbopt in each session; copy .nbopt to a drive to keep runs",
         )
-    if "__vsc_ipynb_file__" in shell.user_ns or any(name.startswith("VSCODE_") for name in environment):
+    # A terminal of VS Code hands its variables on to a server that is started there, which names its own notebooks.
+    of_its_terminal = "JPY_SESSION_NAME" in environment
+    traces = not of_its_terminal and any(name.startswith("VSCODE_") for name in environment)
+    if traces or "__vsc_ipynb_file__" in shell.user_ns:
         return FrontEnd(
             "vscode",
             "VS Code: tables as HTML, the panel as widgets; it takes no JupyterLab extension",

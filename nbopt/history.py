@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from nbopt.comparison import Comparison, without_repeats
-from nbopt.errors import NbOptError, OptionError, nearest
+from nbopt.errors import NbOptError, NbOptWarning, OptionError, nearest
 from nbopt.ledger import default_home
 from nbopt.render import figures
 from nbopt.render.layers import layers_html, layers_text
@@ -82,7 +83,7 @@ def compared(runs: Sequence[Run], names: Sequence[str] = ()) -> Comparison:
     """
     if not runs:
         raise NbOptError("runs to compare", "none is kept here yet", FIRST)
-    every = latest(runs)
+    every = numbered(latest(runs))
     if not names:
         return Comparison(every)
     wanted: dict[str, Run] = {run.id: run for run in every if run.is_baseline}
@@ -91,36 +92,54 @@ def compared(runs: Sequence[Run], names: Sequence[str] = ()) -> Comparison:
     return Comparison(wanted.values())
 
 
+def numbered(runs: Sequence[Run]) -> list[Run]:
+    """Return runs, oldest first, under names of their own: the newest has a name alone, older ones are `#2`, `#3`."""
+    return list(Comparison(reversed(runs)))[::-1]
+
+
 def named(runs: Sequence[Run], name: str) -> list[Run]:
-    """Return the runs that a name means: of a run, a recipe, or the first letters of an id.
+    """Return the runs that a name means: the first letters of an id, the name of a run, or a recipe.
+
+    Args:
+        runs: Runs, oldest first.
+        name: The name; of several runs that have it, it means the newest, and `NAME#2` the one before.
 
     Raises:
         OptionError: It fits none; the nearest is suggested.
     """
-    unique = {run.name: run for run in Comparison(latest(runs))}
+    by_id = [run for run in runs if len(name) >= SHORTEST_ID and run.id.startswith(name)]
+    if by_id:
+        return by_id
+    unique = {run.name: run for run in numbered(latest(runs))}
     if name in unique:
         return [unique[name]]
-    recipe = [run for run in latest(runs) if name in (run.name.rpartition("/")[0], run.recipe, run.label)]
-    if recipe:
-        return recipe
-    if len(name) >= SHORTEST_ID:
-        by_id = [run for run in runs if run.id.startswith(name)]
-        if by_id:
-            return by_id[-1:]
+    words = [run for run in unique.values() if name in (run.kept_name.rpartition("/")[0], run.recipe, run.label)]
+    if words:
+        return words
     raise OptionError("the name of a run that is kept", repr(name), nearest(name, unique) if unique else FIRST)
 
 
 def run_named(runs: Sequence[Run], name: str) -> Run:
-    """Return the one run that a name means.
+    """Return the one run that a name means; where several have it, a warning says which was taken.
 
     Raises:
         OptionError: It fits none, or several.
     """
     found = named(runs, name)
     if len(found) > 1:
-        names = ", ".join(run.name for run in found)
+        names = ", ".join(run.id[:8] if run.id.startswith(name) else run.name for run in found)
         raise OptionError("the name of one run", f"{name!r}, which fits {len(found)}", f"one of: {names}")
-    return found[0]
+    (run,) = found
+    alike = [each for each in latest(runs) if each.kept_name == name]
+    if len(alike) > 1:
+        taken = f"{len(alike)} runs are named {name}; taken is the newest: {run.label}, {run.id[:8]}"
+        warnings.warn(f"{taken}. %optimize runs lists the ids of all", NbOptWarning, stacklevel=2)
+    return run
+
+
+def told(run: Run) -> str:
+    """Return a run as a person can tell it from others: its name, its recipe, the first letters of its id."""
+    return f"{run.name}: {run.label}, {run.id[:8]}"
 
 
 @dataclass(frozen=True)
@@ -303,5 +322,5 @@ def _machine_text(environment: dict[str, Any]) -> str:
 
 
 def renamed(run: Run) -> Run:
-    """Return the run under the name it was kept with, without a comparison's `#2`."""
-    return replace(run, name=run.name.split("#")[0])
+    """Return the run under the name that it was kept with."""
+    return replace(run, name=run.kept_name)

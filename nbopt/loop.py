@@ -182,10 +182,10 @@ def _runs(stage: Stage, recipe: Recipe, runtimes: Sequence[Runtime], named: set[
                 stage.prepare(runtime)  # importing a framework takes as long as measuring: let it go on beside the work
         candidate = make_candidate(stage, recipe.with_seed(seed), chosen, found)
         found = found or candidate.found
-        for runtime in chosen:
-            reason = candidate.refused(runtime)
-            if reason and not named & {runtime.name, "all"}:
-                continue  # that a runtime which nobody named has no way to this recipe is no news
+        # That a runtime which nobody named has no way to this recipe is no news.
+        planned = [each for each in chosen if named & {each.name, "all"} or not candidate.refused(each)]
+        stage.settings.progress(Progress("to measure", note=", ".join(each.name for each in planned)))
+        for runtime in planned:
             run = measure_candidate(stage, recipe, candidate, runtime)
             repeats.setdefault(runtime.name, []).append(run)
             yield run

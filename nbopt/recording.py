@@ -92,6 +92,7 @@ class Recorder:
             "framework": self.workload.framework.name,
             "runtime": runtime.name,
             "seed": self.settings.seed,
+            "max_drop": self.settings.max_drop,
             "metric": self.metric.name,
             "greater_is_better": self.metric.greater_is_better,
             "bounded": self.metric.bounded,

@@ -10,7 +10,7 @@ from typing import Any
 
 from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
-from nbopt.errors import Interrupted, NbOptError, OptionError
+from nbopt.errors import GateFailed, Interrupted, NbOptError, OptionError
 from nbopt.loop import BUDGETS, optimize
 from nbopt.progress import ProgressCallback, silent
 from nbopt.recipe import Recipe
@@ -89,7 +89,7 @@ class Reproduction:
 def rerun(
     workload: Workload, run: Run, *, store: RunStore | None = None, progress: ProgressCallback = silent
 ) -> Reproduction:
-    """Repeat a run from its record: recipe, seeds, threads, measurement and runtime.
+    """Repeat a run from its record: recipe, seeds, threads, measurement, runtime and the loss that it might have.
 
     Args:
         workload: The model and data that the run was made on.
@@ -108,7 +108,7 @@ def rerun(
             f"{workload.name} ({workload.digest[:8]}): {'; '.join(_differences(workload, run))}",
             "bind that model and data again (%optimize use), or run the recipe anew on these",
         )
-    recipe = Recipe.parse(run.recipe.removeprefix(CONTROL), seed=run.seed)
+    recipe = _recipe_of(run)
     # A baseline is measured once for each workload object: a copy of it, which shares the frozen rows, has none yet.
     work = workload if recipe.techniques else copy.copy(workload)
     measure, threads = run.environment.get("measure"), run.environment.get("threads")
@@ -121,24 +121,41 @@ def rerun(
             runtimes=[run.runtime],
             measure=measure if measure in BUDGETS else "quick",
             threads=threads if isinstance(threads, int) and threads > 0 else None,
+            max_drop=run.max_drop,  # techniques search for what keeps within it
             store=store,
             progress=progress,
         )
+    except GateFailed as error:
+        if error.comparison is None:
+            raise
+        result = error.comparison  # as the run that is repeated may have done
     except (Interrupted, NbOptError) as error:
         if error.comparison:
             # What was measured by then, beside the run that it repeats.
             rows = error.comparison.runs
             before = [each for each in rows if each.is_baseline]
-            old = replace(run, name=run.name.split("#")[0])
+            old = replace(run, name=run.kept_name)
             error.comparison = Comparison([*before, old, *(each for each in rows if not each.is_baseline)])
         raise
     new = next(each for each in reversed(result.runs) if (each.recipe, each.runtime) == (run.recipe, run.runtime))
-    old = replace(run, name=run.name.split("#")[0])
+    old = replace(run, name=run.kept_name)
     baselines = [each for each in result if each.is_baseline and each.id != new.id]
     told = Reproduction(old, new, Comparison([])).text
     # The sentence goes with the row too, to where only the table is kept.
     rows = Comparison([*baselines, old, replace(new, notes=(*new.notes, told))])
     return Reproduction(rows.runs[-2], rows.runs[-1], rows)
+
+
+def _recipe_of(run: Run) -> Recipe:
+    """Return a run's recipe from its text, which has a description of an object that has no text of its own."""
+    try:
+        return Recipe.parse(run.recipe.removeprefix(CONTROL), seed=run.seed)
+    except OptionError as error:
+        if "{" not in run.recipe:
+            raise
+        came = f"{run.recipe}, in whose place of braces stood an object that is not kept"
+        do = "run the line or cell that made it again, or nbopt.optimize with the object"
+        raise OptionError("a recipe whose text says all of it", came, do) from error
 
 
 def _differences(workload: Workload, run: Run) -> Iterator[str]:

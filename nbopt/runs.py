@@ -66,6 +66,7 @@ class Run:
             each, and those `kept` as they were.
         search: What a search over training tried: `what` a score is, the `space`, the `trials`, the `finalists` with
             fresh seeds, and what was `chosen`; empty where nothing was searched.
+        max_drop: Quality that might be lost, as the user said; None where nobody did, and in records of older versions.
         steps: Of a pipeline, what each step gave on each axis, in order: plain data of `measurement.steps.Step`.
         seeds: Seeds that the figures are a mean over; empty for one run of one seed.
         spread: Of each figure that varies with the seed its values in the order of `seeds`, by name; ids as `runs`.
@@ -136,6 +137,7 @@ class Run:
     audit: dict[str, Any] = field(default_factory=dict)
     sensitivity: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    max_drop: float | None = None
     steps: tuple[dict[str, Any], ...] = ()
     seeds: tuple[int, ...] = ()
     spread: dict[str, Any] = field(default_factory=dict)
@@ -149,6 +151,11 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     home: str = field(default="", compare=False)
     """Folder of the store that the paths are relative to; set when the run is kept or read."""
+
+    @property
+    def kept_name(self) -> str:
+        """Return the name that it was kept with, without a comparison's `#2`."""
+        return self.name.split("#")[0]
 
     @property
     def is_control(self) -> bool:

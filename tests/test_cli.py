@@ -71,13 +71,16 @@ def test_no_command_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["demos"], ["runs", "--nothing"], ["demo", "--epochs", "many"], ["demo", "--rows", "-1"]]
+    "words",
+    [["demos"], ["runs", "--nothing"], ["demo", "--epochs", "many"], ["demo", "--rows", "-1"], ["runs", "--last", "0"]],
 )
 def test_a_wrong_word_is_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == USAGE
-    assert "usage: nbopt" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "usage: nbopt" in told
+    assert "_" not in told.replace("_CACHE", "")
 
 
 def test_runs_of_all_workloads_newest_first(kept: list[Run], capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,6 +186,14 @@ def test_the_front_has_what_no_other_run_beats() -> None:
         ALL.pareto("beauty")
 
 
+def test_each_workload_has_a_front_of_its_own() -> None:
+    error = {"metric": "rmse", "greater_is_better": False, "bounded": False, "workload_key": "houses"}
+    good = run("quantize/openvino", quality=4.0, speedup=3.0, **error)
+    bad = run("prune/openvino", quality=9.0, speedup=2.0, **error)
+    both = Comparison([*ALL, good, bad]).pareto()
+    assert {each.id for each in both} == {FAST.id, LOSSY.id, good.id}
+
+
 def test_saved_and_read_back_it_is_the_same(tmp_path: Path) -> None:
     path = ALL.save(tmp_path / "deep" / "cmp.json")
     assert Comparison.read(path).runs == ALL.runs
@@ -282,3 +290,12 @@ def test_best_among_runs_of_different_conditions_warns_and_says_so() -> None:
     assert best.notes == ("chosen among runs that were measured under different conditions: threads (1, 2)",)
     with pytest.warns(NbOptWarning, match="openvino"):
         Comparison([alike[1], dataclasses.replace(alike[1], environment=other)]).best()
+
+
+def test_bytes_are_written_in_full() -> None:
+    large = dataclasses.replace(FAST, size_bytes=1_350_000, peak_memory_bytes=50_000_000)
+    assert Limits(max_size=10**6, max_memory=10**7).reasons(large) == ["1,350,000 bytes", "50,000,000 bytes of memory"]
+    assert (
+        str(Limits(max_size=5_000_000, max_latency=0.5))
+        == "a run within max_size (bytes) 5,000,000, max_latency (ms) 0.5"
+    )

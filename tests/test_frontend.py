@@ -32,6 +32,8 @@ def shell(*, kernel: bool = True, stdin: bool = True, **names: Any) -> Any:
         (shell(), {}, ("google.colab",), "colab"),
         (shell(__vsc_ipynb_file__="a.ipynb"), {}, (), "vscode"),
         (shell(), {"VSCODE_PID": "1", "JPY_PARENT_PID": "2"}, (), "vscode"),
+        (shell(), {"VSCODE_PID": "1", "JPY_SESSION_NAME": "a.ipynb"}, (), "jupyter"),
+        (shell(__vsc_ipynb_file__="a.ipynb"), {"JPY_SESSION_NAME": "a.ipynb"}, (), "vscode"),
         (shell(stdin=False), {"JPY_PARENT_PID": "2"}, (), "batch"),
         (shell(), {"JPY_SESSION_NAME": "a.ipynb"}, (), "jupyter"),
         (shell(), {}, (), "kernel"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbopt.errors import NbOptError, OptionError
+from nbopt.errors import NbOptError, NbOptWarning, OptionError
 from nbopt.history import RunCard, compared, latest, named, newest_workload, of_workload, run_list, run_named
 from nbopt.runs import Run
 
@@ -48,8 +48,8 @@ def test_the_latest_of_each_recipe_runtime_and_seed(runs: list[Run]) -> None:
 def test_all_or_those_named_beside_the_baselines(runs: list[Run]) -> None:
     assert [run.name for run in compared(runs)] == [
         "baseline/torch",
-        "quantize/openvino",
         "quantize/openvino#2",
+        "quantize/openvino",
         "prune+quantize/openvino",
         "quantize/litert",
     ]
@@ -61,8 +61,8 @@ def test_all_or_those_named_beside_the_baselines(runs: list[Run]) -> None:
 @pytest.mark.parametrize(
     ("name", "seconds"),
     [
-        ("quantize/openvino", ["04"]),
-        ("quantize/openvino#2", ["05"]),
+        ("quantize/openvino", ["05"]),
+        ("quantize/openvino#2", ["04"]),
         ("quantize", ["04", "05", "07"]),
         ("prune | quantize", ["06"]),
         ("02k1", ["02"]),
@@ -80,6 +80,14 @@ def test_a_name_that_means_none_or_several(runs: list[Run]) -> None:
     with pytest.raises(OptionError):
         named(runs, "0")
     assert run_list(runs)["quantize/litert"].failed
+    with pytest.raises(OptionError, match="which fits 2"):
+        run_named([*runs, made("prune/openvino", 2)], "02k1")
+
+
+def test_of_several_runs_of_a_name_the_newest_is_taken_and_told(runs: list[Run]) -> None:
+    with pytest.warns(NbOptWarning, match="2 runs are named quantize/openvino; taken is the newest: .*, 05k1"):
+        assert run_named(runs, "quantize/openvino").seed == 1
+    assert run_named(runs, "quantize/openvino#2").seed == 0
 
 
 def test_workloads(runs: list[Run]) -> None:

@@ -51,6 +51,15 @@ def test_a_run_of_two_techniques_with_a_training_repeats_itself(
     assert any("json" in kind for kind in bundle)
 
 
+def test_a_run_that_broke_its_gate_is_repeated_within_the_same(
+    comparison: Comparison, workload: Workload, tmp_path: Path
+) -> None:
+    old = dataclasses.replace(comparison["prune+quantize/onnxruntime"], max_drop=0.0)
+    again = rerun(workload, old, store=RunStore(tmp_path / "other"))
+    assert again.new.max_drop == 0.0
+    assert again.new.recipe == old.recipe
+
+
 def test_an_interrupt_keeps_what_is_done_beside_the_run_that_it_repeats(
     comparison: Comparison, workload: Workload, tmp_path: Path
 ) -> None:
@@ -150,3 +159,9 @@ def test_an_unlabelled_latency_is_compared_where_there_is_no_speedup() -> None:
     assert not Reproduction(one, apart, Comparison([one])).agrees
     assert Reproduction(one, one, Comparison([one])).agrees
     assert np.isfinite(one.latency_ms or 0)
+
+
+def test_a_recipe_with_an_object_can_not_be_repeated_from_its_text(comparison: Comparison, workload: Workload) -> None:
+    old = dataclasses.replace(comparison["prune+quantize/onnxruntime"], recipe="distill --student {Net of 5 weights}")
+    with pytest.raises(OptionError, match="an object that is not kept"):
+        rerun(workload, old)

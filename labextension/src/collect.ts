@@ -36,7 +36,7 @@ export function together(picked: readonly Found[]): Payload {
     const key = `${each.workload.key} ${each.workload.name}`;
     grouped.set(key, [...(grouped.get(key) ?? []), each]);
   }
-  return { maxDrop: 0.01, workloads: [...grouped.values()].map(one), leftOut: [] };
+  return { workloads: [...grouped.values()].map(one), leftOut: [] };
 }
 
 function one(runs: readonly Found[]): Workload {
@@ -58,7 +58,9 @@ function one(runs: readonly Found[]): Workload {
     { kind: 'aside', text: several ? ` from ${notebooks.size} notebooks` : ` from ${[...notebooks].join('')}` }
   ];
   const conditions = [...new Set(runs.map(each => each.workload.conditions))].join(' \u2014 ');
-  const baseline = rows.find(row => row.baseline)?.name ?? null;
+  // Another runtime's untouched model has figures of its own: it is compared with as any run.
+  const at = runs.findIndex(({ workload, row }) => row.name === workload.baseline);
+  const baseline = rows[at]?.name ?? null;
   return { ...first, strong, second: [], conditions, notes, next: '', best: null, baseline, differing: '', rows };
 }
 

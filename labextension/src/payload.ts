@@ -71,7 +71,6 @@ export interface Workload {
 }
 
 export interface Payload {
-  readonly maxDrop: number;
   readonly workloads: readonly Workload[];
   readonly leftOut: readonly string[];
 }
@@ -123,7 +122,7 @@ export function read(data: unknown): Payload | Refusal {
     .slice(0, MOST_ROWS)
     .map(each => workload(bag(each) ?? {}, runs, shared))
     .filter(each => each.rows.length > 0);
-  return { maxDrop: number(body['max_drop']) ?? 0.01, workloads, leftOut };
+  return { workloads, leftOut };
 }
 
 /** The conditions of a run, with those that it has in common with the others. */

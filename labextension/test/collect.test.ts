@@ -33,3 +33,11 @@ test('sizes are written in one unit', () => {
   const sizes = workload?.rows.filter(row => row.numbers['size_bytes'] === 346_000).map(row => row.figures['size']?.value);
   assert.deepEqual(sizes, ['0.35', '0.346']);
 });
+
+test('the untouched model on another runtime is no baseline of the picked runs', () => {
+  const picked = found('a.ipynb', [SAMPLE]).filter(each => /^(baseline|distill)\/onnxruntime$/.test(each.row.name));
+  assert.equal(picked.length, 2);
+  assert.equal(together(picked).workloads[0]?.baseline, null);
+  const native = found('a.ipynb', [SAMPLE]).filter(each => each.row.name.startsWith('baseline/')).reverse();
+  assert.equal(together(native).workloads[0]?.baseline, 'baseline/torch');
+});

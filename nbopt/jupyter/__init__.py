@@ -10,7 +10,7 @@ import importlib
 import threading
 from typing import TYPE_CHECKING
 
-from nbopt.jupyter.magics import OptimizeMagics
+from nbopt.jupyter.magics import COMPARISON, OptimizeMagics
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -67,6 +67,7 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
         ipython.magics_manager.magics["line"].pop("optimize", None)
         ipython.magics_manager.magics["cell"].pop("optimize", None)
         ipython.Completer.custom_matchers.remove(magics.matcher)
+        ipython.display_formatter.mimebundle_formatter.pop(COMPARISON, None)
         ipython.configurables[:] = [each for each in ipython.configurables if each is not magics.settings]
 
 

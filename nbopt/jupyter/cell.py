@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 
 from nbopt.errors import NbOptError, OptionError
+from nbopt.jupyter.jobs import raise_in
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -142,16 +143,30 @@ def awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
     except RuntimeError:
         return asyncio.run(coroutine)
     outcome: list[Any] = []
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def held() -> Any:
+        loops.append(asyncio.get_running_loop())
+        return await coroutine
 
     def work() -> None:
         try:
-            outcome.append(asyncio.run(coroutine))
+            outcome.append(asyncio.run(held()))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
             outcome.append(error)
 
     thread = threading.Thread(target=work, name="nbopt-cell")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        # It would go on beside the next cells. A loop that waits has to be woken to be interrupted.
+        if thread.ident is not None:
+            raise_in(thread.ident, KeyboardInterrupt)
+        for loop in loops:
+            with contextlib.suppress(RuntimeError):  # closed by now
+                loop.call_soon_threadsafe(bool)
+        raise
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]

@@ -184,14 +184,14 @@ def _positional(verb: type[Verb], words: Sequence[Word], options: Mapping[str, O
         return [(word, "keyword") for word in (*all_verbs(), *all_techniques())]
     if place in ("name", "names"):
         from nbopt.comparison import Comparison
-        from nbopt.history import latest
+        from nbopt.history import latest, numbered
         from nbopt.runs import Run
 
         kinds = (Run, Comparison) if place == "names" else (Run,)
         held = names_of(known.names, lambda value: isinstance(value, kinds))
         try:
-            kept = Comparison(reversed(latest(known.runs()))).runs
+            kept = numbered(latest(known.runs()))[::-1]
         except NbOptError:
-            kept = ()  # a damaged store is told by the verb itself, not while typing
+            kept = []  # a damaged store is told by the verb itself, not while typing
         return [*((name, "instance") for name in held), *((run.name, "run") for run in kept)]
     return _NONE

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from html import escape
 
 from nbopt.progress import Progress
+from nbopt.render.markup import picture
 
 MOST_POINTS = 200
 """Points that a curve keeps: where there would be more, every second one is left out, and those to come likewise."""
@@ -60,7 +60,7 @@ class Curve:
         parts = f'<path d="M0 {_HEIGHT - 1}H{_WIDTH}" stroke="{_RULE}" stroke-opacity="0.5"/>'
         parts += _line(points, (2, _WIDTH - 2), (_HEIGHT - 3, 3))
         style = "vertical-align:middle;display:inline-block;margin:0 8px 0 0;max-width:none"
-        return _image(parts, (_WIDTH, _HEIGHT), self._said(points), style)
+        return picture(parts, _WIDTH, _HEIGHT, self._said(points), style)
 
     def figure(self) -> str:
         """Return it as a larger `<img>` with its range beside it, "" where there are too few points."""
@@ -75,7 +75,7 @@ class Curve:
             parts += f'<text x="{_LEFT - 6}" y="{height}" {text} text-anchor="end">{value:.3g}</text>'
         parts += f'<text x="{_LEFT}" y="14" {text}>{escape(self.name)} of the training: now {self.last:.4g}</text>'
         parts += f'<text x="{_LARGE - 8}" y="{_HIGH - 6}" {text} text-anchor="end">steps</text>'
-        return _image(parts, (_LARGE, _HIGH), self._said(points), "max-width:100%;height:auto")
+        return picture(parts, _LARGE, _HIGH, self._said(points), "max-width:100%;height:auto")
 
     @property
     def _points(self) -> list[float]:
@@ -100,16 +100,6 @@ def _line(points: Sequence[float], across: tuple[float, float], up: tuple[float,
         for index, value in enumerate(points)
     )
     return f'<polyline points="{path}" fill="none" stroke="{_INK}" stroke-width="1.5"/>'
-
-
-def _image(parts: str, size: tuple[int, int], said: str, style: str) -> str:
-    width, height = size
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">{parts}</svg>'
-    data, words = base64.b64encode(svg.encode()).decode(), escape(said, quote=True)
-    return (
-        f'<img src="data:image/svg+xml;base64,{data}" alt="{words}" title="{words}" '
-        f'width="{width}" height="{height}" style="{style}">'
-    )
 
 
 class Curves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from nbopt.errors import OptionError
 from nbopt.options import check_value
@@ -23,7 +23,7 @@ class Field:
     Args:
         option: The option.
         kind: A box to tick, a list to choose from, or text that is read as in a line.
-        start: What the form shows at first, which is the default.
+        start: What the form shows at first: what a line takes that does not say otherwise.
         choices: What can be chosen, as text.
         hint: The default and the range, a few words.
     """
@@ -40,8 +40,14 @@ class Field:
         return self.option.name
 
     def words(self, text: str) -> list[str]:
-        """Return the words that say this value in a line; none where it is the default."""
+        """Return the words that say this value in a line; none where it is the default.
+
+        Nothing in a field is what the option is declared with, whatever the form showed at first.
+        """
         text = text.strip()
+        if not text and self.start:
+            declared = self.option.default
+            text = "None" if declared is None else self.option.write(declared)[-1]
         if text == self.start:
             return []
         if self.kind == "flag":
@@ -61,9 +67,14 @@ class Field:
         return ""
 
 
-def field_of(option: Option) -> Field:
-    """Return how a form shows an option."""
-    default = option.default
+def field_of(option: Option, usual: Mapping[str, Any] | None = None) -> Field:
+    """Return how a form shows an option.
+
+    Args:
+        option: The option.
+        usual: What lines take where they do not say otherwise, by option; else what is declared.
+    """
+    default = (usual or {}).get(option.name, option.default)
     if is_flag(option.hint):
         return Field(option, "flag", str(bool(default)))
     fixed = tuple(map(str, option.choices))
@@ -91,10 +102,10 @@ def span_text(option: Option) -> str:
     return ", ".join(part for part in (f"{span} {unit}".strip(), f"or {words}" if words else "") if part)
 
 
-def fields_of(owner: type, leave_out: Iterable[str] = ()) -> list[Field]:
+def fields_of(owner: type, leave_out: Iterable[str] = (), usual: Mapping[str, Any] | None = None) -> list[Field]:
     """Return the fields of a technique's form, or of a group of shared options, in order."""
     without = set(leave_out)
-    return [field_of(option) for name, option in options_of(owner).items() if name not in without]
+    return [field_of(option, usual) for name, option in options_of(owner).items() if name not in without]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from nbopt.techniques import all_techniques
 
 CONTROL = "24em"
 """Width of a control with its label; it gives way where there is less room."""
-_LABEL = {"description_width": "10.5em"}
+LABEL = {"description_width": "10.5em"}
 _HELP = "opacity:.75;font-size:12px;line-height:1.35;margin:3px 0 0 8px"
 _FAULT = "color:#e0483e;font-size:12px;line-height:1.35;margin:3px 0 0 8px"
 
@@ -95,6 +95,8 @@ class Form:
         leave_out: Iterable[str] = (),
     ) -> None:
         self.word = word
+        self._owner, self._leave_out = owner, tuple(leave_out)
+        self._usual: dict[str, Any] = {}
         self.fields = fields_of(owner, leave_out)
         self._names, self._changed = names, changed
         self._controls: dict[str, w.Widget] = {}
@@ -118,6 +120,17 @@ class Form:
         values = self.values
         return [fault for field in self.fields if (fault := field.fault(values[field.name], self._names))]
 
+    def start_with(self, usual: Mapping[str, Any]) -> None:
+        """Have what nobody has changed show what lines take now that do not say otherwise, by option."""
+        if usual == self._usual:
+            return
+        self._usual = dict(usual)
+        before, self.fields = self.fields, fields_of(self._owner, self._leave_out, usual)
+        for old, new in zip(before, self.fields, strict=True):
+            control = self._controls[new.name]
+            if str(control.value) == old.start != new.start:
+                control.value = new.start
+
     def fill(self, values: Mapping[str, str]) -> None:
         """Put texts into the controls."""
         for name, text in values.items():
@@ -127,10 +140,11 @@ class Form:
         control = _control_of(field)
         beside = w.HTML(self._help(field), layout=w.Layout(flex="1 1 20em", min_width="min(14em, 100%)"))
         self._controls[field.name], self._beside[field.name] = control, beside
-        control.observe(lambda _: self._check(field), "value")
+        control.observe(lambda _: self._check(field.name), "value")
         return w.HBox([control, beside], layout=w.Layout(flex_flow="row wrap", width="100%"))
 
-    def _check(self, field: Field) -> None:
+    def _check(self, name: str) -> None:
+        field = next(each for each in self.fields if each.name == name)
         fault = field.fault(str(self._controls[field.name].value), self._names)
         self._beside[field.name].value = text_html(fault, _FAULT) if fault else self._help(field)
         self._changed()
@@ -146,7 +160,7 @@ def _control_of(field: Field) -> Any:
     shared = {
         "description": label,
         "tooltip": field.option.help,
-        "style": _LABEL,
+        "style": LABEL,
         "layout": control_layout(),
     }
     if field.kind == "flag":
@@ -174,7 +188,7 @@ class Step:
             options=[("none: measure the model as it is", ""), *((each, each) for each in techniques)],
             value=word,
             description="technique",
-            style=_LABEL,
+            style=LABEL,
             layout=control_layout(),
         )
         self.summary = w.HTML(layout=w.Layout(flex="1 1 20em"))

@@ -36,7 +36,10 @@ class Job:
     began: float = 0.0
     seconds: float = 0.0
     _thread: threading.Thread | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _cancelled: bool = False
+    _clicks: int = 0
+    _due: int = 0
+    """The click whose interrupt has not been raised yet, 0 where none is due."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -47,27 +50,39 @@ class Job:
     @property
     def stopping(self) -> bool:
         """Tell whether it was cancelled and has not ended yet."""
-        return self._stop.is_set() and not self.is_over
+        return self._cancelled and not self.is_over
+
+    @property
+    def interrupting(self) -> bool:
+        """Tell whether an interrupt has yet to reach it."""
+        return self._due > 0 and not self.is_over
 
     def cancel(self) -> None:
-        """End it at its next report, or where it stands if none comes; what was measured is kept."""
+        """Interrupt it once, at its next report, or where it stands if none comes; what was measured is kept.
+
+        As in a cell, work may go on after an interrupt: a search measures the best that it has found by then. Called
+        again, this interrupts that too.
+        """
         with self._lock:
-            if self.is_over or self._stop.is_set():
+            if self.is_over or self._due:
                 return
-            self._stop.set()
+            self._cancelled = True
             if self.state == "waiting":
                 self.state = "cancelled"
                 return
-        timer = threading.Timer(PATIENCE, self._strike)
+            self._clicks += 1
+            self._due = self._clicks
+        timer = threading.Timer(PATIENCE, self._strike, [self._clicks])
         timer.daemon = True
         timer.start()
 
-    def _strike(self) -> None:
+    def _strike(self, click: int) -> None:
         """Raise KeyboardInterrupt in the job's thread, as the kernel's interrupt does in the main one."""
         with self._lock:
             thread = self._thread
-            if self.state == "running" and thread is not None and thread.ident is not None:
-                _raise_in(thread.ident, KeyboardInterrupt)
+            if self._due == click and self.state == "running" and thread is not None and thread.ident is not None:
+                self._due = 0
+                raise_in(thread.ident, KeyboardInterrupt)
 
     def carry_out(self, told: Callable[[Job], None]) -> None:
         """Do the work in this thread.
@@ -98,19 +113,22 @@ class Job:
     def _end(self, state: State) -> None:
         with self._lock:
             if self._thread is not None and self._thread.ident is not None:
-                _raise_in(self._thread.ident, None)  # an interrupt that came too late must not reach what follows
+                raise_in(self._thread.ident, None)  # an interrupt that came too late must not reach what follows
             self.seconds = time.monotonic() - self.began
             self._thread = None
             self.state = state
 
     def _report(self, progress: Progress, told: Callable[[Job], None]) -> None:
-        if self._stop.is_set():
-            raise KeyboardInterrupt
-        self.progress = progress
+        with self._lock:
+            interrupted, self._due = self._due > 0, 0
+        if not interrupted:
+            self.progress = progress
         told(self)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
-def _raise_in(ident: int, kind: type[BaseException] | None) -> None:
+def raise_in(ident: int, kind: type[BaseException] | None) -> None:
     """Have a thread raise an exception at its next bytecode, or take back one that it has not raised yet."""
     value = None if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), value)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nbopt.jupyter.session import Session
     from nbopt.runs import Run
 
+COMPARISON = "nbopt.comparison.Comparison"
+"""By its name: `%load_ext nbopt` shall not wait for what it needs."""
+
 
 def _new_panel(session: Session) -> Any:
     """Return a panel over a session.
@@ -75,6 +78,7 @@ class OptimizeMagics(Magics):
             session.settings = self.settings
             session.read = lambda line: read_line(line, session.names, session.defaults).request
             session.new_panel = _new_panel
+            self.shell.display_formatter.mimebundle_formatter.for_type(COMPARISON, session.take_shown)
             self._session = session
         return self._session
 

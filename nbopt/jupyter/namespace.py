@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbopt.errors import ModelError
@@ -54,9 +54,23 @@ def is_data(value: Any) -> bool:
     return batches and not is_model(value)
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Tell whether two values that a workload is bound with are one: the same object, arrays, or text."""
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(a is b for a, b in zip(one, other, strict=True))
+    return one is other or (isinstance(one, str) and one == other)
+
+
+def is_like(value: Any, other: Any) -> bool:
+    """Tell whether a value can stand where another does: a model for a model, data for data, else one of its type."""
+    return any(test(value) and test(other) for test in (is_model, is_data)) or type(value) is type(other)
+
+
 def is_array(value: Any) -> bool:
-    """Tell whether a value is an array or a tensor of any library."""
-    return not isinstance(value, _NEITHER) and hasattr(value, "shape") and hasattr(value, "dtype")
+    """Tell whether a value is an array, a tensor or a table of any library."""
+    if isinstance(value, _NEITHER) or not hasattr(value, "shape"):
+        return False
+    return hasattr(value, "dtype") or hasattr(value, "to_numpy")  # a DataFrame has a type for each column
 
 
 def _holds_arrays(value: Any) -> bool:
@@ -88,3 +102,29 @@ def data_names(variables: Mapping[str, Any]) -> list[str]:
 
 def _rows(array: Any) -> int:
     return int(array.shape[0]) if len(array.shape) else -1
+
+
+def name_of(value: Any, variables: Mapping[str, Any], liked: Sequence[str] = ()) -> str:
+    """Return the variable that holds a value, or the variables of a tuple by commas; "" where there is none.
+
+    Args:
+        value: The value.
+        variables: The notebook's variables.
+        liked: Which to take of several that hold it, the first first; else the last is taken.
+    """
+    found = names_of(variables, lambda held: held is value)
+    if found:
+        return next((name for name in liked if name in found), found[-1])
+    if isinstance(value, tuple) and value:
+        parts = [name_of(part, variables, liked) for part in value]
+        return ",".join(parts) if all(parts) else ""
+    return ""
+
+
+def suggestion(variables: Mapping[str, Any]) -> str:
+    """Return the line that binds, with names that stand in this notebook."""
+    models = names_of(variables, is_model) or ["model"]
+    data = data_names(variables)
+    train = next((name for name in data if "train" in name), "train_dl")
+    valid = next((name for name in data if name != train and "train" not in name), "valid_dl")
+    return f"%optimize use {models[-1]} --train {train} --valid {valid}"

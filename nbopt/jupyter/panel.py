@@ -5,35 +5,34 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 from IPython.display import display
 
-from nbopt.comparison import Limits
+from nbopt.comparison import Comparison, Limits
 from nbopt.errors import ModelError, NbOptError
-from nbopt.history import kept_runs
+from nbopt.history import kept_runs, latest
 from nbopt.jupyter.arguments import read_line
+from nbopt.jupyter.choices import Choices
 from nbopt.jupyter.command import run as run_line
-from nbopt.jupyter.fields import line_of, use_line
-from nbopt.jupyter.forms import Fold, Form, Step, button, code_html, control_layout, text_html
+from nbopt.jupyter.fields import line_of
+from nbopt.jupyter.forms import LABEL, Fold, Form, Step, button, code_html, control_layout, text_html
 from nbopt.jupyter.jobs import Job
-from nbopt.jupyter.namespace import data_names, is_model, names_of
-from nbopt.jupyter.options import MetricName, Output, Running
+from nbopt.jupyter.options import Output, Running
 from nbopt.jupyter.results import Results
 from nbopt.jupyter.watching import Watch
 from nbopt.progress import Progress, ProgressCallback
+from nbopt.render.view import View
 from nbopt.techniques import all_techniques
 
 if TYPE_CHECKING:
-    from nbopt.comparison import Comparison
     from nbopt.jupyter.options import Request
     from nbopt.jupyter.session import Session
+    from nbopt.jupyter.underway import Underway
     from nbopt.workload import Workload
 
 NOT_LIVE = "nbopt's panel needs a running kernel: run the cell again. Its results are the output below."
-SPLITS = ("train", "valid", "test")
-_LABEL = {"description_width": "10.5em"}
 _LONG = "40em"
 _TITLE = "font-weight:600;margin:8px 0 2px 0"
 _BAD = "color:#e0483e"
@@ -60,10 +59,7 @@ class Panel:
 
     def _build(self) -> None:
         line = w.Layout(flex_flow="row wrap", width="100%", align_items="center")
-        self.choices = {
-            name: w.Dropdown(options=[("", "")], description=name, style=_LABEL, layout=control_layout())
-            for name in ("model", *SPLITS, "metric")
-        }
+        self.choices = Choices(self._session, self._changed)
         self.again = button("look again", "find the models and the data that the notebook has now")
         self.add_step = button("then...", "one more technique, after those before it")
         self.drop_step = button("without the last", "take the last technique away")
@@ -76,7 +72,7 @@ class Panel:
         self.start = button("Run", "do it; where something is at work, after that", "primary")
         self.insert = button("Insert as a cell", "the magics of everything that was done here, as a cell")
         self.message = w.HTML()
-        self.chosen = w.Dropdown(options=[("no run yet", "")], description="run", style=_LABEL)
+        self.chosen = w.Dropdown(options=[("no run yet", "")], description="run", style=LABEL)
         self.chosen.layout = control_layout(_LONG)
         self.variable = _text("variable", "fast_model", "variable that takes the run's model")
         self.path = _text("file", "model", "file to write; its ending may be left out")
@@ -93,7 +89,7 @@ class Panel:
         self.box = w.VBox(
             [
                 w.HTML(text_html("What is optimized", _TITLE)),
-                *(w.HBox([self.choices[each] for each in part], layout=line) for part in (("model", "metric"), SPLITS)),
+                *self.choices.rows(line),
                 w.HBox([self.again]),
                 w.HTML(text_html("What is done", _TITLE)),
                 self._steps_box,
@@ -116,8 +112,6 @@ class Panel:
         self.export.on_click(lambda _: self._guarded(partial(self._take_away, "export")))
         # The lab extension keeps the notebook's one-letter commands away from it, by this name.
         self.box.add_class("nbopt-Panel")
-        for control in self.choices.values():
-            control.observe(lambda _: self._changed(), "value")
         self._more(0)
 
     def show(self) -> None:
@@ -129,27 +123,7 @@ class Panel:
 
     def refresh(self) -> None:
         """Offer the models and the data that the notebook has now; what was chosen stays where it is still there."""
-        names = self._session.names
-        bound = {name: self._session.name_of(value) for name, value in self._session.given.items()}
-        models, data = names_of(names, is_model), data_names(names)
-        guesses = {
-            "model": models[-1] if models else "",
-            "train": _first(data, "train"),
-            "valid": _first(data, "val"),
-            "test": _first(data, "test"),
-        }
-        for name in ("model", *SPLITS):
-            control, known = self.choices[name], models if name == "model" else data
-            kept = control.value or bound.get(name, "") or guesses[name]
-            control.options = [
-                ("none" if name != "model" else "no model here yet", ""),
-                *((each, each) for each in known),
-            ]
-            control.value = kept if kept in known else ""
-        metric = self.choices["metric"]
-        kept, bound_metric = metric.value, self._session.given.get("metric")
-        metric.options = [("by the data", ""), *((each, each) for each in get_args(MetricName))]
-        metric.value = kept or (bound_metric if isinstance(bound_metric, str) else "")
+        self.choices.refresh()
         self._changed()
         self.watch.show()
         self._offer()
@@ -168,10 +142,11 @@ class Panel:
     @property
     def lines(self) -> list[str]:
         """Return the magics that a click on Run stands for."""
-        bound = self._bound
+        bound = self.choices.words
+        self.running.start_with(self._session.defaults)
         forms = [step.form.filled for step in self.steps if step.form is not None]
         line = line_of(forms, [self.running.filled, self.output.filled], bound)
-        return [line] if not forms or not self._binding() else [f"%optimize use {bound}", line]
+        return [line] if not forms or not self.choices.binding else [f"%optimize use {bound}", line]
 
     def _changed(self) -> None:
         if not hasattr(self, "box"):
@@ -184,21 +159,6 @@ class Panel:
             self.preview.value = text_html(str(error), _BAD)
 
     # what is done
-
-    def _binding(self) -> dict[str, Any]:
-        """Return what the choices bind anew, {} where the session has bound just that."""
-        given = read_line(f"use {self._bound}", self._session.names).request.binding
-        before = self._session.given
-        return {} if all(_same(before.get(name), value) for name, value in given.items()) else given
-
-    @property
-    def _bound(self) -> str:
-        """Return what follows `use`; a split that was bound and is not chosen is let go by name."""
-        texts = {name: control.value for name, control in self.choices.items()}
-        for name in SPLITS:
-            if not texts[name] and self._session.given.get(name) is not None:
-                texts[name] = "None"
-        return use_line(texts)
 
     def _guarded(self, act: Any) -> None:
         """Do something, and show what is wrong with it where something is."""
@@ -215,12 +175,13 @@ class Panel:
         if not self.choices["model"].value:
             raise ModelError("a model", "none is chosen", "run the cell that makes it, then look again")
         lines = self.lines
-        binding = self._binding()
+        binding = self.choices.binding
         command = read_line(lines[-1].removeprefix("%optimize "), self._session.names, self._session.defaults)
-        self._session.body = ""
+        self._session.line, self._session.body = f"use {self.choices.words}", ""
         # A queued job works on what was chosen when it was queued.
         work = self._session.bind(binding) if binding else self._session.current({})
-        job = Job(lines[-1], partial(self._work, work, command.request, lines[-1]))
+        begun = self._session.begun(work, command.request, lines[-1].removeprefix("%optimize "))
+        job = Job(lines[-1], partial(self._work, work, command.request, begun))
         self._done += [line for line in lines if line not in self._done or line == lines[-1]]
         waits = not self._session.jobs.idle
         self._session.jobs.add(job)
@@ -229,19 +190,17 @@ class Panel:
     def _forms(self) -> Sequence[Form]:
         return [*(step.form for step in self.steps if step.form is not None), self.running, self.output]
 
-    def _work(self, work: Workload, request: Request, line: str, report: ProgressCallback) -> Comparison:
+    def _work(self, work: Workload, request: Request, begun: Underway, report: ProgressCallback) -> Comparison:
         """Do a job's work, in the jobs' thread; rows are shown as soon as they are in the store."""
         began, key = _now(), work.digest
 
         def told(progress: Progress) -> None:
             report(progress)
             if progress.what == "measured":
-                self.results.add(run for run in kept_runs(key) if run.created >= began)
-                self.watch.compared(self.results.comparison, _limits(request))
-                self._offer()
+                self._show(Comparison([run for run in kept_runs(key) if run.created >= began]), request)
 
         try:
-            result = self._session.carry_out(work, request, told, line.removeprefix("%optimize "))
+            result = self._session.carry_out(work, request, told, begun)
         except (NbOptError, KeyboardInterrupt) as error:
             partial_rows = getattr(error, "comparison", None)
             if partial_rows is not None:
@@ -252,21 +211,33 @@ class Panel:
 
     def _keep(self, rows: Comparison, request: Request) -> None:
         self._session.keep(rows, request)
+        self._show(rows, request)
+
+    def _show(self, rows: Comparison, request: Request) -> None:
         self.results.add(rows)
-        self.watch.compared(self.results.comparison, _limits(request))
+        self._session.shown = self.results.comparison
+        self.watch.compared(self.results.newest, _limits(request))
         self._offer()
 
     def _take_away(self, verb: str) -> None:
-        run = self.chosen.value
-        if not run:
+        if not self.chosen.value:
             raise NbOptError("a run to take", "none is chosen", "run something first")
         rest = f"-o {self.variable.value}" if verb == "apply" else self.path.value
-        line = f"{verb} {run} {rest}".strip()
-        told = run_line(self._session, line)
-        self._done.append(f"%optimize {line}")
+        told = run_line(self._session, f"{verb} {self.chosen.value} {rest}".strip())
+        self._done.append(f"%optimize {verb} {self._word_of(self.chosen.value)} {rest}".strip())
         self._say(repr(told))
         if verb == "apply":
             self.refresh()
+
+    def _word_of(self, run_id: str) -> str:
+        """Return what a line calls a run: its name where no other has it, else the first letters of its id.
+
+        With a name the line also suits the run that a later day makes.
+        """
+        kept = latest(self._session.runs())
+        run = next((run for run in kept if run.id == run_id), None)
+        alone = run is not None and [each.name for each in kept].count(run.name) == 1
+        return run.name if run is not None and alone else run_id[:8]
 
     def _insert(self) -> None:
         if not self._done:
@@ -284,26 +255,20 @@ class Panel:
 
     def _offer(self) -> None:
         """Offer the runs that can be taken, the best first."""
-        comparison = self.results.comparison
-        names = [run.name for run in comparison if not run.failed and not run.is_control]
-        self._take.layout.display = "" if names else "none"
-        if names == [value for _, value in self.chosen.options if value]:
+        taken = [run for run in self.results.comparison if not run.failed and not run.is_control]
+        self._take.layout.display = "" if taken else "none"
+        several = len({run.workload_key for run in taken}) > 1
+        options = [(f"{run.name} of {run.workload}" if several else run.name, run.id) for run in taken]
+        if options == [option for option in self.chosen.options if option[1]]:
             return
         # What nobody chose follows the best.
         kept = self.chosen.value if self.chosen.value != self._offered else ""
-        self.chosen.options = [(name, name) for name in names] or [("no run yet", "")]
-        try:
-            best = comparison.choose()[0].name
-        except NbOptError:
-            best = ""
-        self._offered = best if best in names else next(iter(names), "")
-        self.chosen.value = kept if kept in names and kept else self._offered
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
-        return all(a is b for a, b in zip(one, other, strict=True))
-    return one is other or (isinstance(one, str) and one == other)
+        ids = [run.id for run in taken]
+        self.chosen.options = options or [("no run yet", "")]
+        newest = self.results.newest.runs
+        best = View(newest).best if newest else None
+        self._offered = best.id if best is not None and best.id in ids else next(iter(ids), "")
+        self.chosen.value = kept if kept in ids and kept else self._offered
 
 
 def quickest() -> str:
@@ -317,10 +282,6 @@ def _limits(request: Request) -> Limits:
     return Limits(**{spec.name: getattr(running, spec.name) for spec in dataclasses.fields(Limits)})
 
 
-def _first(names: Sequence[str], part: str) -> str:
-    return next((name for name in names if part in name.lower()), "")
-
-
 def _now() -> str:
     from datetime import UTC, datetime
 
@@ -328,4 +289,4 @@ def _now() -> str:
 
 
 def _text(label: str, value: str, tooltip: str) -> Any:
-    return w.Text(value=value, description=label, tooltip=tooltip, style=_LABEL, layout=control_layout())
+    return w.Text(value=value, description=label, tooltip=tooltip, style=LABEL, layout=control_layout())

@@ -33,8 +33,18 @@ class Results:
 
     @property
     def comparison(self) -> Comparison:
-        """Return the newest run of each kind."""
-        return Comparison(latest(sorted(self._rows.values(), key=lambda run: run.created)))
+        """Return the newest run of each kind, of every model that was worked on."""
+        return Comparison(latest(self._by_age))
+
+    @property
+    def newest(self) -> Comparison:
+        """Return those of the model that was worked on last: the others' figures do not compare with its own."""
+        key = self._by_age[-1].workload_key if self._rows else ""
+        return Comparison([run for run in self.comparison if run.workload_key == key])
+
+    @property
+    def _by_age(self) -> list[Run]:
+        return sorted(self._rows.values(), key=lambda run: run.created)
 
     def show(self) -> None:
         """Show them in the output of the cell that is running; from here on that one is updated."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from nbopt.errors import OptionError
 from nbopt.jupyter.cell import Body, awaited
 from nbopt.jupyter.options import Binding, Request, Running, Scoring
-from nbopt.jupyter.progress import live_progress
 from nbopt.measurement.metrics import METRICS
 from nbopt.recipe.grammar import options_of, segments_of, words_of
 from nbopt.techniques import all_techniques
@@ -157,7 +156,7 @@ def search_body(session: Session, body: Body, request: Request) -> Tuning:
             flag = options_of(type(technique))[spec.name].flag
             raise OptionError("options that a body's search has", flag, f"leave {flag} out, or the body")
     limits = {attribute: getattr(running, name) for name, attribute in LIMITS.items()}
-    with session.kept_when_stopped(request), live_progress(session.shell) as progress:
+    with session.alone(request) as progress:
         return tune(
             BodyObjective(body, session.names),
             **{

@@ -29,6 +29,10 @@ def _born() -> float:
     return psutil.Process().create_time()
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 @dataclass(frozen=True)
 class Underway:
     """Hold a piece of work that has begun and not ended.
@@ -41,6 +45,7 @@ class Underway:
         workload_key: Content hash of model, reporting rows and metric.
         recipe: The techniques as a run has them.
         seed: The seed.
+        planned: Runtimes that rows were begun for; () before the recipe was carried out.
         runtimes: Runtimes whose rows are finished.
         progress: How far it is, one line.
         started: When it began, ISO 8601.
@@ -56,12 +61,17 @@ class Underway:
     workload_key: str = ""
     recipe: str = ""
     seed: int = 0
+    planned: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     progress: str = ""
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    started: str = field(default_factory=_now)
     pid: int = field(default_factory=os.getpid)
     born: float = field(default_factory=_born)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def begins(self, workload_key: str) -> Underway:
+        """Return it as it begins now, on a workload whose content was read."""
+        return replace(self, workload_key=workload_key, started=_now())
 
     @property
     def lives(self) -> bool:
@@ -105,7 +115,8 @@ def all_underway() -> list[Underway]:
         try:
             body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             kept = {name: value for name, value in body.items() if name in known}
-            found.append(Underway(**{**kept, "runtimes": tuple(kept.get("runtimes", ()))}))
+            kept |= {name: tuple(kept.get(name, ())) for name in ("planned", "runtimes")}
+            found.append(Underway(**kept))
         except (OSError, ValueError, TypeError, AttributeError):
             continue  # of a newer nbopt, or gone since it was listed
     return sorted(found, key=lambda each: each.started)
@@ -131,12 +142,14 @@ def noted(
     def take(progress: Progress) -> None:
         nonlocal state, due
         now = time.monotonic()
-        measured = progress.what == "measured"
-        if not measured and now < due:
+        measured, planned = progress.what == "measured", progress.what == "to measure"
+        if not (measured or planned) and now < due:
             return
         due = now + INTERVAL
         name, _, runtime = progress.note.partition("/")
-        if measured:
+        if planned:
+            state = replace(state, planned=tuple(progress.note.split(", ")))
+        elif measured:
             done = (*state.runtimes, runtime) if not name.startswith("baseline") else state.runtimes
             state = replace(state, runtimes=done, progress=f"{progress.note} measured")
         else:

@@ -46,7 +46,11 @@ class Watch:
         self._lock = threading.RLock()
         self._pareto = self._learning = ""
         self._due = 0.0
-        self.cancel = button("Cancel", "end what is at work; what was measured is kept", "danger")
+        self.cancel = button(
+            "Cancel",
+            "end what is at work; what was measured is kept, and once more ends what it still measures",
+            "danger",
+        )
         self.cancel.on_click(lambda _: self._cancel())
         self.state = w.HTML()
         self.queue = w.VBox()
@@ -63,7 +67,7 @@ class Watch:
     def show(self) -> None:
         """Show the jobs."""
         current = self._jobs.current
-        self.cancel.disabled = current is None or current.stopping
+        self.cancel.disabled = current is None or current.interrupting
         if current is None:
             self.state.value = ""
         before, self.queue.children = self.queue.children, tuple(map(self._row, list(self._jobs)[-MOST_JOBS:]))
@@ -97,7 +101,7 @@ class Watch:
             self._take(job)
 
     def _take(self, job: Job) -> None:
-        state = f"{job.state}{job.stopping}"
+        state = f"{job.state}{job.stopping}{job.interrupting}"
         changed = self._states.get(job) != state
         self._states[job] = state
         live = self._live.get(job)

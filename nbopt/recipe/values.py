@@ -81,6 +81,8 @@ def read_value(
     """
     kinds = kinds_of(hint)
     if text[:1] == "{" and text[-1:] == "}":
+        if _is_dict(text):
+            return _fit(ast.literal_eval(text) if names is None else evaluate(text, names, where), kinds, where)
         return _fit(evaluate(text[1:-1].strip(), names, where), kinds, where)
     if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]:
         text = unquoted(text)
@@ -105,6 +107,14 @@ def read_value(
         raise OptionError(f"{where} as {_words(kinds)}", repr(text), _unit_hint(text, unit))
     words = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
     return lookup(text, names, where, also=words)
+
+
+def _is_dict(text: str) -> bool:
+    """Tell whether a text in braces is a dict as Python writes it, and not an expression within braces."""
+    try:
+        return isinstance(ast.parse(text, mode="eval").body, ast.Dict)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
 
 
 def _order(kind: Any, *, listed: bool) -> int:
@@ -170,11 +180,14 @@ def _number(text: str, unit: str, *, whole: bool) -> Any:
         if found is None:
             return UNDEFINED
         factor = found
-    # Fractions, because 7 * 0.01 is not 0.07.
-    value = Fraction(digits) * factor
-    if whole:
-        return int(value) if value.denominator == 1 else UNDEFINED
-    return float(value)
+    try:
+        # Fractions, because 7 * 0.01 is not 0.07.
+        value = Fraction(digits) * factor
+        if whole:
+            return int(value) if value.denominator == 1 else UNDEFINED
+        return float(value)
+    except (ValueError, OverflowError):
+        return UNDEFINED  # `1_`, `1e999`: no number that there is
 
 
 def _literal_or_names(text: str, names: Namespace, where: str) -> Any:

@@ -17,8 +17,8 @@ from nbopt.runs import Run
 
 _DOT = " \N{MIDDLE DOT} "
 LAYERS = 12
-SENSITIVE = 10  # layers of a scan, the most sensitive first; %optimize show has more
 """Layers of each run that the folded details show; `%optimize show NAME` has more."""
+SENSITIVE = 10  # layers of a scan, the most sensitive first; %optimize show has more
 
 
 def details_of(view: View, *, layers: bool = True) -> str:

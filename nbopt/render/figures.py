@@ -12,9 +12,9 @@ from nbopt.measurement.statistics import Interval, decimals
 from nbopt.runs import Run
 
 POINTS = 100.0
+"""Metrics in [0, 1] are written times 100, so that a difference of 0.01 is one point."""
 POINT_DECIMALS = 2
 """A hundredth of a point is a row in ten thousand: less is no change that anybody asks for."""
-"""Metrics in [0, 1] are written times 100, so that a difference of 0.01 is one point."""
 
 _LARGEST = 1e300  # beyond this, rounding and differences overflow: such a figure is as good as unknown
 _TITLES = {"auc": "AUC", "f1": "F1", "mae": "MAE", "mse": "MSE", "r2": "R2", "rmse": "RMSE"}
@@ -146,10 +146,16 @@ def step_change(run: Run, step: Mapping[str, Any]) -> str:
 
 def step_gains(run: Run, step: Mapping[str, Any]) -> str:
     """Return what a step of a run's pipeline gave on each axis."""
-    speed = of_ratio(step, "speedup")
-    faster = "speed unknown" if speed is UNKNOWN else f"{speed.value}x faster {speed.bounds}"
-    gains = [faster, f"{times(step['size_ratio'])}x smaller", step_change(run, step)]
-    return ", ".join(filter(None, gains))
+    speed, word = of_ratio(step, "speedup"), "faster"
+    if speed is not UNKNOWN and step["speedup"] < 1:
+        speed, word = _inverse(*(step[f"speedup{end}"] for end in ("", "_low", "_high"))), "slower"
+    gained = "speed unknown" if speed is UNKNOWN else f"{speed.value}x {word} {speed.bounds}"
+    return ", ".join(filter(None, [gained, shrinkage(step["size_ratio"]), step_change(run, step)]))
+
+
+def shrinkage(ratio: float) -> str:
+    """Return how many times smaller, or larger, a file is: its ratio is 2 where it is half as large."""
+    return f"{times(ratio)}x smaller" if ratio >= 1 or ratio <= 0 else f"{times(1 / ratio)}x larger"
 
 
 def change_unit(run: Run) -> str:
@@ -183,10 +189,14 @@ def _ratio(value: float | None, low: float | None, high: float | None) -> Figure
 
 def slowdown(run: Run) -> Figure:
     """Return how many times slower than the baseline a run is: the inverse of `speedup`."""
-    value, low, high = (finite(x) for x in (run.speedup, run.speedup_low, run.speedup_high))
+    return _inverse(run.speedup, run.speedup_low, run.speedup_high)
+
+
+def _inverse(*bounds: float | None) -> Figure:
+    value, low, high = map(finite, bounds)
     if not value:
         return NOTHING
-    if run.speedup_low is None:
+    if bounds[1] is None:
         return figure(1 / value)
     return _ratio(1 / value, 0.0 if high is None else 1 / high, 1 / low if low else math.inf)
 

@@ -1,7 +1,8 @@
-"""Text as markup: escaped, with true signs for minus and times in figures."""
+"""Text and pictures as markup: escaped, with true signs for minus and times in figures."""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable
 from html import escape
@@ -37,3 +38,21 @@ def markup(parts: Iterable[Part]) -> str:
         else:
             pieces.append(typeset(part.text))
     return "".join(pieces)
+
+
+def picture(parts: str, width: int, height: int, said: str, style: str = "max-width:none") -> str:
+    """Return an SVG as an image in a data: address, which an untrusted notebook and nbconvert keep.
+
+    Args:
+        parts: What stands in the SVG.
+        width: In pixels.
+        height: In pixels.
+        said: What it shows, in words, for who does not see it.
+        style: Inline styles.
+    """
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">{parts}</svg>'
+    data, text = base64.b64encode(svg.encode()).decode(), escape(said, quote=True)
+    return (
+        f'<img src="data:image/svg+xml;base64,{data}" alt="{text}" title="{text}" '
+        f'width="{width}" height="{height}" style="{style}">'
+    )

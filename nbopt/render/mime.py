@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from nbopt.bounds import DEFAULT_DROP
+from nbopt.bounds import asked_drop
 from nbopt.comparison import Comparison
 from nbopt.render import figures
 from nbopt.render.figures import NOTHING, finite
@@ -37,7 +37,7 @@ SHARED = ("workload", "workload_key", "framework", "metric", "greater_is_better"
 TABLE = {
     "id", "name", "recipe", "label", "runtime", "status", "dtype", "quality", "quality_delta", "quality_delta_low",
     "quality_delta_high", "size_bytes", "latency_ms", "speedup", "speedup_low", "speedup_high", "speedup_runtime",
-    "speedup_technique", "peak_memory_bytes", *SHARED,
+    "speedup_technique", "peak_memory_bytes", "max_drop", *SHARED,
 }  # fmt: skip
 """Fields that a table, its limits and its plot need of each run."""
 TABLE_FIGURES = {"quality", "change", "size", "latency", "speedup"}
@@ -61,7 +61,7 @@ def payload(comparison: Comparison, limit_bytes: int = LIMIT_BYTES) -> dict[str,
     left_out: list[str] = []
     body: dict[str, Any] = {
         "version": VERSION,
-        "max_drop": DEFAULT_DROP,
+        "max_drop": asked_drop(comparison.runs),
         "workloads": [_workload(view) for view in views(comparison)],
         "shared": shared,
         "runs": runs,

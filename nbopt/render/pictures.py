@@ -6,14 +6,13 @@ Colours are mid tones that stand out from white and from JupyterLab's dark backg
 
 from __future__ import annotations
 
-import base64
 import math
 from dataclasses import dataclass
-from html import escape
 
 from nbopt.bounds import most_speedup, open_speedup
 from nbopt.render import figures
 from nbopt.render.figures import finite
+from nbopt.render.markup import picture
 from nbopt.render.view import LOST, Tone, View
 from nbopt.runs import Run
 
@@ -131,11 +130,5 @@ def _stretch(start: float, end: float, colour: str, top: int, height: int) -> st
 
 
 def _image(width: int, parts: str, said: str) -> str:
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{_HEIGHT}">{parts}</svg>'
-    data = base64.b64encode(svg.encode()).decode()
-    text = escape(said, quote=True)
     style = "vertical-align:middle;display:inline-block;margin:0 0 0 6px;max-width:none"
-    return (
-        f'<img src="data:image/svg+xml;base64,{data}" alt="{text}" title="{text}" '
-        f'width="{width}" height="{_HEIGHT}" style="{style}">'
-    )
+    return picture(parts, width, _HEIGHT, said, style)

@@ -46,8 +46,17 @@ def figure(comparison: Comparison, kind: str, limits: Limits | None = None) -> F
     if kind == "latency":
         return latencies(comparison)
     if kind == "layers":
+        _check_one_workload(comparison)
         return layers(comparison.choose()[0])
     raise OptionError(f"a figure among {', '.join(KINDS)}", repr(kind), nearest(kind, KINDS))
+
+
+def _check_one_workload(comparison: Comparison) -> None:
+    """Refuse runs whose qualities do not compare: of another model, other rows, or another metric."""
+    found = {run.workload_key: run.workload for run in comparison}
+    if len(found) > 1:
+        came = f"those of {len(found)}: {', '.join(one_line(name, 40) for name in found.values())}"
+        raise NbOptError("runs of one workload", came, "a figure for each model's result")
 
 
 def title_of(run: Run) -> str:
@@ -57,9 +66,12 @@ def title_of(run: Run) -> str:
 
 def pareto(comparison: Comparison, limits: Limits) -> Figure:
     """Return quality against speed, with the front that no other run beats on both, and what the limits leave."""
-    points = [(run, x, y) for run in comparison if (x := _speed(run)) is not None and (y := finite(run.quality))]
+    points = [
+        (run, x, y) for run in comparison if (x := _speed(run)) is not None and (y := finite(run.quality)) is not None
+    ]
     if not points:
         raise NbOptError("runs with a quality and a speed", "none was measured", "%optimize use MODEL --valid VALID")
+    _check_one_workload(comparison)
     # Of what is drawn: a control, which is not, may beat all of it.
     front = {run.id for run in Comparison([run for run, _, _ in points]).pareto()}
     kept = {run.id for run, _, _ in points if not limits.reasons(run)}
@@ -94,8 +106,10 @@ def pareto(comparison: Comparison, limits: Limits) -> Figure:
         parts += _text(46, up(min(values)) + 4, f"{min(values):.3g}", "end")
     best = [title_of(run) for run, _, _ in points if run.id in front]
     said = f"{metric} against speedup; nothing beats {'; '.join(best[:6])} on both"
-    if len(kept) < len(points):
-        said += f"; {len(points) - len(kept)} of {len(points)} are outside {str(limits).removeprefix('a run within ')}"
+    outside = len(points) - len(kept)
+    if outside:
+        demanded = str(limits).removeprefix("a run within ")
+        said += f"; {outside} of {len(points)} " + (f"are outside {demanded}" if demanded else "collapsed")
 
     def draw() -> Any:
         import plotly.graph_objects as go
@@ -227,8 +241,8 @@ def _spread(run: Run) -> tuple[float, float, float, float]:
 
 
 def _errors(points: Sequence[tuple[Run, float, float]]) -> dict[str, Any]:
-    up = [max(0.0, (finite(run.quality_high) or y) - y) for run, _, y in points]
-    down = [max(0.0, y - (finite(run.quality_low) or y)) for run, _, y in points]
+    up = [0.0 if (high := finite(run.quality_high)) is None else max(0.0, high - y) for run, _, y in points]
+    down = [0.0 if (low := finite(run.quality_low)) is None else max(0.0, y - low) for run, _, y in points]
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1, "width": 2}
 
 

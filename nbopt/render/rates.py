@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from nbopt.rates import LRRange, smoothed
 from nbopt.render.figures import finite
-from nbopt.render.markup import MUTED, safe
+from nbopt.render.markup import MUTED, picture, safe
 from nbopt.render.pictures import COLOURS
 
 _WIDTH, _HEIGHT, _FOOT = 420, 150, 18
@@ -75,10 +73,5 @@ def _picture(pairs: list[tuple[float, float]], suggested: float | None, told: st
     if suggested is not None:
         at = x(math.log10(suggested))
         parts += f'<path d="M{at} 4V{_HEIGHT - _FOOT}" stroke="{COLOURS["mixed"]}" stroke-dasharray="4 3"/>'
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">{parts}</svg>'
-    data = base64.b64encode(svg.encode()).decode()
-    said = escape(f"loss over learning rate from 1e{left:.0f} to 1e{right:.0f}; {told}", quote=True)
-    return (
-        f'<div><img src="data:image/svg+xml;base64,{data}" alt="{said}" title="{said}" '
-        f'width="{_WIDTH}" height="{_HEIGHT}" style="max-width:none"></div>'
-    )
+    said = f"loss over learning rate from 1e{left:.0f} to 1e{right:.0f}; {told}"
+    return f"<div>{picture(parts, _WIDTH, _HEIGHT, said)}</div>"

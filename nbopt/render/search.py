@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from nbopt.render.figures import finite, one_line
-from nbopt.render.markup import MUTED, safe, typeset
+from nbopt.render.markup import MUTED, picture, safe, typeset
 from nbopt.render.pictures import COLOURS
 from nbopt.render.plain import columns, cut, pad
 from nbopt.render.rates import range_html, range_text
@@ -82,17 +80,7 @@ def course(found: Mapping[str, Any]) -> str:
     dots = "".join(f"M{x} {y}h0" for x, y in points)
     parts += f'<path d="{dots}" stroke="{COLOURS["muted"]}" stroke-width="4.8" stroke-linecap="round"/>'
     said = f"{one_line(str(found['what']), 60)} of {len(done)} trials: first {scores[0]:.4g}, best {better(scores):.4g}"
-    return _image(parts, said)
-
-
-def _image(parts: str, said: str) -> str:
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">{parts}</svg>'
-    data = base64.b64encode(svg.encode()).decode()
-    text = escape(said, quote=True)
-    return (
-        f'<div><img src="data:image/svg+xml;base64,{data}" alt="{text}" title="{text}" '
-        f'width="{_WIDTH}" height="{_HEIGHT}" style="max-width:none"></div>'
-    )
+    return f"<div>{picture(parts, _WIDTH, _HEIGHT, said)}</div>"
 
 
 def _title(found: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from nbopt.bounds import DEFAULT_DROP, loss_bound, within
+from nbopt.bounds import loss_bound, within
 from nbopt.measurement.statistics import EQUIVALENCE, QUIET
 from nbopt.render import figures
 from nbopt.render.conditions import conditions_of
@@ -153,11 +153,7 @@ def _size(view: View, run: Run) -> Sentence:
     if smaller is None:
         return ()
     verdict = view.size_verdict(run)
-    if verdict == "better":
-        return (Part(f"{figures.times(smaller)}x smaller"),)
-    if verdict == "worse":
-        return (Part(f"{figures.times(1 / smaller)}x larger"),)
-    return (Part("same size"),)
+    return (Part(figures.shrinkage(smaller) if verdict in {"better", "worse"} else "same size"),)
 
 
 def _quality(view: View, run: Run) -> Sentence:
@@ -271,14 +267,15 @@ def _others(view: View, best: Run) -> Iterable[Part]:
         lost = len(faster) - unknown
         if lost:
             verb = "variant is faster still and may" if lost == 1 else "variants are faster still and may"
-            yield Part(f" {lost} {verb} lose more than {_limit(best)}.")
+            yield Part(f" {lost} {verb} lose more than {_limit(view, best)}.")
         if unknown:
             verb = "is" if unknown == 1 else "are"
             yield Part(f" {unknown} of unmeasured quality {verb} faster still.")
 
 
-def _limit(run: Run) -> str:
-    return "1 pt" if run.bounded else "1% of the baseline's value"
+def _limit(view: View, run: Run) -> str:
+    share = figures.write_short(figures.POINTS * view.max_drop)
+    return f"{share} pt" if run.bounded else f"{share}% of the baseline's value"
 
 
 def _why_kept(view: View) -> Iterable[Part]:
@@ -299,10 +296,12 @@ def _shortfall(view: View, run: Run) -> tuple[str, str]:
         return "collapsed", "collapsed"
     if loss_bound(run) is None:
         return "has no measured quality", "have no measured quality"
-    if not within(run, DEFAULT_DROP):
-        return (f"may lose more than {_limit(run)}",) * 2
+    if not within(run, view.max_drop):
+        return (f"may lose more than {_limit(view, run)}",) * 2
     if view.verdict(run, "latency") in {"inconclusive", "busy"}:
         return "is inconclusive", "are inconclusive"
+    if view.verdict(run, "latency") == "better" and run.verdicts.get("technique") in {"same", "worse"}:
+        return "is faster by the runtime alone", "are faster by the runtime alone"
     return "is not faster", "are not faster"
 
 

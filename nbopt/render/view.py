@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from nbopt.bounds import DEFAULT_DROP, allowed_drop, least_speedup, most_speedup, within
+from nbopt.bounds import allowed_drop, asked_drop, least_speedup, most_speedup, within
 from nbopt.comparison import Comparison
 from nbopt.conditions import differing_words
 from nbopt.errors import NbOptError
@@ -85,16 +86,26 @@ class View:
         return self.comparison.baseline
 
     @cached_property
+    def max_drop(self) -> float:
+        """Return the loss of quality that the headline's run may have: what its variants were asked to keep within."""
+        return asked_drop(self.runs)
+
+    @cached_property
     def best(self) -> Run | None:
         """Return the headline's run: the baseline where nothing wins, None where nothing was measured."""
-        try:
-            run: Run | None = self.comparison.choose(max_drop=DEFAULT_DROP)[0]
-        except (NbOptError, ValueError):
-            # Bounds that contradict their estimate, from a damaged record, leave nothing to rank.
-            run = self.baseline
+        # What owes all its speed to the runtime may by luck have more than the untouched model there: it is no rival.
+        rivals = [run for run in self.runs if run.is_baseline or self.wins(run)]
+        run = self._chosen(rivals) or self._chosen(self.runs) or self.baseline
         if run is None or run is self.baseline or self.wins(run):
             return run
         return self.baseline or run
+
+    def _chosen(self, among: Iterable[Run]) -> Run | None:
+        """Return the best of some runs, None where there is none to choose."""
+        try:
+            return Comparison(among).choose(max_drop=self.max_drop)[0]
+        except (NbOptError, ValueError):
+            return None  # bounds that contradict their estimate, from a damaged record, leave nothing to rank
 
     @cached_property
     def measured(self) -> tuple[Run, ...]:
@@ -142,7 +153,7 @@ class View:
             delta = _interval(run.quality_delta, run.quality_delta_low, run.quality_delta_high)
             if delta is None:
                 return ""
-            margin = allowed_drop(run, DEFAULT_DROP)
+            margin = allowed_drop(run, asked_drop([run]))
             return of_quality(delta, margin=margin, greater_is_better=run.greater_is_better)
         if axis == "size":
             return self.size_verdict(run)
@@ -178,7 +189,7 @@ class View:
         return [
             run
             for run in self.measured
-            if run is not best and not run.collapsed and not within(run, DEFAULT_DROP) and least_speedup(run) > floor
+            if run is not best and not run.collapsed and not within(run, self.max_drop) and least_speedup(run) > floor
         ]
 
     def words(self, run: Run) -> str:

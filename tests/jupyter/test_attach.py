@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from nbopt.comparison import Comparison
+from nbopt.errors import GateFailed
 from nbopt.jupyter.underway import FOLDER, Underway, all_underway, noted
 from nbopt.progress import Progress
 from nbopt.sheet import Sheet
+from nbopt.workload import Workload
 from tests.jupyter.conftest import MODEL, Shell
 
 FAST = "--runtimes onnxruntime,openvino --threads 1"
@@ -77,7 +79,8 @@ def test_what_was_cut_off_goes_on_with_the_runtimes_that_are_left(shell: Shell) 
     assert isinstance(key, str)
     bind = "net --train train --valid valid --name small"
     recipe = {"workload": "small", "recipe": "quantize"}
-    Underway(f"quantize {FAST}", bind, workload_key=key, runtimes=("onnxruntime",), **recipe, **GONE).write()
+    done = {"planned": ("onnxruntime", "openvino"), "runtimes": ("onnxruntime",)}
+    Underway(f"quantize {FAST}", bind, workload_key=key, **done, **recipe, **GONE).write()
     Underway(f"prune {FAST}", bind, workload_key="of another model", **GONE).write()
     comparison = shell.ok("%optimize attach")
     assert isinstance(comparison, Comparison)
@@ -87,6 +90,7 @@ def test_what_was_cut_off_goes_on_with_the_runtimes_that_are_left(shell: Shell) 
     names = [run.name for run in comparison]
     assert "quantize/openvino" in names
     assert "quantize/onnxruntime" not in names, "that one was measured before"
+    assert "quantize/torch" not in names, "nobody asked for that one"
     assert [each.line.split()[0] for each in all_underway()] == ["prune"]
 
 
@@ -100,3 +104,44 @@ def test_an_interrupt_is_forgotten_with_the_next_cell_and_a_restart_is_not(shell
     with pytest.raises(ValueError, match="broken"), noted(Underway("quantize"), session._interrupted):
         raise ValueError("broken")
     assert all_underway() == []
+
+
+def test_looking_at_what_was_cut_off_leaves_what_is_bound(shell: Shell) -> None:
+    shell.ok(MODEL)
+    shell.ok("other = torch.nn.Linear(8, 2).eval()")
+    session = shell.ipython.magics_manager.registry["OptimizeMagics"].session
+    Underway("quantize", "other --valid valid --metric f1", workload_key="x", **GONE).write()
+    shell.ok("%optimize attach")
+    assert session.workload is None
+    work = session.bind({"model": shell.names["net"], "valid": shell.names["valid"]})
+    shell.ok("%optimize attach")
+    assert "the model or the data is another now" in str(shell.displayed()[0]["text/plain"])
+    assert session.workload is work
+    assert session.workload.metric_name == "accuracy"
+    assert session.bind_line == "net --valid valid"
+
+
+def test_what_is_bound_is_bound_again_where_going_on_fails(shell: Shell) -> None:
+    shell.ok(MODEL)
+    shell.ok("other = torch.nn.Linear(8, 2).eval()")
+    session = shell.ipython.magics_manager.registry["OptimizeMagics"].session
+    work = session.bind({"model": shell.names["net"], "valid": shell.names["valid"]})
+    cut = Workload(shell.names["other"], valid=shell.names["valid"], metric="f1")
+    line = "quantize --runtimes onnxruntime --threads 1 --min-speedup 100000x"
+    Underway(line, "other --valid valid --metric f1", workload_key=cut.digest, **GONE).write()
+    assert isinstance(shell.error("%optimize attach"), GateFailed)
+    assert session.workload is work
+    assert all_underway() == []
+
+
+def test_the_record_has_the_runtimes_that_the_recipe_can_take(shell: Shell) -> None:
+    """What refuses a recipe, and that nobody named, shall not be gone on with either."""
+    shell.ok(MODEL)
+    session = shell.ipython.magics_manager.registry["OptimizeMagics"].session
+    work = session.bind({"model": shell.names["net"], "valid": shell.names["valid"]})
+    seen: list[Underway] = []
+    request = session.read("quantize --runtimes onnxruntime --threads 1")
+    session.carry_out(work, request, lambda _: seen.extend(all_underway()), session.begun(work, request, "quantize"))
+    assert seen[0].workload_key == work.digest
+    assert seen[0].planned == ()
+    assert seen[-1].planned == seen[-1].runtimes == ("onnxruntime",)

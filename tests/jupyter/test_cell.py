@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from nbopt.errors import OptionError
-from nbopt.jupyter.cell import Body, CellSyntaxError
+from nbopt.jupyter.cell import Body, CellSyntaxError, awaited
 from tests.jupyter.conftest import Shell
 
 
@@ -46,6 +50,36 @@ def test_an_error_of_an_awaited_body_arrives(shell: Shell) -> None:
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(cell())
+
+
+def test_an_interrupt_ends_an_awaited_body_too() -> None:
+    """Else a training would go on beside the next cells."""
+    import asyncio
+
+    ended: list[str] = []
+
+    async def training() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("training")
+
+    async def cell() -> None:
+        awaited(training())
+
+    # As in a kernel, whose loop leaves the interrupt to Python.
+    loop = asyncio.new_event_loop()
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(cell())
+    finally:
+        loop.close()
+    ends = time.monotonic() + 10
+    while not ended and time.monotonic() < ends:
+        time.sleep(0.02)
+    assert ended == ["training"]
 
 
 def test_names_are_the_users(shell: Shell) -> None:

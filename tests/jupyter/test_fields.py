@@ -79,3 +79,16 @@ def test_without_a_technique_it_binds_and_measures() -> None:
     bound = use_line({"model": "net", "train": "train", "valid": "xv,yv", "test": "", "metric": "auc"})
     assert bound == "net --train train --valid xv,yv --metric auc"
     assert line_of([], [], bound) == f"%optimize use {bound}"
+
+
+def test_a_form_says_what_differs_from_what_lines_take_anyway() -> None:
+    usual = {"measure": "full", "max_drop": 0.01, "runtimes": ("onnxruntime",)}
+    fields = {field.name: field for field in fields_of(Running, usual=usual)}
+    assert (fields["measure"].start, fields["max_drop"].start, fields["seed"].start) == ("full", "0.01", "0")
+    assert fields["measure"].words("full") == []
+    assert fields["measure"].words("quick") == ["--measure", "quick"]
+    assert fields["max_drop"].words("") == ["--max-drop", "None"]
+    assert fields["runtimes"].words("") == ["--runtimes", "()"]
+    line = "quantize --measure quick --max-drop None --runtimes ()"
+    running = read_line(line, {}, usual).request.group(Running)
+    assert (running.measure, running.max_drop, running.runtimes) == ("quick", None, ())

@@ -13,6 +13,7 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from nbopt.comparison import Comparison
 from nbopt.errors import GateFailed
 from nbopt.render import MIME
 from tests.conftest import ROOT
@@ -83,7 +84,10 @@ def test_each_limit_fails_its_cell_after_the_table(shell: Shell) -> None:
         assert isinstance(error, GateFailed), limit
         assert words in str(error)
         assert "prune/onnxruntime" in str(shell.displayed()[-1]["text/plain"]), limit
-    shell.ok(f"%optimize {PRUNE} {FAST} {KEPT}")
+    kept = shell.ok(f"%optimize {PRUNE} {FAST} {KEPT}")
+    assert isinstance(kept, Comparison)
+    assert kept["prune/onnxruntime"].max_drop == 1.0, "the table judges by what was asked"
+    assert kept._repr_mimebundle_()[MIME]["max_drop"] == 1.0
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import time
 
 from nbopt.comparison import Comparison
 from nbopt.errors import Interrupted, NbOptError
-from nbopt.jupyter.jobs import Job, Jobs
+from nbopt.jupyter.jobs import PATIENCE, Job, Jobs
 from nbopt.progress import Progress, ProgressCallback
 
 LONG = 20.0
@@ -140,3 +140,33 @@ def test_errors_are_told_and_end_nothing_else() -> None:
     assert (one.state, two.state) == ("failed", "failed")
     assert "do: make one" in one.error
     assert two.error == "ZeroDivisionError: of the user"
+
+
+def test_one_click_is_one_interrupt_and_another_click_another() -> None:
+    """A search measures its best after an interrupt, and what it holds is put away: neither shall be struck."""
+    jobs, kept, begun, measuring = Jobs(), [], threading.Event(), threading.Event()
+
+    def act(report: ProgressCallback) -> None:
+        try:
+            begun.set()
+            endless(report)
+        except KeyboardInterrupt:
+            for _ in range(3):
+                report(Progress("measuring the best so far"))
+            ends = time.monotonic() + 1.5 * PATIENCE
+            while time.monotonic() < ends:
+                sum(range(1000))
+            kept.append("the best")
+            measuring.set()
+            endless(report)
+
+    job = jobs.add(Job("search", act))
+    assert begun.wait(LONG)
+    jobs.cancel(job)
+    assert measuring.wait(LONG)
+    assert kept == ["the best"]
+    assert job.stopping
+    assert not job.interrupting, "it can be cancelled once more"
+    jobs.cancel(job)
+    ended(jobs)
+    assert job.state == "cancelled"

@@ -177,6 +177,34 @@ def test_a_model_that_was_trained_since_is_bound_anew(shell: Shell) -> None:
     assert session.current({}) is third
 
 
+def test_a_variable_that_holds_another_object_is_bound_anew(shell: Shell) -> None:
+    shell.ok(MODEL)
+    session = shell.ipython.magics_manager.registry["OptimizeMagics"].session
+    shell.ok("alias, share = net, lambda y, score: float((score.argmax(1) == y).mean())")
+    session.line = "use net --valid x,y"
+    names = shell.names
+    given = {"model": names["net"], "valid": (names["x"], names["y"]), "metric": names["share"], "name": "small"}
+    first = session.bind(given)
+    assert session.current({}) is first
+    assert shell.displayed() == []
+    # The cell that makes the model is run again, and so is the one that makes the data.
+    shell.ok("net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).eval()")
+    shell.ok("x = x + 1")
+    shell.names["session"] = session
+    shell.ok("second = session.current({})")
+    second = names["second"]
+    assert second.model is names["net"]
+    assert second.valid.source[0] is names["x"]
+    assert second.name == "small"
+    assert "small" in str(shell.displayed()[0]["text/plain"]), "what is bound now is shown"
+    assert session.current({}) is second
+    # Another variable of the same object was not what was bound, and another kind of object can't be.
+    shell.ok("alias = torch.nn.Linear(8, 2).eval()\nnet = 3\ndel x")
+    assert session.current({}) is second
+    shell.ok("share = lambda y, score: 0.5")
+    assert session.current({}).metric is names["share"]
+
+
 @pytest.mark.slow
 def test_a_cell_gives_the_model(shell: Shell) -> None:
     shell.ok(MODEL)

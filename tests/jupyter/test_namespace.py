@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from nbopt.jupyter.namespace import is_array, is_data, is_model, names_of
+from nbopt.jupyter.namespace import data_names, is_array, is_data, is_model, names_of
 
 X, Y = np.zeros((4, 2), "float32"), np.zeros(4, "int64")
 
@@ -59,6 +60,13 @@ def test_keras() -> None:
     assert not is_data(net)
     assert is_data(tf.data.Dataset.from_tensor_slices((X, Y)).batch(2))
     assert is_array(tf.zeros(1))
+
+
+def test_tables_and_their_labels_are_a_pair() -> None:
+    table, labels = pd.DataFrame({"a": [1.0, 2.0]}), pd.Series([0, 1])
+    assert is_array(table)
+    assert is_array(labels)
+    assert data_names({"X_train": table, "y_train": labels, "y_test": labels[:1]}) == ["X_train,y_train"]
 
 
 def test_ipythons_own_names_are_left_out() -> None:

@@ -30,10 +30,15 @@ def test_a_run_is_repeated_from_its_record(shell: Shell) -> None:
     assert new.artifact_sha256 == old.artifact_sha256
     assert "accuracy equal" in again.text
     assert "agree" in again.text
+    # The model's variable may hold what was made of it: the run is of what is bound.
+    shell.ok("%optimize apply baseline/torch --form model -o net")
+    assert isinstance(shell.ok(f"%optimize rerun {old.id[:8]}"), Reproduction)
+    assert shell.displayed() == []
+    shell.ok("%optimize undo")
     # A variable means its run, and the new run is a run like any other.
     by_variable = shell.ok('%optimize rerun {q8["quantize/onnxruntime"]}')
     assert isinstance(by_variable, Reproduction)
-    assert len([run for run in shell.ok("%optimize runs") if run.recipe == old.recipe]) == 3  # type: ignore[attr-defined]
+    assert len([run for run in shell.ok("%optimize runs") if run.recipe == old.recipe]) == 4  # type: ignore[attr-defined]
 
     # A kernel that was restarted knows the run by its name, once the same model and data are bound.
     shell.ok("%reload_ext nbopt")

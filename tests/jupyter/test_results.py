@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from nbopt.jupyter.curves import Curves
 from nbopt.jupyter.results import MOST_TRAININGS, Results
 from nbopt.progress import Progress
 from tests.jupyter.conftest import Shell
+from tests.render import sample_runs
 
 
 def curves(last: float) -> Curves:
@@ -42,3 +45,13 @@ def test_the_newest_of_each_line_stay() -> None:
     assert html.count("prune 5<") == 1
     assert html.index("prune 5<") > html.index("prune 10<")
     assert "to 0.25" in html
+
+
+def test_every_model_stays_in_the_rows_and_the_newest_has_its_figures_alone() -> None:
+    results = Results()
+    assert len(results.newest) == 0
+    later = {"workload_key": "other", "workload": "houses", "created": "2026-11-24T18:00:00.000+00:00"}
+    results.add(sample_runs.EVERYTHING)
+    results.add([dataclasses.replace(sample_runs.INT8, id="new", **later)])
+    assert [run.id for run in results.newest] == ["new"]
+    assert {"new", sample_runs.INT8.id, sample_runs.BASELINE.id} <= {run.id for run in results.comparison}

@@ -311,3 +311,17 @@ def test_a_word_of_a_list_is_no_variable_that_holds_no_list() -> None:
     assert read_value("torch,keras", words, names) == ("torch", "keras")
     assert read_value("mine", words, names) == ("torch", "keras")
     assert read_value("text", words, names) == ("openvino", "litert")
+
+
+@pytest.mark.parametrize("text", ["1_", "1e999", "1e999s", "._"])
+def test_what_only_looks_like_a_number_is_told(text: str) -> None:
+    with pytest.raises(OptionError, match="number"):
+        read_value(text, float, unit="s")
+
+
+def test_a_dict_is_a_value() -> None:
+    assert read_value('{"lr": 0.1}', Any | None) == {"lr": 0.1}
+    assert read_value('{"lr": rate, **more}', Any | None, {"rate": 0.2, "more": {"n": 1}}) == {"lr": 0.2, "n": 1}
+    assert read_value("{}", Any | None) == {}
+    assert read_value("{{'a': 1}}", Any | None, {}) == {"a": 1}
+    assert read_value("{0.1, 0.2}", tuple[float, ...], {}) == (0.1, 0.2)

@@ -111,3 +111,10 @@ def test_one_unit_for_a_table(sizes: tuple[int, ...], texts: tuple[str, ...]) ->
 def test_text_of_a_user_stays_on_one_line() -> None:
     assert figures.one_line("a\n b\x1b[31m\u202e c") == "a b [31m c"
     assert figures.one_line("a" * 50, 10) == "aaaaaaa..."
+
+
+def test_a_step_that_slows_or_grows_says_so() -> None:
+    step = {"speedup": 0.5, "speedup_low": 0.45, "speedup_high": 0.55, "size_ratio": 0.25, "quality_delta": None}
+    assert figures.step_gains(INT8, step) == "2.0x slower [1.8, 2.2], 4.0x larger"
+    gained = {**step, "speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1, "size_ratio": 4.0}
+    assert figures.step_gains(INT8, gained) == "2.0x faster [1.9, 2.1], 4.0x smaller"

@@ -12,7 +12,7 @@ import pytest
 
 from nbopt.comparison import Comparison, Limits
 from nbopt.errors import NbOptError, OptionError
-from nbopt.render.plots import KINDS, figure, latencies, layers, pareto
+from nbopt.render.plots import KINDS, _errors, figure, latencies, layers, pareto
 from tests.render import sample_runs
 
 AUDIT = {
@@ -87,3 +87,24 @@ def test_what_was_not_measured_is_told() -> None:
         layers(sample_runs.BASELINE)
     with pytest.raises(OptionError, match="did you mean 'pareto'"):
         figure(sample_runs.EVERYTHING, "parieto")
+
+
+def test_a_quality_of_0_is_a_quality_and_an_interval_may_reach_0() -> None:
+    never = dataclasses.replace(sample_runs.ON_ORT, metric="f1", quality=0.0, quality_low=0.0, quality_high=0.1)
+    assert "F1 against speedup" in check(pareto(Comparison([never]), Limits()))
+    drawn = _errors([(dataclasses.replace(never, quality=0.05), 1.0, 0.05)])
+    assert (drawn["array"], drawn["arrayminus"]) == ([0.05], [0.05])
+
+
+def test_a_collapsed_run_is_told_of_where_nothing_is_demanded() -> None:
+    collapsed = dataclasses.replace(sample_runs.INT8, verdict="collapsed: one class", quality=0.1)
+    said = check(pareto(Comparison([sample_runs.BASELINE, sample_runs.ON_ORT, collapsed]), Limits()))
+    assert said.endswith("; 1 of 3 collapsed")
+
+
+def test_runs_of_two_workloads_are_no_figure_of_quality() -> None:
+    other = dataclasses.replace(sample_runs.with_metric(sample_runs.INT8), workload_key="other")
+    for kind in ("pareto", "layers"):
+        with pytest.raises(NbOptError, match="those of 2: fashion-cnn, houses"):
+            figure(Comparison([*sample_runs.EVERYTHING, other]), kind)
+    assert check(figure(Comparison([*sample_runs.EVERYTHING, other]), "latency"))

@@ -272,3 +272,32 @@ def test_nothing_is_faster_still_than_what_the_machine_left_open(high: float | N
     assert view.best is not None
     assert view.best.id == best.id
     assert bool(view.faster()) == still
+
+
+def test_what_may_be_lost_is_what_was_asked_for() -> None:
+    run = run_of(
+        "prune/onnxruntime", delta=(-0.015, -0.02, -0.01), speedup=(4, 3.9, 4.1), size_bytes=300_000,
+        verdicts={"latency": "better", "size": "better", "quality": "slightly worse"},
+    )  # fmt: skip
+    assert "may lose more than 1 pt" in plain(top(BASELINE, run).second)
+    lenient = dataclasses.replace(run, max_drop=0.03)
+    assert top(BASELINE, lenient).run is not None
+    assert plain(top(BASELINE, lenient).strong).startswith("4.0x faster")
+    strict = dataclasses.replace(INT8, max_drop=0.002)
+    assert "1 may lose more than 0.2 pt" in plain(top(BASELINE, strict).second)
+    # Of runs that were asked differently all are judged by the strictest; a baseline was not asked.
+    assert View((BASELINE, lenient, INT8)).max_drop == 0.01
+    assert View((dataclasses.replace(BASELINE, max_drop=0.001), lenient)).max_drop == 0.03
+
+
+def test_a_runtime_wins_where_the_fastest_variant_owes_it_all_its_speed() -> None:
+    same = run_of(
+        "schedule/onnxruntime", delta=(0.001, -0.001, 0.003), speedup=(2.3, 2.2, 2.4), factors=(2.28, 1.01),
+        size_bytes=1_330_000,
+        verdicts={"latency": "better", "technique": "same", "size": "same", "quality": "same", "memory": "same"},
+    )  # fmt: skip
+    told = top(BASELINE, ON_ORT, same)
+    assert told.run is not None
+    assert told.run.name == "baseline/onnxruntime"
+    assert plain(told.strong).startswith("2.00x faster")
+    assert plain(top(BASELINE, same).second) == "Of 1 other row 1 is faster by the runtime alone."

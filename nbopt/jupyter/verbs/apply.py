@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.artifacts import load
 from nbopt.errors import ArtifactError, OptionError
+from nbopt.history import told
 from nbopt.jupyter.options import Output
 from nbopt.jupyter.session import MISSING, Applied
 from nbopt.jupyter.verbs import Verb
@@ -55,7 +56,7 @@ class Apply(Verb):
         session.undone.append(Applied(name, session.names.get(name, MISSING), run.name))
         session.names[name] = value
         how = f"{name}.predict(x)" if self.form == "artifact" else f"{name}(x), a {type(value).__name__}"
-        return Sheet(rows=(("applied", f"{run.name} in {name}"), ("use", how), ("take back", "%optimize undo")))
+        return Sheet(rows=(("applied", f"{told(run)}, in {name}"), ("use", how), ("take back", "%optimize undo")))
 
     def _value(self, run: Run) -> Any:
         if self.form == "artifact":

@@ -16,6 +16,7 @@ from nbopt.jupyter.verbs import Verb
 from nbopt.options import option
 from nbopt.recipe.names import UndefinedName
 from nbopt.sheet import Sheet
+from nbopt.workload import Workload
 
 if TYPE_CHECKING:
     from nbopt.comparison import Comparison
@@ -41,7 +42,6 @@ class Attach(Verb):
             session.panel.show()
         found = all_underway()
         alive = [each for each in found if each.lives]
-        bound = dict(session.given)
         plans = [(each, self._obstacle(session, each)) for each in found if each not in alive]
         rows = [(_begun(each), _words(each, "")) for each in alive]
         rows += [(_begun(each), _words(each, why or "goes on now")) for each, why in plans]
@@ -49,9 +49,8 @@ class Attach(Verb):
             display(Sheet("begun and not ended", rows=tuple(rows)))
         for each, obstacle in plans:
             if not obstacle:
-                self._go_on(session, each)
-        if bound:
-            session.bind(bound)  # to look at what was cut off binds it
+                with session.aside():
+                    self._go_on(session, each)
         runs = session.runs()
         return history.compared(runs) if runs else Sheet(NOTHING, rows=(("start with", history.FIRST),))
 
@@ -71,7 +70,7 @@ class Attach(Verb):
         except NbOptError as error:
             return f"cut off, and can't be read again: {error.one_line}"
         try:
-            work = session.bind(binding)
+            work = Workload(**binding)
         except NbOptError as error:
             return f"cut off, and {cut.bind} can't be bound: {error.one_line}"
         if work.digest != cut.workload_key:
@@ -80,24 +79,20 @@ class Attach(Verb):
 
     def _go_on(self, session: Session, cut: Underway) -> None:
         """Do what is left of a piece of work; its record is replaced by that of the new one."""
-        session.bind(session.read(f"use {cut.bind}").binding)
-        request = self._rest(session, cut, session.read(cut.line))
+        session.line = f"use {cut.bind}"
+        session.bind(session.read(session.line).binding)
+        request = self._rest(cut, session.read(cut.line))
         cut.forget()
         session.line = cut.line
         session.optimize(session.current({}), request)
         session.keep(session.comparison(()), request)
 
     @staticmethod
-    def _rest(session: Session, cut: Underway, request: Request) -> Request:
+    def _rest(cut: Underway, request: Request) -> Request:
         """Return the request for the runtimes that have no row yet; of several seeds it is done anew."""
-        from nbopt.stage import choose_runtimes
-
         running = request.group(Running)
-        if not cut.runtimes or not request.recipe.techniques or running.seeds > 1:
-            return request
-        every = choose_runtimes(session.current({}), running.arguments()["runtimes"])
-        left = tuple(each.name for each in every if each.name not in cut.runtimes)
-        if not left:
+        left = tuple(name for name in cut.planned if name not in cut.runtimes)
+        if not left or not cut.runtimes or running.seeds > 1:
             return request
         given: dict[Any, Any] = {**request.given, Running: {**request.given.get(Running, {}), "runtimes": left}}
         return replace(request, given=given)

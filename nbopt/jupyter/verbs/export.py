@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.artifacts import files_of, sidecar_of, size_of
 from nbopt.errors import ExportError
-from nbopt.history import renamed, size_text
+from nbopt.history import renamed, size_text, told
 from nbopt.jupyter.verbs import Verb
 from nbopt.options import option
 from nbopt.runs import Run
@@ -39,7 +39,7 @@ class Written:
         beside = [p for p in (*files_of(self.path), sidecar_of(self.path)) if p != self.path and p.is_file()]
         names = ", ".join(str(p.relative_to(self.path) if self.path in p.parents else p.name) for p in beside)
         rows = [
-            ("wrote", f"{self.path} ({size_text(size_of(self.path))}), {self.run.name}"),
+            ("wrote", f"{self.path} ({size_text(size_of(self.path))}), {told(self.run)}"),
             ("beside it", names),
             ("load", f"nbopt.load({str(self.path)!r}).predict(x)"),
         ]

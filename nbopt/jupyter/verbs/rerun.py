@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbopt.errors import OptionError
 from nbopt.history import kept_runs, run_named
-from nbopt.jupyter.progress import live_progress
 from nbopt.jupyter.verbs import Verb
 from nbopt.options import option
 
@@ -37,9 +36,11 @@ class Rerun(Verb):
         """Return the old run, the new one, and whether they agree."""
         from nbopt.reproduce import rerun
 
-        work = session.current({})
+        work = session.unchanged or session.current({})
         wanted = self._wanted(session)
-        with session.kept_when_stopped(request), live_progress(session.shell) as progress:
+        if work.digest != wanted.workload_key:
+            work = session.current({})  # what its variables hold now may be what was measured
+        with session.alone(request) as progress:
             return rerun(work, wanted, progress=progress)
 
     def _wanted(self, session: Session) -> Run:
