@@ -14,8 +14,9 @@ from nbopt.errors import DataError
 from nbopt.frozen import IGNORE_LABEL, join_ragged
 from nbopt.measurement.intervals import Interval, difference_of
 from nbopt.measurement.metrics import Metric, metric_of
-from nbopt.measurement.predictions import Floats, Scored, prepare
+from nbopt.measurement.predictions import Scored, prepare
 from nbopt.measurement.resampling import quality_interval
+from nbopt.measurement.scores import Floats
 from nbopt.measurement.weighted import cross_entropy, squared_error
 
 MOST_ROWS = 5000
