@@ -36,9 +36,10 @@ def drawn(frozen: Frozen, most: int, rng: np.random.Generator) -> Frozen:
     places = np.linspace(0, frozen.rows - 1, most).astype(np.int64)
     if frozen.targets is not None and frozen.targets.ndim == 1:
         order = order[np.argsort(frozen.targets[order], kind="stable")]
-        first = np.unique(frozen.targets[order], return_index=True)[1]
+        classes, first = np.unique(frozen.targets[order], return_index=True)
         if len(first) <= most // 2:
-            places = np.union1d(places, first)
+            left_out = ~np.isin(classes, frozen.targets[order][places])
+            places = np.union1d(places, first[left_out])
     chosen = np.sort(order[places])
     folder = Path(tempfile.mkdtemp(prefix="nbopt-split-"))
     few = replace(

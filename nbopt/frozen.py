@@ -202,11 +202,11 @@ def join_ragged(parts: Sequence[np.ndarray[Any, Any]], fill: int = 0) -> np.ndar
     """Concatenate along rows; where a later axis varies (padding a batch at a time) pad to the longest.
 
     Args:
-        parts: Arrays (rows, ...) of one number of axes.
+        parts: Arrays (rows, ...) of one number of axes; what is masked in them stays so.
         fill: What the padding holds.
 
     Returns:
-        An array, a large one in a temporary file that goes with it; an `np.ma.MaskedArray` where something was padded,
+        An array, a large one in a temporary file that goes with it; an `np.ma.MaskedArray` where something is padding,
         which is what its mask tells: a value may be any.
 
     Raises:
@@ -224,17 +224,18 @@ def join_ragged(parts: Sequence[np.ndarray[Any, Any]], fill: int = 0) -> np.ndar
     if ragged and fill < 0 and dtype.kind in "bu":
         dtype = np.dtype(np.int64)
     shape = sum(map(len, parts)), *(max(sizes) for sizes in zip(*tails, strict=True))
-    values, padded = room(shape, dtype), room(shape if ragged else (0,), np.bool_)
+    masked = ragged or any(isinstance(part, np.ma.MaskedArray) for part in parts)
+    values, padded = room(shape, dtype), room(shape if masked else (0,), np.bool_)
     if ragged:
         values[...], padded[...] = fill, True
     row = 0
     for part in parts:
         place = slice(row, row + len(part)), *map(slice, part.shape[1:])
-        values[place] = part
-        if ragged:
-            padded[place] = False
+        values[place] = np.ma.getdata(part)
+        if masked:
+            padded[place] = np.ma.getmask(part)
         row += len(part)
-    return np.ma.MaskedArray(values, padded) if ragged else values
+    return np.ma.MaskedArray(values, padded) if masked else values
 
 
 def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int | None, ...]:

@@ -346,6 +346,14 @@ def test_ragged_parts_join_with_the_ignored_label(widths: list[int], rows: int) 
         assert not np.ma.getmaskarray(block[:, :width]).any()
 
 
+@pytest.mark.parametrize("width", [3, 4])
+def test_what_is_padding_in_a_part_is_so_in_the_whole(width: int) -> None:
+    part = join_ragged([np.ones((2, 1)), np.ones((2, 3))], -100)
+    joined = join_ragged([part, np.ones((1, width))], -100)
+    assert np.ma.getmaskarray(joined).sum() == 2 * (width - 1) + 2 * (width - 3)
+    assert joined.sum() == 8 + width
+
+
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.float32])
 def test_labels_and_weights_of_batches_of_different_lengths_are_known_from_their_padding(dtype: Any) -> None:
     shapes = [(3, 2), (2, 4)]

@@ -12,7 +12,7 @@ from nbopt.batches import Batch, Inputs, leaves, map_leaves, take_rows
 from nbopt.data import Split
 from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, TrainingError
-from nbopt.frozen import join_ragged
+from nbopt.frozen import IGNORE_LABEL, join_ragged
 from nbopt.measurement.intervals import Interval
 from nbopt.measurement.metrics import Metric, metric_of
 from nbopt.measurement.predictions import prepare
@@ -165,9 +165,9 @@ def _try(design: Design, plan: TrainingPlan, rows: Batch, metric: Metric, contex
             parts += _out_of_fold(design, plan, rows, record.kept_epoch, context)
         # Each split may be padded to a length of its own.
         outputs = join_ragged([part[0] for part in parts])
-        targets = join_ragged([part[1] for part in parts if part[1] is not None])
+        targets = join_ragged([part[1] for part in parts if part[1] is not None], IGNORE_LABEL)
         weights = [part[2].reshape(len(part[2]), -1) for part in parts if part[2] is not None]
-        weight = np.concatenate(weights) if len(weights) == len(parts) else None
+        weight = join_ragged(weights) if len(weights) == len(parts) else None
         scored = prepare(targets, outputs, metric.output, weight)
         tried.quality = quality_interval(
             metric, scored.y, scored.scores, weight=scored.weight, groups=scored.groups, rng=context.seed

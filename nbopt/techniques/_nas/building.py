@@ -194,7 +194,9 @@ class Building:
     def _opened(self, direction: str) -> Opened:
         """Open the study to go on with; one that has come to its end stays as it is, and the next is new."""
         workload, words = self.context.workload, "nas, random" if self.controller == "random" else "nas"
-        digest = hashlib.blake2b(f"{code_of(self.build)} {self.plan} {self.limit_ms}".encode(), digest_size=4)
+        digest = hashlib.blake2b(
+            f"{code_of(self.build)} {self.plan} {self.limit_ms} {workload.training_digest}".encode(), digest_size=4
+        )
         name = f"{workload.name}: {words} {digest.hexdigest()}, seed {self.context.seed}, {workload.digest[:8]}"
         number = 1
         while True:

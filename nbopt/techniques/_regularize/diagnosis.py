@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from nbopt.arrays import to_numpy
-from nbopt.batches import numeric_inputs, rows_of, take_rows
+from nbopt.batches import numeric_inputs
 from nbopt.draft import Context
+from nbopt.drawing import drawn
 from nbopt.errors import DataError
 from nbopt.frozen import IGNORE_LABEL, join_ragged
 from nbopt.measurement.intervals import Interval, difference_of
@@ -99,11 +100,13 @@ def diagnose(model: Any, context: Context, most: int = MOST_ROWS) -> Diagnosis:
             f"no {missing}",
             "Workload(model, train=(x, y), valid=(x, y))",
         )
-    chosen, outputs = _of_valid(model, context, most)
+    # Drawn from all: they may be sorted by class.
+    few = drawn(frozen, most, context.rng())
+    assert few.targets is not None
+    outputs = join_ragged([workload.framework.predict(model, inputs) for inputs in few.batches()])
     heard, targets, weights = _of_train(model, context, most)
     weighted = weights is not None and frozen.weight is not None
-    weight = frozen.weight[chosen] if weighted and frozen.weight is not None else None
-    valid = prepare(frozen.targets[chosen], outputs, metric.output, weight)
+    valid = prepare(few.targets, outputs, metric.output, few.weight if weighted else None)
     train = prepare(targets, heard, metric.output, weights if weighted else None)
     return Diagnosis(
         metric,
@@ -113,22 +116,6 @@ def diagnose(model: Any, context: Context, most: int = MOST_ROWS) -> Diagnosis:
         workload.select.name,
         untrained=no_better_than_a_constant(train),
     )
-
-
-def _of_valid(model: Any, context: Context, most: int) -> tuple[Any, Any]:
-    """Return the numbers of selection rows, drawn from all since they may be sorted by class, and their outputs."""
-    frozen = context.workload.select_rows
-    rows = np.arange(frozen.rows)
-    chosen = rows if frozen.rows <= most else np.sort(context.rng().choice(rows, most, replace=False))
-    outputs: list[Any] = []
-    start = 0
-    for inputs in frozen.batches():
-        end = start + rows_of(inputs)
-        here = chosen[(chosen >= start) & (chosen < end)] - start
-        if len(here):
-            outputs.append(context.workload.framework.predict(model, take_rows(inputs, here)))
-        start = end
-    return chosen, join_ragged(outputs)
 
 
 def _of_train(model: Any, context: Context, most: int) -> tuple[Any, Any, Any]:
