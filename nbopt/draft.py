@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nbopt.batches import Inputs, map_leaves
 from nbopt.errors import DataError, ModelError
 from nbopt.frameworks import Exported, Fitting, Framework, Signature
 from nbopt.frozen import Frozen, join_ragged
@@ -140,6 +141,12 @@ class Context:
         """Return how much quality was lost, in the metric's own units; below 0 where some was gained."""
         greater = metric_of(self.workload.metric, output=self.workload.output).greater_is_better
         return before - after if greater else after - before
+
+    @property
+    def two_rows(self) -> Inputs:
+        """Return inputs of two rows, which a model may be run on to see what its parts give."""
+        inputs: Inputs = map_leaves(lambda leaf: np.repeat(leaf, 2, axis=0), self.workload.signature.example)
+        return inputs
 
     def rng(self) -> np.random.Generator:
         """Return a generator that starts from the seed."""

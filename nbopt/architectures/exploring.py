@@ -162,7 +162,7 @@ def explored(
     told = Explored(tuple(looks)).history if looks else History.empty(space.grid)
     ended = ""
     for rung, limit in enumerate(limits):
-        controller = proposer_of(word, space.grid, seed=seed + rung, allowed=_within(latency, limit))
+        controller = proposer_of(word, space.grid, seed=seed + rung, allowed=latency.within(limit))
         until = trials * (rung + 1) // len(limits)
         while len(looks) < until:
             if not going():
@@ -181,10 +181,6 @@ def explored(
             looks.append(look)
             told = told.then(setting, look.quality)
     return Explored(tuple(looks), ended)
-
-
-def _within(latency: Latency, limit: float) -> Callable[[Settings], Array]:
-    return lambda settings: np.asarray(latency.table.at(settings) <= limit)
 
 
 def _look(setting: Settings, judge: Judge, latency: Latency) -> Look:

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nbopt.architectures.factors import Factors
 from nbopt.architectures.lowering import Lowering, lowering_of
 from nbopt.architectures.parts import Parts
 from nbopt.architectures.sandwich import Pace, Sandwich
 from nbopt.architectures.space import KINDS, SHARES, Space, space_of
-from nbopt.batches import Inputs, map_leaves
 from nbopt.controllers import Settings
 from nbopt.data import kept_randomness
 from nbopt.draft import Context
@@ -76,7 +73,7 @@ class Family:
         parts = Parts(
             widths,
             own.kernels(whole),
-            own.blocks(whole, two_rows(context)),
+            own.blocks(whole, context.two_rows),
             narrow.shapes(whole),
             own.layers(whole),
             tuple(notes),
@@ -126,7 +123,7 @@ class Family:
         model = self.lowering.without(model, blueprint.skipped)
         wanted = (2, *self.context.workload.outputs_shape)
         try:
-            came = framework.predict(model, two_rows(self.context)).shape
+            came = framework.predict(model, self.context.two_rows).shape
         except Exception as error:
             # Whatever the user's code raises, or TensorFlow, whose errors are no RuntimeError: a candidate that failed.
             first = (str(error).splitlines() or [""])[0]
@@ -148,9 +145,3 @@ class Family:
         if self.context.workload.train is not None:
             narrowing_of(self.context).recalibrate(model, some_of_train(self.context, RECALIBRATED_ROWS))
         return model, self.context.score(model)
-
-
-def two_rows(context: Context) -> Inputs:
-    """Return inputs of two rows, which a model may be run on to see what its parts give."""
-    inputs: Inputs = map_leaves(lambda leaf: np.repeat(leaf, 2, axis=0), context.workload.signature.example)
-    return inputs

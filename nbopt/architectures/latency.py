@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nbopt.architectures.factors import Factor, Factors
 from nbopt.architectures.space import BLOCK, Space
@@ -76,6 +78,10 @@ class Latency:
             f"latency is guessed from {len(self.settings)} candidates that were exported and timed: off by "
             f"{self.error:.1%} in the median and {self.worst:.1%} at worst on those left out of the fit"
         )
+
+    def within(self, limit_ms: float) -> Callable[[Settings], NDArray[np.bool_]]:
+        """Return a test of settings (n, dimensions): which of them are within a latency, by the table."""
+        return lambda settings: np.asarray(self.table.at(settings) <= limit_ms)
 
 
 def to_measure(space: Space, count: int, rng: np.random.Generator) -> Settings:

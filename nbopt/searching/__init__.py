@@ -82,7 +82,7 @@ def searched(
     opened = _unfinished(name, directions, storage, key, search.trials)
     training = OneTraining(draft, replace(context, progress=silent), metric.greater_is_better)
     running = _running(search, space, seed)
-    resumed = [f"resumed with {done} trials of an earlier run"] if (done := _ended(opened)) else []
+    resumed = [f"resumed with {done} trials of an earlier run"] if (done := opened.ended) else []
     if not opened.resumed:
         # The sampler's queue is first in, first out, and the untouched values go before these.
         running = replace(running, start=None)
@@ -94,7 +94,7 @@ def searched(
         ended = run_study(opened, training, running, progress=context.progress, what="searching").reason
         if search.vs == "random":
             rival = open_study(f"{opened.name}, random", directions=directions, storage=storage)
-            alike = replace(running, sampler="random", start=None, budget=Budget(_ended(opened), min_gain=0))
+            alike = replace(running, sampler="random", start=None, budget=Budget(opened.ended, min_gain=0))
             run_study(rival, training, alike, progress=context.progress, what="random search")
     except StudyError as error:
         if not error.failed:
@@ -105,7 +105,7 @@ def searched(
     except KeyboardInterrupt:
         if training.best is None:
             raise  # the study is kept, and goes on from there
-        interrupted = f"interrupted after {_ended(opened)} of {search.trials} trials: the best so far"
+        interrupted = f"interrupted after {opened.ended} of {search.trials} trials: the best so far"
     finals = finalists_of(training, opened.study, search.finalists, None if rival is None else rival.study)
     epochs = _epochs(opened) + (0 if rival is None else _epochs(rival))
     if interrupted or not search.finalists or len(finals) < 2:
@@ -158,7 +158,7 @@ def _unfinished(name: str, directions: tuple[str, ...], storage: Path | None, ke
     while True:
         called = name if number == 1 else f"{name} #{number}"
         opened = open_study(called, directions=directions, storage=storage, key=key)
-        if _ended(opened) < trials:
+        if opened.ended < trials:
             return opened
         number += 1
 
@@ -200,10 +200,6 @@ def _best_trial(training: OneTraining, opened: Opened) -> tuple[Finalist, int]:
     kind = UNTOUCHED if best.values == untouched(space) else FINALIST
     number = found[0].number if found else 0
     return Finalist(kind, number, dict(best.values), best.quality, first=best), epochs
-
-
-def _ended(opened: Opened) -> int:
-    return sum(trial.state.is_finished() for trial in opened.study.get_trials(deepcopy=False))
 
 
 def _epochs(opened: Opened) -> int:

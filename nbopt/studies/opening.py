@@ -61,6 +61,11 @@ class Opened:
         """Return the study's name."""
         return str(self.study.study_name)
 
+    @property
+    def ended(self) -> int:
+        """Return how many of its trials have ended, failed ones too."""
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+
     def fail(self, number: int, reason: str) -> None:
         """Mark a trial that nobody runs any more as failed; one that has ended stays as it is."""
         optuna = load()

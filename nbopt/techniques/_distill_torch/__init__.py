@@ -10,7 +10,7 @@ from nbopt.batches import Batch, Inputs
 from nbopt.draft import Context
 from nbopt.frameworks._torch_teaching import layer_names
 from nbopt.techniques._distill.simple import Design
-from nbopt.techniques._distill_torch.blocks import shallower, two_rows
+from nbopt.techniques._distill_torch.blocks import shallower
 from nbopt.techniques._distill_torch.losses import Array, layers_read
 from nbopt.techniques._distill_torch.students import build
 from nbopt.techniques._distill_torch.tables import vocabulary
@@ -42,7 +42,7 @@ class TorchLowering:
 
     def layer_names(self, model: nn.Module, context: Context) -> list[str]:
         """Return the layers whose outputs can be hints."""
-        return layer_names(model, two_rows(context))
+        return layer_names(model, context.two_rows)
 
     def layers_read(
         self, loss: Any, models: tuple[nn.Module, nn.Module], outputs: tuple[Array, Array], batch: Batch

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from nbopt.batches import Inputs, map_leaves
 from nbopt.draft import Context
 from nbopt.errors import ModelError, NbOptError, OptionError
 from nbopt.frameworks._primary import primary_output
@@ -27,7 +25,7 @@ def shallower(model: nn.Module, share: float, context: Context) -> tuple[nn.Modu
     """
     framework = context.workload.framework
     twin = framework.clone(model)
-    inputs = two_rows(context)
+    inputs = context.two_rows
     wanted = framework.predict(twin, inputs).shape
     gone: list[str] = []
     most = 0
@@ -68,12 +66,6 @@ def shallower(model: nn.Module, share: float, context: Context) -> tuple[nn.Modu
             "leave --depth out, or --student with a shallower model of your own",
         )
     return twin, f"left out: {', '.join(gone)}"
-
-
-def two_rows(context: Context) -> Inputs:
-    """Return inputs of two rows, which a model may be run on to see what its parts give."""
-    inputs: Inputs = map_leaves(lambda leaf: np.repeat(leaf, 2, axis=0), context.workload.signature.example)
-    return inputs
 
 
 def _alike(stack: Any, run: Callable[[], Any]) -> list[list[int]]:

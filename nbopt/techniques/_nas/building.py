@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from nbopt.architectures.family import two_rows
 from nbopt.draft import Context
 from nbopt.errors import DataError, ModelError, NbOptError, OptionError, StudyError
 from nbopt.measurement.intervals import Interval
@@ -118,7 +117,7 @@ class Building:
         except KeyboardInterrupt:
             if not best_of(opened.study):
                 raise  # the study is kept, and goes on from there
-            interrupted = f"interrupted after {_ended(opened)} of {self.trials} candidates: the best so far"
+            interrupted = f"interrupted after {opened.ended} of {self.trials} candidates: the best so far"
         best = best_of(opened.study, 1 if interrupted else self.finalists)
         scores: list[float | None] = []
         at = 0
@@ -128,7 +127,7 @@ class Building:
         except KeyboardInterrupt:
             interrupted = "interrupted while the best were trained again: the best by its first training"
         if not interrupted:
-            opened.study.set_user_attr(SETTLED, _ended(opened))
+            opened.study.set_user_attr(SETTLED, opened.ended)
         if not best:
             raise self._none(opened)
         said = [*opened.notes, ended, interrupted, self._told(opened, best[at]), _failures(opened)]
@@ -178,7 +177,7 @@ class Building:
             raise ModelError(f"a model of {framework.name}, as the bound one", f"a {type(model).__name__}")
         if model is workload.model:
             raise ModelError("an untrained model, built anew for each trial", "the bound model itself")
-        rows, wanted = two_rows(self.context), (2, *workload.outputs_shape)
+        rows, wanted = self.context.two_rows, (2, *workload.outputs_shape)
         try:
             came = framework.predict(model, rows).shape
         except Exception as error:
@@ -253,7 +252,7 @@ class Building:
         values = ", ".join(f"{name} {value}" for name, value in chosen.params.items())
         taken = chosen.user_attrs.get(LATENCY)
         where = "" if taken is None else f", {taken:.3g} ms"
-        return f"{_ended(opened)} candidates of the body; chosen: {values or 'the only one'}{where}"
+        return f"{opened.ended} candidates of the body; chosen: {values or 'the only one'}{where}"
 
     def _table(
         self, opened: Opened, best: Sequence[Any], scores: Sequence[float | None], chosen: Any, ended: str
@@ -317,7 +316,3 @@ def _failures(opened: Opened) -> str:
     more = f"; {len(by_reason) - 3} more reasons" if len(by_reason) > 3 else ""
     of = "1 candidate" if len(trials) == 1 else f"{len(trials)} candidates"
     return f"{of} failed ({'; '.join(reasons)}{more})" if trials else ""
-
-
-def _ended(opened: Opened) -> int:
-    return sum(trial.state.is_finished() for trial in opened.study.get_trials(deepcopy=False))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 
@@ -62,9 +61,5 @@ def relaxed_settings(
         )
         relaxed.learn(weights, loss, gradients)
     each = max(1, trials // len(limits))
-    found = [relaxed.settings(each, _within(latency, limit)) for limit in limits]
+    found = [relaxed.settings(each, latency.within(limit)) for limit in limits]
     return family.space.plain(np.concatenate(found))
-
-
-def _within(latency: Latency, limit: float) -> Callable[[Settings], np.ndarray[Any, Any]]:
-    return lambda settings: np.asarray(latency.table.at(settings) <= limit)
